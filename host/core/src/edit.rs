@@ -1,0 +1,197 @@
+//! Edits: what rules ask to have changed, held to what a client is held to.
+//!
+//! All or nothing: an answer with one bad edit changes nothing and is a fault of its plugin.
+
+use crate::exchange::{Attrs, Facts};
+use crate::head::{Fields, Known};
+use std::fmt;
+
+/// One change asked for by a rule. See `edit` in `wharf:types` for the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Replace all fields of this name by one.
+    Set(String, String),
+    /// Add a field.
+    Add(String, String),
+    /// Remove all fields of this name.
+    Remove(String),
+    /// Replace the path.
+    Path(String),
+    /// Set an attribute.
+    Attr(String, String),
+}
+
+/// At most this many edits in one answer.
+pub const EDITS_MAX: usize = 64;
+/// At most this much text in one answer, bytes.
+pub const EDIT_TEXT_MAX: usize = 32 * 1024;
+/// Longest attribute name, bytes.
+pub const ATTR_NAME_MAX: usize = 64;
+/// Longest attribute value, bytes.
+pub const ATTR_VALUE_MAX: usize = 1024;
+
+/// Why an answer's edits were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEdit(String);
+
+impl fmt::Display for BadEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadEdit {}
+
+/// Applies edits to the request in hand.
+///
+/// # Errors
+/// The first edit that breaks the contract, in words; nothing is applied then.
+pub fn apply_to_request(edits: &[Edit], facts: &mut Facts) -> Result<(), BadEdit> {
+    check(edits, &facts.attrs, true)?;
+    for edit in edits {
+        match edit {
+            Edit::Path(path) => facts.request.set_path(path),
+            other => apply(other, &mut facts.request.fields, &mut facts.attrs),
+        }
+    }
+    Ok(())
+}
+
+/// Applies edits to the answer in hand.
+///
+/// # Errors
+/// The first edit that breaks the contract, in words; nothing is applied then. A `path` edit is one.
+pub fn apply_to_response(edits: &[Edit], fields: &mut Fields, attrs: &mut Attrs) -> Result<(), BadEdit> {
+    check(edits, attrs, false)?;
+    for edit in edits {
+        apply(edit, fields, attrs);
+    }
+    Ok(())
+}
+
+/// Are these the fields of an answer that a rule may give?
+///
+/// # Errors
+/// The first field that breaks the contract, in words.
+pub fn check_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), BadEdit> {
+    let mut text = 0;
+    for (at, (name, value)) in fields.into_iter().enumerate() {
+        if at >= EDITS_MAX {
+            return Err(BadEdit(format!("more than {EDITS_MAX} fields")));
+        }
+        check_field(name, Some(value), &mut text)?;
+    }
+    Ok(())
+}
+
+/// Is this a token (RFC 9110 section 5.6.2) in lower case?
+pub fn is_field_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.iter().all(|&byte| {
+            matches!(byte,
+                b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+        })
+}
+
+/// Is this a field value that may stand on the wire: no control characters but the tab?
+pub fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
+}
+
+fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
+    if edits.len() > EDITS_MAX {
+        return Err(BadEdit(format!("{} edits, and at most {EDITS_MAX} are allowed", edits.len())));
+    }
+    let mut text = 0;
+    let mut attrs_new = attrs.iter().count();
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) | Edit::Add(name, value) => check_field(name, Some(value), &mut text)?,
+            Edit::Remove(name) => check_field(name, None, &mut text)?,
+            Edit::Path(path) => {
+                text += path.len();
+                if !request {
+                    return Err(BadEdit("a path edit on an answer".into()));
+                }
+                if !crate::path::is_canonical(path.as_bytes()) {
+                    return Err(BadEdit(format!("path {path:?} is not canonical")));
+                }
+            }
+            Edit::Attr(name, value) => {
+                text += name.len() + value.len();
+                if name.is_empty() || name.len() > ATTR_NAME_MAX || value.len() > ATTR_VALUE_MAX {
+                    return Err(BadEdit(format!(
+                        "attribute {:?}: names have 1 to {ATTR_NAME_MAX} bytes, values at most {ATTR_VALUE_MAX}",
+                        name.chars().take(ATTR_NAME_MAX).collect::<String>()
+                    )));
+                }
+                if attrs.get(name).is_none() {
+                    attrs_new += 1;
+                }
+                if attrs_new > crate::exchange::ATTRS_MAX {
+                    return Err(BadEdit(format!("more than {} attributes", crate::exchange::ATTRS_MAX)));
+                }
+            }
+        }
+        if text > EDIT_TEXT_MAX {
+            return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of edits")));
+        }
+    }
+    Ok(())
+}
+
+fn check_field(name: &str, value: Option<&str>, text: &mut usize) -> Result<(), BadEdit> {
+    *text += name.len() + value.map_or(0, str::len);
+    if *text > EDIT_TEXT_MAX {
+        return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of fields")));
+    }
+    if !is_field_name(name.as_bytes()) {
+        return Err(BadEdit(format!("{name:?} is no lower-case field name")));
+    }
+    if Known::of(name.as_bytes()).is_hosts_own() {
+        return Err(BadEdit(format!("field {name:?} is the host's own")));
+    }
+    if value.is_some_and(|value| !is_field_value(value.as_bytes())) {
+        return Err(BadEdit(format!("the value of field {name:?} has control characters")));
+    }
+    Ok(())
+}
+
+fn apply(edit: &Edit, fields: &mut Fields, attrs: &mut Attrs) {
+    match edit {
+        Edit::Set(name, value) => fields.set(name.as_bytes(), value.as_bytes()),
+        Edit::Add(name, value) => fields.add(name.as_bytes(), value.as_bytes()),
+        Edit::Remove(name) => fields.remove(name.as_bytes()),
+        Edit::Path(_) => debug_assert!(false, "path edits are applied by the caller"),
+        // `check` has counted: there is room.
+        Edit::Attr(name, value) => {
+            attrs.set(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_edit_applies_none() {
+        let mut facts = Facts::default();
+        for bad in [
+            Edit::Set("X-Upper".into(), "v".into()),
+            Edit::Set("a b".into(), "v".into()),
+            Edit::Set("x".into(), "a\r\nb: c".into()),
+            Edit::Set("x".into(), "a\0".into()),
+            Edit::Set("content-length".into(), "0".into()),
+            Edit::Remove("host".into()),
+            Edit::Path("/a/../b".into()),
+            Edit::Attr(String::new(), "v".into()),
+        ] {
+            let edits = [Edit::Set("good".into(), "1".into()), bad.clone()];
+            assert!(apply_to_request(&edits, &mut facts).is_err(), "{bad:?}");
+            assert!(facts.request.fields.is_empty(), "{bad:?}");
+        }
+        let many: Vec<_> = (0..=EDITS_MAX).map(|n| Edit::Attr(format!("a{n}"), "v".into())).collect();
+        assert!(apply_to_request(&many, &mut facts).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! One journey: a request, what is known about it, and the time it has left.
+
+use crate::body::{Body, Tunnel};
+use crate::head::{RequestHead, ResponseHead};
+use crate::outlet::EndpointRef;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Names one exchange: unique and time-ordered. 32 hexadecimal digits, so it can serve as a W3C trace id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId {
+    /// Milliseconds since 1970 in the upper 48 bits, the core's number in the lower 16.
+    pub time: u64,
+    /// The node's random number in the upper 32 bits, a counter of the core in the lower 32.
+    pub serial: u64,
+}
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.time, self.serial)
+    }
+}
+
+/// Attributes: what rules say to later rules and to the log, never to the outside. Small, so a list.
+#[derive(Clone, Debug, Default)]
+pub struct Attrs(Vec<(Box<str>, Box<str>)>);
+
+/// At most this many attributes in one exchange.
+pub const ATTRS_MAX: usize = 32;
+
+impl Attrs {
+    /// The value of an attribute.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(have, _)| &**have == name).map(|(_, value)| &**value)
+    }
+
+    /// Sets an attribute. `false`: there are [`ATTRS_MAX`] others already.
+    pub fn set(&mut self, name: &str, value: &str) -> bool {
+        if let Some((_, have)) = self.0.iter_mut().find(|(have, _)| &**have == name) {
+            *have = value.into();
+            return true;
+        }
+        if self.0.len() >= ATTRS_MAX {
+            return false;
+        }
+        self.0.push((name.into(), value.into()));
+        true
+    }
+
+    /// All, in the order they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// What rules may look at. It owns everything and can cross threads, because a wasm call takes it along and brings it
+/// back; see [`Exchange::facts`].
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Names the exchange in the log.
+    pub id: ExchangeId,
+    /// The request's head.
+    pub request: RequestHead,
+    /// The answer's head, once there is one (only while response filters run).
+    pub response: Option<ResponseHead>,
+    /// What earlier rules found out.
+    pub attrs: Attrs,
+    /// The client's address: the socket's, or what a trusted proxy reported.
+    pub client: IpAddr,
+    /// The route that matched.
+    pub route: Arc<str>,
+}
+
+impl Default for Facts {
+    fn default() -> Facts {
+        thread_local! {
+            // Taken and put back several times a request: the name of "no route yet" is made once for each core.
+            static NOWHERE: Arc<str> = Arc::from("");
+        }
+        Facts {
+            id: ExchangeId::default(),
+            request: RequestHead::default(),
+            response: None,
+            attrs: Attrs::default(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            route: NOWHERE.with(Arc::clone),
+        }
+    }
+}
+
+/// One journey along a road, whatever the protocol it came by.
+pub struct Exchange {
+    /// What rules may look at.
+    pub facts: Facts,
+    /// The request's body. Taken by whoever sends it.
+    pub body: Body,
+    /// The whole exchange ends here; every wait on the road is bounded by it.
+    pub deadline: Instant,
+    /// The upgrade that the client asked for (`websocket`), lower case. Outlets that cannot tunnel ignore it.
+    pub upgrade: Option<Box<str>>,
+    /// What happened, for the record that is written at the end.
+    pub trail: Trail,
+}
+
+/// What the road leaves behind for the one record at the end.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    /// The endpoint that answered, or was tried last.
+    pub endpoint: Option<EndpointRef>,
+    /// Calls made; 0 if a rule answered.
+    pub tries: u32,
+    /// The fault that was answered or degraded, as a bounded word.
+    pub fault: Option<&'static str>,
+    /// The plugin that answered in the upstream's place.
+    pub answered_by: Option<Arc<str>>,
+}
+
+/// An answer on its way back.
+pub struct Answer {
+    /// Status and fields, without those that speak about one connection.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: Body,
+    /// The other side, where the status is 101.
+    pub tunnel: Option<Box<dyn Tunnel>>,
+}
+
+impl Answer {
+    /// An answer with a body that is all here.
+    pub fn full(head: ResponseHead, body: bytes::Bytes) -> Answer {
+        Answer { head, body: body.into(), tunnel: None }
+    }
+}

@@ -1,0 +1,169 @@
+//! What can go wrong on a road, in three answers: who is to blame, may it be tried again, what happened.
+//!
+//! `Display` is for the operator's log. What the caller is told, and with which status, is decided in one place per
+//! protocol (`http/reply.rs`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The client's request.
+    Caller,
+    /// A plugin.
+    Plugin,
+    /// The service behind us.
+    Upstream,
+    /// Ourselves: a limit of ours, our configuration, a fault in us.
+    Host,
+}
+
+/// May the same call be made again, elsewhere or later?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No: it would fail again, or it may have had its effect.
+    Never,
+    /// Yes, by anyone: not a byte of it reached an upstream.
+    Safe,
+    /// Yes if the method is idempotent: it may have had its effect.
+    IfIdempotent,
+}
+
+/// Which wait was too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each name is the phase")]
+pub enum Phase {
+    Connect,
+    Head,
+    Body,
+    Whole,
+    Plugin,
+}
+
+impl Phase {
+    /// The word for logs and metrics; also the name of the setting that bounds it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Connect => "connect",
+            Phase::Head => "head",
+            Phase::Body => "body",
+            Phase::Whole => "whole",
+            Phase::Plugin => "plugin",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The request is not what it must be. The text is for the caller.
+    Malformed,
+    /// Body, head or field count beyond a limit; the status a caller gets is 413 or 431.
+    TooLarge {
+        /// Is it the head (431) or the body (413)?
+        head: bool,
+    },
+    /// No route, or the route plugin knows no place for it.
+    NoRoute,
+    /// The method is not served here; refused with 405 or 501.
+    MethodRefused,
+    /// A wait was too long.
+    Timeout(Phase),
+    /// The client was too slow: head, body or reading the answer.
+    ClientTimeout(Phase),
+    /// The client went away.
+    ClientGone,
+    /// No connection to the endpoint.
+    Connect,
+    /// The connection broke in the middle.
+    Reset,
+    /// The upstream's answer is not valid HTTP or breaks a limit.
+    BadAnswer,
+    /// A service or subset without endpoints.
+    NoEndpoint,
+    /// A limit of ours: its name.
+    Overload(&'static str),
+    /// A plugin failed: its name.
+    Plugin(Arc<str>),
+    /// The answer of a plugin breaks the contract: its name.
+    PluginAnswer(Arc<str>),
+}
+
+/// One fault.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// Who has to change something.
+    pub blame: Blame,
+    /// May it be tried again?
+    pub retry: Retry,
+    detail: Cow<'static, str>,
+}
+
+impl Fault {
+    /// A fault; `detail` names the object, the limit and the remedy.
+    pub fn new(kind: FaultKind, blame: Blame, retry: Retry, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { kind, blame, retry, detail: detail.into() }
+    }
+
+    /// The caller's fault, never to be tried again.
+    pub fn caller(kind: FaultKind, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(kind, Blame::Caller, Retry::Never, detail)
+    }
+
+    /// An upstream's fault.
+    pub fn upstream(kind: FaultKind, retry: Retry, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(kind, Blame::Upstream, retry, detail)
+    }
+
+    /// A plugin's fault, never to be tried again within the exchange.
+    pub fn plugin(kind: FaultKind, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(kind, Blame::Plugin, Retry::Never, detail)
+    }
+
+    /// A limit of ours.
+    pub fn overload(limit: &'static str, detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(FaultKind::Overload(limit), Blame::Host, Retry::Safe, detail)
+    }
+
+    /// What happened in words, for the log.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// A bounded word for metrics and the access log.
+    pub fn word(&self) -> &'static str {
+        match &self.kind {
+            FaultKind::Malformed => "malformed",
+            FaultKind::TooLarge { head: true } => "head_too_large",
+            FaultKind::TooLarge { head: false } => "body_too_large",
+            FaultKind::NoRoute => "no_route",
+            FaultKind::MethodRefused => "method_refused",
+            FaultKind::Timeout(Phase::Connect) => "timeout_connect",
+            FaultKind::Timeout(Phase::Head) => "timeout_head",
+            FaultKind::Timeout(Phase::Body) => "timeout_body",
+            FaultKind::Timeout(Phase::Whole) => "timeout_whole",
+            FaultKind::Timeout(Phase::Plugin) => "timeout_plugin",
+            FaultKind::ClientTimeout(_) => "client_timeout",
+            FaultKind::ClientGone => "client_gone",
+            FaultKind::Connect => "connect",
+            FaultKind::Reset => "reset",
+            FaultKind::BadAnswer => "bad_answer",
+            FaultKind::NoEndpoint => "no_endpoint",
+            FaultKind::Overload(_) => "overload",
+            FaultKind::Plugin(_) => "plugin",
+            FaultKind::PluginAnswer(_) => "plugin_answer",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,464 @@
+//! Heads: method, path, fields. One type for every protocol version; what is HTTP/1.1 about a head ends in the codec.
+//!
+//! A received head is one [`Bytes`] and a list of spans into it, so that parsing copies nothing and forwarding writes
+//! straight from what was read. What is changed later lives in a second buffer beside it. Names are lower case from the
+//! moment the codec hands the head over: matching, plugins and upstream see the same spelling.
+
+use bytes::Bytes;
+
+/// Request method (RFC 9110 section 9). Case-sensitive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each name is the method")]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    Patch,
+    Connect,
+    Trace,
+    /// Any other token, as received.
+    Other(Box<str>),
+}
+
+impl Method {
+    /// Reads a method that the codec has already found to be a token.
+    pub fn from_token(token: &str) -> Method {
+        match token {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "PUT" => Method::Put,
+            "DELETE" => Method::Delete,
+            "OPTIONS" => Method::Options,
+            "PATCH" => Method::Patch,
+            "CONNECT" => Method::Connect,
+            "TRACE" => Method::Trace,
+            other => Method::Other(other.into()),
+        }
+    }
+
+    /// The method as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            Method::Patch => "PATCH",
+            Method::Connect => "CONNECT",
+            Method::Trace => "TRACE",
+            Method::Other(token) => token,
+        }
+    }
+
+    /// May the same request be sent again without a second effect (RFC 9110 section 9.2.2)?
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self, Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options | Method::Trace)
+    }
+}
+
+macro_rules! known_names {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// Field names that the host itself reads or guards, told apart once, while parsing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[allow(missing_docs, reason = "each name is the field")]
+        pub enum Known { Other, $($variant),* }
+
+        impl Known {
+            /// Tells a lower-case name apart. Anything not listed is [`Known::Other`].
+            pub fn of(name: &[u8]) -> Known {
+                // By length first: most names are refused by one comparison.
+                match name.len() {
+                    $(len if len == $name.len() && name == $name.as_bytes() => Known::$variant,)*
+                    _ => Known::Other,
+                }
+            }
+        }
+    };
+}
+
+known_names! {
+    Te = "te",
+    Host = "host",
+    Date = "date",
+    Via = "via",
+    Cookie = "cookie",
+    Expect = "expect",
+    Server = "server",
+    Trailer = "trailer",
+    Upgrade = "upgrade",
+    Forwarded = "forwarded",
+    XRealIp = "x-real-ip",
+    KeepAlive = "keep-alive",
+    Connection = "connection",
+    SetCookie = "set-cookie",
+    CacheControl = "cache-control",
+    RetryAfter = "retry-after",
+    ContentType = "content-type",
+    ContentLength = "content-length",
+    Authorization = "authorization",
+    HttpTwoSettings = "http2-settings",
+    TransferEncoding = "transfer-encoding",
+    ProxyConnection = "proxy-connection",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyAuthenticate = "proxy-authenticate",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedPort = "x-forwarded-port",
+    XForwardedProto = "x-forwarded-proto",
+}
+
+impl Known {
+    /// Is this field the host's own business, so that no plugin may set or remove it? See `edit` in `wharf:types`.
+    pub fn is_hosts_own(self) -> bool {
+        matches!(
+            self,
+            Known::Host
+                | Known::ContentLength
+                | Known::TransferEncoding
+                | Known::Connection
+                | Known::Upgrade
+                | Known::Te
+                | Known::Trailer
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::Forwarded
+                | Known::XRealIp
+                | Known::XForwardedFor
+                | Known::XForwardedHost
+                | Known::XForwardedPort
+                | Known::XForwardedProto
+        )
+    }
+
+    /// Does this field speak about one connection only (RFC 9110 section 7.6.1), so that it is never passed on?
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Known::Connection
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::TransferEncoding
+                | Known::Te
+                | Known::Trailer
+                | Known::Upgrade
+                | Known::HttpTwoSettings
+                | Known::ProxyAuthenticate
+                | Known::ProxyAuthorization
+        )
+    }
+}
+
+/// A piece of a head: in the received text, or (highest bit set) in the text added later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    at: u32,
+    len: u32,
+}
+
+const ADDED: u32 = 1 << 31;
+
+impl Span {
+    /// A span of the received text. Heads are far smaller than 2 GiB: the codec's limit sees to it.
+    pub fn received(at: usize, len: usize) -> Span {
+        Span { at: at as u32 & !ADDED, len: len as u32 }
+    }
+
+    /// Bytes it covers.
+    pub fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// Covers nothing.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// One field: a lower-case name and a value without CR, LF and NUL.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    name: Span,
+    value: Span,
+    known: Known,
+}
+
+/// The fields of a head, in order, and the text that all spans of the head point into.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    text: Bytes,
+    added: Vec<u8>,
+    list: Vec<Field>,
+}
+
+impl Fields {
+    /// Fields over a received head. `list` comes from the codec: names are tokens in lower case, values are clean.
+    pub fn received(text: Bytes, list: Vec<Field>) -> Fields {
+        Fields { text, added: Vec::new(), list }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// What a span of this head covers. A span of another head gives other text or none, never a panic.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        let len = span.len as usize;
+        if span.at & ADDED == 0 {
+            let at = span.at as usize;
+            self.text.get(at..at + len).unwrap_or_default()
+        } else {
+            let at = (span.at & !ADDED) as usize;
+            self.added.get(at..at + len).unwrap_or_default()
+        }
+    }
+
+    /// Adds text to the head's second buffer and returns where it stands.
+    pub fn keep(&mut self, text: &[u8]) -> Span {
+        let at = self.added.len();
+        self.added.extend_from_slice(text);
+        Span { at: at as u32 | ADDED, len: text.len() as u32 }
+    }
+
+    /// Every field as (known name, name, value), in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        self.list.iter().map(|field| (field.known, self.bytes(field.name), self.bytes(field.value)))
+    }
+
+    /// First value of a name that [`Known`] lists.
+    pub fn known(&self, known: Known) -> Option<&[u8]> {
+        self.list.iter().find(|field| field.known == known).map(|field| self.bytes(field.value))
+    }
+
+    /// All values of a name that [`Known`] lists.
+    pub fn known_all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().filter(move |field| field.known == known).map(|field| self.bytes(field.value))
+    }
+
+    /// All values of a lower-case name, in order.
+    pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let known = Known::of(name);
+        self.list
+            .iter()
+            .filter(move |field| {
+                field.known == known && (known != Known::Other || (field.name.len() == name.len() && self.bytes(field.name) == name))
+            })
+            .map(|field| self.bytes(field.value))
+    }
+
+    /// First value of a lower-case name.
+    pub fn get<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// Value of a lower-case name as text for people and plugins: several joined by ", " (RFC 9110 section 5.3), bytes
+    /// that are not UTF-8 read as ISO 8859-1. `None`: no such field.
+    pub fn joined(&self, name: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
+        use std::borrow::Cow;
+        let known = Known::of(name);
+        let mut found: Option<Cow<'_, str>> = None;
+        for field in &self.list {
+            if field.known != known || (known == Known::Other && self.bytes(field.name) != name) {
+                continue;
+            }
+            let value = text(self.bytes(field.value));
+            found = Some(match found {
+                None => value,
+                Some(before) => Cow::Owned(format!("{before}, {value}")),
+            });
+        }
+        found
+    }
+
+    /// Adds a field at the end. The caller has checked name and value (see [`crate::edit`] for what comes from plugins).
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        let known = Known::of(name);
+        let name = self.keep(name);
+        let value = self.keep(value);
+        self.list.push(Field { name, value, known });
+    }
+
+    /// Replaces all fields of this name by one at the end.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        self.remove(name);
+        self.add(name, value);
+    }
+
+    /// Removes all fields of this lower-case name.
+    pub fn remove(&mut self, name: &[u8]) {
+        let known = Known::of(name);
+        let Fields { text, added, list } = self;
+        list.retain(|field| field.known != known || (known == Known::Other && slice(text, added, field.name) != name));
+    }
+
+    /// Removes the fields that `gone` says yes to.
+    pub fn remove_if(&mut self, mut gone: impl FnMut(Known, &[u8]) -> bool) {
+        let Fields { text, added, list } = self;
+        list.retain(|field| !gone(field.known, slice(text, added, field.name)));
+    }
+
+    /// Bytes that all names and values take: what limits on the size of a head count.
+    pub fn text_len(&self) -> usize {
+        self.list.iter().map(|field| field.name.len() + field.value.len()).sum()
+    }
+}
+
+impl Field {
+    /// A field of a received head. The codec vouches for name (lower-case token) and value (no CR, LF, NUL).
+    pub fn received(name: Span, value: Span, known: Known) -> Field {
+        Field { name, value, known }
+    }
+}
+
+fn slice<'a>(text: &'a [u8], added: &'a [u8], span: Span) -> &'a [u8] {
+    let at = (span.at & !ADDED) as usize;
+    let from = if span.at & ADDED == 0 { text } else { added };
+    from.get(at..at + span.len as usize).unwrap_or_default()
+}
+
+/// Bytes of a field value as text: UTF-8 where it is, else every byte as ISO 8859-1.
+pub fn text(value: &[u8]) -> std::borrow::Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => value.iter().map(|&byte| byte as char).collect::<String>().into(),
+    }
+}
+
+/// How the client reached us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each name is the scheme")]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// Lower-case name as in a URI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// The head of a request.
+///
+/// `authority`, `path` and `query` are ASCII: a codec refuses anything else. `path` is canonical; there is no second,
+/// raw one, so nothing can be decided on one spelling and sent in another.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// The fields, `host` included while the head is the client's.
+    pub fields: Fields,
+    authority: Span,
+    path: Span,
+    query: Option<Span>,
+}
+
+impl RequestHead {
+    /// A head from the codec. Spans are of `fields`' text.
+    pub fn new(method: Method, scheme: Scheme, fields: Fields, authority: Span, path: Span, query: Option<Span>) -> RequestHead {
+        RequestHead { method, scheme, fields, authority, path, query }
+    }
+
+    /// A head from text, for rules' tests and calls that the house makes itself. `path` must be canonical.
+    pub fn from_text(method: Method, authority: &str, path: &str, query: Option<&str>) -> RequestHead {
+        let mut fields = Fields::default();
+        let authority = fields.keep(authority.as_bytes());
+        let path = fields.keep(path.as_bytes());
+        let query = query.map(|query| fields.keep(query.as_bytes()));
+        RequestHead { method, scheme: Scheme::Http, fields, authority, path, query }
+    }
+
+    /// Host and port as the client meant them, lower case.
+    pub fn authority(&self) -> &str {
+        std::str::from_utf8(self.fields.bytes(self.authority)).unwrap_or_default()
+    }
+
+    /// The canonical path.
+    pub fn path(&self) -> &str {
+        std::str::from_utf8(self.path_bytes()).unwrap_or_default()
+    }
+
+    /// The canonical path, for the hot road.
+    pub fn path_bytes(&self) -> &[u8] {
+        self.fields.bytes(self.path)
+    }
+
+    /// What stands behind `?`, undecoded. `None`: there is no `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.query_bytes().map(|query| std::str::from_utf8(query).unwrap_or_default())
+    }
+
+    /// What stands behind `?`, for the hot road.
+    pub fn query_bytes(&self) -> Option<&[u8]> {
+        self.query.map(|query| self.fields.bytes(query))
+    }
+
+    /// Replaces the path. The caller has made it canonical.
+    pub fn set_path(&mut self, path: &str) {
+        self.path = self.fields.keep(path.as_bytes());
+    }
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    /// 200 to 599, or 101 where an upgrade was asked for.
+    pub status: u16,
+    /// The fields.
+    pub fields: Fields,
+}
+
+impl ResponseHead {
+    /// A head with no fields yet.
+    pub fn new(status: u16) -> ResponseHead {
+        ResponseHead { status, fields: Fields::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_added_later_is_found_beside_a_received_one() {
+        let text = Bytes::from_static(b"host: a\r\nx-a: 1");
+        let list = vec![
+            Field::received(Span::received(0, 4), Span::received(6, 1), Known::Host),
+            Field::received(Span::received(9, 3), Span::received(14, 1), Known::Other),
+        ];
+        let mut fields = Fields::received(text, list);
+        fields.add(b"x-a", b"2");
+        assert_eq!(fields.joined(b"x-a").as_deref(), Some("1, 2"));
+        assert_eq!(fields.known(Known::Host), Some(&b"a"[..]));
+        fields.set(b"x-a", b"3");
+        assert_eq!(fields.joined(b"x-a").as_deref(), Some("3"));
+        fields.remove(b"host");
+        assert_eq!(fields.len(), 1);
+    }
+
+    #[test]
+    fn a_value_that_is_not_utf8_reads_as_latin1_and_loses_nothing() {
+        assert_eq!(text(b"caf\xe9"), "café");
+        assert_eq!(text("café".as_bytes()), "café");
+    }
+}

@@ -1,0 +1,286 @@
+//! Counters that cost a store, summed when somebody looks.
+//!
+//! Each core has its own series of a metric and is its only writer, so counting is a plain load and store; the reader
+//! adds the cores up. When a series is dropped (its route is gone) its last value is kept in the family, so a counter
+//! never goes back while its labels are known.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// A count with one writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. Only the series' own core calls this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds `n` where several threads may count.
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A level that goes up and down.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The present level.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of [`Times`]' buckets, microseconds: two for each doubling would be finer than anybody reads.
+pub const TIME_BOUNDS_US: [u64; 16] =
+    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+
+/// Durations with one writer.
+#[derive(Debug, Default)]
+pub struct Times {
+    buckets: [Count; TIME_BOUNDS_US.len() + 1],
+    sum_ns: Count,
+}
+
+impl Times {
+    /// Counts one duration.
+    pub fn record(&self, time: Duration) {
+        let us = time.as_micros() as u64;
+        let at = TIME_BOUNDS_US.partition_point(|&bound| bound < us);
+        if let Some(bucket) = self.buckets.get(at) {
+            bucket.add(1);
+        }
+        self.sum_ns.add(time.as_nanos() as u64);
+    }
+
+    /// How many, and their sum.
+    pub fn total(&self) -> (u64, Duration) {
+        (self.buckets.iter().map(Count::get).sum(), Duration::from_nanos(self.sum_ns.get()))
+    }
+}
+
+/// Most series in one family; what comes later shares one series labelled `other`.
+pub const SERIES_MAX: usize = 4096;
+
+#[derive(Debug)]
+enum Series {
+    Count(Weak<Count>),
+    Level(Weak<Level>),
+    Times(Weak<Times>),
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    live: Vec<Series>,
+    past: u64,
+    past_times: ([u64; TIME_BOUNDS_US.len() + 1], u64),
+}
+
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    kind: &'static str,
+    rows: BTreeMap<String, Row>,
+}
+
+/// All metrics of the process. Made once, handed to every room.
+#[derive(Debug, Default)]
+pub struct Registry {
+    families: Mutex<BTreeMap<&'static str, Family>>,
+}
+
+impl Registry {
+    /// A series of a counter. Name in Prometheus' style, ending in `_total`.
+    pub fn count(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Count> {
+        let series = Arc::new(Count::default());
+        self.enter(name, help, "counter", labels, Series::Count(Arc::downgrade(&series)));
+        series
+    }
+
+    /// A series of a gauge. Gauges with equal labels are added up.
+    pub fn level(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Level> {
+        let series = Arc::new(Level::default());
+        self.enter(name, help, "gauge", labels, Series::Level(Arc::downgrade(&series)));
+        series
+    }
+
+    /// A series of a histogram of durations. Name ending in `_seconds`.
+    pub fn times(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Times> {
+        let series = Arc::new(Times::default());
+        self.enter(name, help, "histogram", labels, Series::Times(Arc::downgrade(&series)));
+        series
+    }
+
+    fn enter(&self, name: &'static str, help: &'static str, kind: &'static str, labels: &[(&str, &str)], series: Series) {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let family = families.entry(name).or_insert_with(|| Family { help, kind, rows: BTreeMap::new() });
+        let mut key = render(labels);
+        if !family.rows.contains_key(&key) && family.rows.len() >= SERIES_MAX {
+            key = render(&labels.iter().map(|&(label, _)| (label, "other")).collect::<Vec<_>>());
+        }
+        let row = family.rows.entry(key).or_default();
+        // Series that ended fold their last value in when they are next looked at; see `Drop` on the holders' side: a
+        // `Weak` cannot be read after its end, so holders call `retire` first where the value matters.
+        row.live.retain(Series::is_live);
+        row.live.push(series);
+    }
+
+    /// Keeps the value of a counter whose holder is about to let it go.
+    pub fn retire(&self, name: &'static str, labels: &[(&str, &str)], count: &Count) {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = families.get_mut(name).and_then(|family| family.rows.get_mut(&render(labels))) {
+            row.past += count.get();
+        }
+    }
+
+    /// Keeps the values of a histogram whose holder is about to let it go.
+    pub fn retire_times(&self, name: &'static str, labels: &[(&str, &str)], times: &Times) {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = families.get_mut(name).and_then(|family| family.rows.get_mut(&render(labels))) {
+            for (past, bucket) in row.past_times.0.iter_mut().zip(&times.buckets) {
+                *past += bucket.get();
+            }
+            row.past_times.1 += times.sum_ns.get();
+        }
+    }
+
+    /// Everything in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = String::with_capacity(16 * 1024);
+        for (name, family) in families.iter() {
+            let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
+            for (labels, row) in &family.rows {
+                row.render(&mut out, name, labels, family.kind);
+            }
+        }
+        out
+    }
+}
+
+impl Series {
+    fn is_live(&self) -> bool {
+        match self {
+            Series::Count(weak) => weak.strong_count() > 0,
+            Series::Level(weak) => weak.strong_count() > 0,
+            Series::Times(weak) => weak.strong_count() > 0,
+        }
+    }
+}
+
+impl Row {
+    fn render(&self, out: &mut String, name: &str, labels: &str, kind: &str) {
+        let braces = |inner: &str| if inner.is_empty() { String::new() } else { format!("{{{inner}}}") };
+        if kind != "histogram" {
+            let mut sum = self.past as i128;
+            for series in &self.live {
+                sum += match series {
+                    Series::Count(weak) => weak.upgrade().map_or(0, |count| i128::from(count.get())),
+                    Series::Level(weak) => weak.upgrade().map_or(0, |level| i128::from(level.get())),
+                    Series::Times(_) => 0,
+                };
+            }
+            let _ = writeln!(out, "{name}{} {sum}", braces(labels));
+            return;
+        }
+        let (mut buckets, mut sum_ns) = self.past_times;
+        for times in self.live.iter().filter_map(|series| match series {
+            Series::Times(weak) => weak.upgrade(),
+            _ => None,
+        }) {
+            for (sum, bucket) in buckets.iter_mut().zip(&times.buckets) {
+                *sum += bucket.get();
+            }
+            sum_ns += times.sum_ns.get();
+        }
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut running = 0;
+        for (at, count) in buckets.iter().enumerate() {
+            running += count;
+            match TIME_BOUNDS_US.get(at) {
+                Some(&bound) => {
+                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{}\"}} {running}", bound as f64 / 1e6);
+                }
+                None => {
+                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {running}");
+                }
+            }
+        }
+        let _ = writeln!(out, "{name}_sum{} {}", braces(labels), sum_ns as f64 / 1e9);
+        let _ = writeln!(out, "{name}_count{} {running}", braces(labels));
+    }
+}
+
+fn render(labels: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (at, (name, value)) in labels.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(name);
+        out.push_str("=\"");
+        for letter in value.chars() {
+            match letter {
+                '\\' => out.push_str("\\\\"),
+                '"' => out.push_str("\\\""),
+                '\n' => out.push_str("\\n"),
+                other => out.push(other),
+            }
+        }
+        out.push('"');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_added_up_and_labels_are_escaped() {
+        let registry = Registry::default();
+        let one = registry.count("x_total", "help", &[("route", "a\"b")]);
+        let two = registry.count("x_total", "help", &[("route", "a\"b")]);
+        one.add(2);
+        two.add(3);
+        assert!(registry.render().contains("x_total{route=\"a\\\"b\"} 5\n"));
+        registry.retire("x_total", &[("route", "a\"b")], &one);
+        drop(one);
+        assert!(registry.render().contains("x_total{route=\"a\\\"b\"} 5\n"));
+    }
+
+    #[test]
+    fn a_histogram_counts_into_growing_buckets() {
+        let registry = Registry::default();
+        let times = registry.times("t_seconds", "help", &[]);
+        times.record(Duration::from_micros(50));
+        times.record(Duration::from_micros(51));
+        times.record(Duration::from_secs(100));
+        let text = registry.render();
+        assert!(text.contains("t_seconds_bucket{le=\"0.00005\"} 1\n"), "{text}");
+        assert!(text.contains("t_seconds_bucket{le=\"0.0001\"} 2\n"));
+        assert!(text.contains("t_seconds_bucket{le=\"+Inf\"} 3\n"));
+        assert!(text.contains("t_seconds_count 3\n"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Outlets: who gets an answer, and from which endpoint.
+
+use crate::LocalBoxFuture;
+use crate::exchange::{Answer, Exchange};
+use crate::fault::Fault;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Get me an answer from this target. Core-local.
+pub trait Outlet {
+    /// Chooses, sends, retries within the exchange's deadline.
+    ///
+    /// # Errors
+    /// The last fault when no try succeeded. The body may be gone by then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the call: its connection is closed, nothing is retried.
+    fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>>;
+}
+
+/// What a route, or a route plugin, wishes of the outlet.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Only endpoints with this tag.
+    pub subset: Option<Box<str>>,
+}
+
+/// All outlets by name, as one core knows them.
+pub type Outlets = HashMap<Box<str>, Rc<dyn Outlet>>;
+
+/// Send this to that endpoint. Core-local.
+pub trait Protocol {
+    /// Makes one try over a kept or a new connection, and returns when the head of the answer is there. The body of the
+    /// exchange is taken unless it is replayable.
+    ///
+    /// # Errors
+    /// The fault says with [`Fault::retry`] whether a byte may have reached the endpoint.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    fn send<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>>;
+}
+
+/// The bounds of one call.
+#[derive(Clone, Debug)]
+pub struct CallLimits {
+    /// To open a connection.
+    pub connect: Duration,
+    /// From the request sent to the head of the answer.
+    pub head: Duration,
+    /// Between two pieces of the answer's body.
+    pub body: Duration,
+    /// Idle connections are kept this long.
+    pub idle: Duration,
+    /// Connections to one endpoint over all cores, open at once.
+    pub connections_max: u32,
+    /// Bytes of the answer's head.
+    pub head_bytes_max: usize,
+    /// Fields of the answer's head.
+    pub fields_max: usize,
+}
+
+impl Default for CallLimits {
+    fn default() -> CallLimits {
+        CallLimits {
+            connect: Duration::from_secs(2),
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(5),
+            idle: Duration::from_secs(30),
+            connections_max: 1000,
+            head_bytes_max: 32 * 1024,
+            fields_max: 100,
+        }
+    }
+}
+
+/// One instance of a service, shared by all cores. The counts are over all cores, because a limit that holds for each
+/// core only is no limit.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Unique in this process, never used twice: what connection pools are keyed by.
+    pub id: u64,
+    /// The service it belongs to.
+    pub service: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// 1 to 1,000,000; 0 takes no new calls.
+    pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<Box<str>>,
+    /// What it is good for: `gray`, `v2`.
+    pub tags: Box<[Box<str>]>,
+    /// Calls in flight, over all cores.
+    pub in_flight: AtomicU32,
+    /// Connections open, over all cores.
+    pub connections: AtomicU32,
+    /// It has left its directory: connections to it are not kept.
+    pub gone: AtomicBool,
+}
+
+/// How endpoints are held.
+pub type EndpointRef = Arc<Endpoint>;
+
+static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
+
+impl Endpoint {
+    /// A new endpoint with an id of its own.
+    pub fn new(service: Arc<str>, address: SocketAddr, weight: u32, zone: Option<Box<str>>, tags: Box<[Box<str>]>) -> Endpoint {
+        Endpoint {
+            id: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
+            service,
+            address,
+            weight,
+            zone,
+            tags,
+            in_flight: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Has it this tag?
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().any(|have| &**have == tag)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)
+    }
+}
