@@ -94,6 +94,8 @@ impl Default for Facts {
 pub struct Exchange {
     /// What rules may look at.
     pub facts: Facts,
+    /// The address at the other end of the client's connection: the last proxy's, where there is one.
+    pub peer: IpAddr,
     /// The request's body. Taken by whoever sends it.
     pub body: Body,
     /// The whole exchange ends here; every wait on the road is bounded by it.

@@ -180,6 +180,11 @@ impl Span {
     pub fn is_empty(self) -> bool {
         self.len == 0
     }
+
+    /// Where it stands in the received text. `None`: it was added later.
+    pub fn range(self) -> Option<std::ops::Range<usize>> {
+        (self.at & ADDED == 0).then(|| self.at as usize..self.at as usize + self.len as usize)
+    }
 }
 
 /// One field: a lower-case name and a value without CR, LF and NUL.
@@ -231,6 +236,11 @@ impl Fields {
         let at = self.added.len();
         self.added.extend_from_slice(text);
         Span { at: at as u32 | ADDED, len: text.len() as u32 }
+    }
+
+    /// The received text and the fields as spans, for a codec that writes runs of untouched fields as they stand.
+    pub fn parts(&self) -> (&[u8], &[Field]) {
+        (&self.text, &self.list)
     }
 
     /// Every field as (known name, name, value), in order.
@@ -320,6 +330,21 @@ impl Field {
     /// A field of a received head. The codec vouches for name (lower-case token) and value (no CR, LF, NUL).
     pub fn received(name: Span, value: Span, known: Known) -> Field {
         Field { name, value, known }
+    }
+
+    /// Its name.
+    pub fn name(self) -> Span {
+        self.name
+    }
+
+    /// Its value.
+    pub fn value(self) -> Span {
+        self.value
+    }
+
+    /// Which of the known names it has.
+    pub fn known(self) -> Known {
+        self.known
     }
 }
 

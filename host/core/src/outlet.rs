@@ -100,12 +100,12 @@ pub struct Endpoint {
     pub zone: Option<Box<str>>,
     /// What it is good for: `gray`, `v2`.
     pub tags: Box<[Box<str>]>,
-    /// Calls in flight, over all cores.
-    pub in_flight: AtomicU32,
+    /// Calls in flight, over all cores. Shared with [`Endpoint::relisted`] ones, as are the next two.
+    pub in_flight: Arc<AtomicU32>,
     /// Connections open, over all cores.
-    pub connections: AtomicU32,
+    pub connections: Arc<AtomicU32>,
     /// It has left its directory: connections to it are not kept.
-    pub gone: AtomicBool,
+    pub gone: Arc<AtomicBool>,
 }
 
 /// How endpoints are held.
@@ -123,9 +123,24 @@ impl Endpoint {
             weight,
             zone,
             tags,
-            in_flight: AtomicU32::new(0),
-            connections: AtomicU32::new(0),
-            gone: AtomicBool::new(false),
+            in_flight: Arc::default(),
+            connections: Arc::default(),
+            gone: Arc::default(),
+        }
+    }
+
+    /// The same endpoint listed anew: id, counts and kept connections stay, the rest is replaced.
+    pub fn relisted(&self, weight: u32, zone: Option<Box<str>>, tags: Box<[Box<str>]>) -> Endpoint {
+        Endpoint {
+            id: self.id,
+            service: self.service.clone(),
+            address: self.address,
+            weight,
+            zone,
+            tags,
+            in_flight: self.in_flight.clone(),
+            connections: self.connections.clone(),
+            gone: self.gone.clone(),
         }
     }
 

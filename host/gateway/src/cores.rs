@@ -1,0 +1,111 @@
+//! One core: a thread with its runtime, what it keeps for as long as the process lives, and how it takes a generation.
+
+use crate::assemble::{self, Generation, Home};
+use crate::listen::{self, Gate};
+use anyhow::{Context as _, Result};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use wharf_core::metrics::Registry;
+use wharf_http::house::{Core, ListenerLimits};
+use wharf_http::record::Recorder;
+
+/// What one core is made from.
+pub struct Seed {
+    /// 0 and up.
+    pub number: u16,
+    /// Tells nodes apart in exchange ids.
+    pub node: u32,
+    /// All counts.
+    pub metrics: Arc<Registry>,
+    /// Makes the core's access log, on its thread.
+    pub recorder: Box<dyn FnOnce() -> Option<Rc<dyn Recorder>> + Send>,
+    /// What plugins stand on; made with the first attached plugin.
+    pub wasm: assemble::WasmSeed,
+    /// The generation to serve, now and later.
+    pub generations: watch::Receiver<Arc<Generation>>,
+    /// The newest generation that this core serves.
+    pub applied: Arc<AtomicU64>,
+    /// This core's sockets.
+    pub listeners: Vec<(ListenerLimits, Arc<Gate>, TcpListener)>,
+    /// Becomes true when the process ends.
+    pub stop: watch::Receiver<bool>,
+    /// How long exchanges in flight may take to end then.
+    pub grace: Duration,
+}
+
+/// Starts a core on a thread of its own.
+///
+/// # Errors
+/// The thread or its runtime could not be made.
+pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
+    let name = format!("wharf-core-{}", seed.number);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a core's runtime")?;
+    thread::Builder::new()
+        .name(name)
+        .spawn(move || LocalSet::new().block_on(&runtime, serve(seed)))
+        .context("cannot start a core's thread")
+}
+
+/// How often kept connections are looked through.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+async fn serve(seed: Seed) {
+    let Seed { number, node, metrics, recorder, wasm, mut generations, applied, listeners, mut stop, grace } = seed;
+    let core = Core::new(number, node, metrics, recorder());
+    let home = Home::new(number, core.clone(), wasm);
+
+    // The first generation before the first connection: nobody is told 404 because we were too quick.
+    let take = |generation: Arc<Generation>| {
+        let house = assemble::house(&generation, &home);
+        *core.house.borrow_mut() = Rc::new(house);
+        applied.store(generation.number, Ordering::Release);
+    };
+    let first = generations.borrow_and_update().clone();
+    take(first);
+
+    let sweeping = core.clone();
+    let mut tidied = Instant::now();
+    tokio::task::spawn_local(core.deadlines.clone().sweep(move |now| {
+        if let Some(recorder) = &sweeping.recorder {
+            recorder.tick();
+        }
+        if now.saturating_duration_since(tidied) >= TIDY_EVERY {
+            tidied = now;
+            sweeping.client.tidy(now);
+        }
+    }));
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|(limits, gate, listener)| tokio::task::spawn_local(listen::accept(core.clone(), Rc::new(limits), gate, listener)))
+        .collect();
+
+    loop {
+        tokio::select! {
+            changed = generations.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let next = generations.borrow_and_update().clone();
+                take(next);
+            }
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+
+    // Draining: no new connections, answers say that theirs closes, and who is in the middle gets his time.
+    core.draining.set(true);
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    let end = Instant::now() + grace;
+    while core.in_flight.get() > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if let Some(recorder) = &core.recorder {
+        recorder.flush();
+    }
+}

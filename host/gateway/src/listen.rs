@@ -1,0 +1,169 @@
+//! Listening: sockets, the accept loop of one core, and the limits that are checked before a connection costs anything.
+//!
+//! Each core has a socket of its own on the same address (SO_REUSEPORT), so the kernel deals connections out and no
+//! core hands one to another. Sockets are made once, before any core runs, so a port that is taken stops the start
+//! with a message and not in the middle.
+
+use anyhow::{Context as _, Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use wharf_core::metrics::{Count, Level, Registry};
+use wharf_http::h1;
+use wharf_http::house::{Core, ListenerLimits};
+
+/// Connections that wait in the kernel to be accepted, for each core.
+const BACKLOG: i32 = 4096;
+
+/// Binds one address once for each core. A port of 0 is chosen by the kernel and is then the same for all.
+///
+/// # Errors
+/// Names the listener, the address and what to do: the port is taken, or the address is not this host's.
+pub fn bind(name: &str, address: SocketAddr, cores: usize) -> Result<(SocketAddr, Vec<TcpListener>)> {
+    // SO_REUSEPORT would let us share a port with a stranger who set it, too. So the port is first taken alone.
+    let alone = socket(address, false).and_then(|socket| {
+        socket.listen(1)?;
+        socket.local_addr()
+    });
+    let bound = match alone {
+        Ok(bound) => bound.as_socket().context("the address is no IP address")?,
+        Err(error) => bail!("listener {name:?} cannot bind {address}: {}", explain(&error, address)),
+    };
+    let listeners = (0..cores.max(1))
+        .map(|_| -> io::Result<TcpListener> {
+            let socket = socket(bound, true)?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|error| anyhow::anyhow!("listener {name:?} cannot bind {bound}: {}", explain(&error, bound)))?;
+    Ok((bound, listeners))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Restarting must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn explain(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("the port is taken; hint: stop the program that has it (`ss -ltnp 'sport = :{}'` names it) or choose another", address.port())
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host does not have the address; hint: bind 0.0.0.0 or one of `ip address`, and put the address that others use under `advertise`".into()
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; hint: grant CAP_NET_BIND_SERVICE or choose a higher port".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// What all cores count together for one listener.
+pub struct Gate {
+    open: AtomicU32,
+    open_max: u32,
+    accepted: Arc<Count>,
+    refused: Arc<Count>,
+    level: Arc<Level>,
+}
+
+impl Gate {
+    /// A gate that lets `open_max` connections in at once, over all cores.
+    pub fn new(name: &str, open_max: u32, metrics: &Registry) -> Arc<Gate> {
+        let labels = [("listener", name)];
+        Arc::new(Gate {
+            open: AtomicU32::new(0),
+            open_max,
+            accepted: metrics.count("wharf_connections_accepted_total", "connections accepted", &labels),
+            refused: metrics.count("wharf_connections_refused_total", "connections closed at once because `connections_max` was reached", &labels),
+            level: metrics.level("wharf_connections_open", "client connections open", &labels),
+        })
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Inside> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.refused.add_shared(1);
+            return None;
+        }
+        self.accepted.add_shared(1);
+        self.level.add(1);
+        Some(Inside(self.clone()))
+    }
+}
+
+struct Inside(Arc<Gate>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.level.add(-1);
+    }
+}
+
+/// Accepts for one core until `core.draining` is set. Runs on the core's local set.
+pub async fn accept(core: Rc<Core>, limits: Rc<ListenerLimits>, gate: Arc<Gate>, listener: TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(listener = &*limits.name, %error, "the listener cannot be served"),
+    };
+    while !core.draining.get() {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Closed at once and counted: a full house answers, it does not queue.
+                let Some(inside) = gate.enter() else { continue };
+                let serving = h1::serve(core.clone(), limits.clone(), stream, peer);
+                tokio::task::spawn_local(async move {
+                    serving.await;
+                    drop(inside);
+                });
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                // Out of files or memory. The connection stays in the kernel's queue: trying again at once would spin.
+                tracing::warn!(listener = &*limits.name, %error, "cannot accept; hint: raise the limit of open files (`ulimit -n`)");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_its_remedy() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("main", address, 2).unwrap_err().to_string();
+        assert!(error.contains("main") && error.contains("the port is taken") && error.contains("ss -ltnp"), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_refused_with_a_hint() {
+        let error = bind("main", "192.0.2.1:0".parse().unwrap(), 1).unwrap_err().to_string();
+        assert!(error.contains("does not have the address") && error.contains("advertise"), "{error}");
+    }
+
+    #[test]
+    fn every_core_gets_a_socket_on_the_same_port() {
+        let (bound, listeners) = bind("main", "127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_eq!(listeners.len(), 3);
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == bound));
+    }
+}

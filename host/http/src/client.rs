@@ -1,0 +1,615 @@
+//! The client side of HTTP/1.1: one try over one connection, polled inside the request that waits for it.
+//!
+//! There is no task for a connection and no channel between a request and its connection: the exchange that needs an
+//! answer reads and writes the socket itself. Connections are kept in pools of this core, per endpoint, the last used
+//! first. What an endpoint is, which one to take and whether to try again is the upstream room's business.
+
+use crate::codec::body::{Decoder, Piece};
+use crate::codec::{Framing, HeadLimits, Refusal, response, write};
+use crate::deadlines::{Alarm, Deadlines};
+use crate::io::{Socket, poll_write_all};
+use bytes::{Buf, Bytes, BytesMut};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use wharf_core::LocalBoxFuture;
+use wharf_core::body::{Body, BodyStream, Tunnel};
+use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::head::{Fields, Method};
+use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
+
+/// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
+const READ_ROOM: usize = 32 * 1024;
+/// Interim answers (1xx) before the real one.
+const INTERIM_MAX: u32 = 16;
+/// Connections kept for one endpoint on one core.
+const KEPT_MAX: usize = 1024;
+
+/// The HTTP/1.1 client of one core.
+#[derive(Clone)]
+pub struct Client(Rc<Inner>);
+
+struct Inner {
+    deadlines: Rc<Deadlines>,
+    kept: RefCell<HashMap<u64, Vec<Kept>, BuildHasherDefault<IdHasher>>>,
+    out: Cell<Vec<u8>>,
+}
+
+struct Kept {
+    link: Link,
+    until: Instant,
+}
+
+/// One connection.
+struct Link {
+    socket: Socket,
+    buf: BytesMut,
+    endpoint: EndpointRef,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.endpoint.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Client {
+    /// A client for one core, its pools empty.
+    pub fn new(deadlines: Rc<Deadlines>) -> Client {
+        Client(Rc::new(Inner { deadlines, kept: RefCell::default(), out: Cell::default() }))
+    }
+
+    /// Closes kept connections that are too old, whose endpoint is gone, or that the other side has closed. Called now
+    /// and then, not for each request.
+    pub fn tidy(&self, now: Instant) {
+        let mut task = Context::from_waker(Waker::noop());
+        self.0.kept.borrow_mut().retain(|_, kept| {
+            kept.retain(|kept| {
+                kept.until > now
+                    && !kept.link.endpoint.gone.load(Ordering::Relaxed)
+                    && kept.link.socket.poll_readable(&mut task).is_pending()
+            });
+            !kept.is_empty()
+        });
+    }
+
+    /// Connections kept at the moment.
+    pub fn kept(&self) -> usize {
+        self.0.kept.borrow().values().map(Vec::len).sum()
+    }
+}
+
+impl Protocol for Client {
+    fn send<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        Box::pin(async move {
+            let alarm = self.0.deadlines.alarm();
+            if let Some(link) = self.0.take_kept(endpoint) {
+                let mut call = Call::new(&self.0, link, exchange, limits, alarm);
+                let said = call.run().await;
+                // The endpoint may close a kept connection at the moment we use it. That says nothing about the
+                // request, so it is sent once more on a fresh connection, where sending twice is safe.
+                let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection(_)));
+                let alarm = call.alarm;
+                let again = raced && exchange.body.is_replayable() && exchange.facts.request.method.is_idempotent();
+                if !again {
+                    return said;
+                }
+                let link = self.0.connect(endpoint, exchange, limits, &alarm).await?;
+                return Call::new(&self.0, link, exchange, limits, alarm).run().await;
+            }
+            let link = self.0.connect(endpoint, exchange, limits, &alarm).await?;
+            Call::new(&self.0, link, exchange, limits, alarm).run().await
+        })
+    }
+}
+
+impl Inner {
+    fn take_kept(&self, endpoint: &EndpointRef) -> Option<Link> {
+        let mut pools = self.kept.borrow_mut();
+        let kept = pools.get_mut(&endpoint.id)?;
+        while let Some(Kept { link, .. }) = kept.pop() {
+            // Readable means that it was closed, or that it speaks out of turn. Either way it is of no use. Its age is
+            // `tidy`'s business.
+            if link.socket.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, mut link: Link, idle: Duration) {
+        if link.endpoint.gone.load(Ordering::Relaxed) || !link.buf.is_empty() {
+            return;
+        }
+        // An idle connection holds no buffer.
+        link.buf = BytesMut::new();
+        let id = link.endpoint.id;
+        let mut pools = self.kept.borrow_mut();
+        let kept = pools.entry(id).or_default();
+        if kept.len() < KEPT_MAX {
+            kept.push(Kept { link, until: self.deadlines.about_now() + idle });
+        }
+    }
+
+    async fn connect(
+        &self,
+        endpoint: &EndpointRef,
+        exchange: &Exchange,
+        limits: &CallLimits,
+        alarm: &Alarm,
+    ) -> Result<Link, Fault> {
+        if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
+            endpoint.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Fault::overload(
+                "connections_max",
+                format!(
+                    "endpoint {endpoint} of service {:?} has {} connections open; hint: raise `connections_max` or add endpoints",
+                    endpoint.service, limits.connections_max
+                ),
+            ));
+        }
+        // From here on the count is given back by `Link`'s drop, or by this guard if the future is dropped.
+        let counted = Counted(endpoint);
+        alarm.set_in_until(limits.connect, exchange.deadline);
+        let mut connecting = std::pin::pin!(TcpStream::connect(endpoint.address));
+        let connected = poll_fn(|task| {
+            if let Poll::Ready(done) = connecting.as_mut().poll(task) {
+                return Poll::Ready(Some(done));
+            }
+            alarm.poll_elapsed(task).map(|()| None)
+        })
+        .await;
+        let refused = |why: String| {
+            Fault::upstream(FaultKind::Connect, Retry::Safe, format!("endpoint {endpoint} of service {:?} {why}", endpoint.service))
+        };
+        let stream = match connected {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return Err(refused(format!("cannot be connected to: {error}"))),
+            None if Instant::now() >= exchange.deadline => {
+                return Err(Fault::upstream(
+                    FaultKind::Timeout(Phase::Whole),
+                    Retry::Never,
+                    format!("the exchange's time ran out while connecting to endpoint {endpoint}"),
+                ));
+            }
+            None => {
+                return Err(Fault::upstream(
+                    FaultKind::Timeout(Phase::Connect),
+                    Retry::Safe,
+                    format!("endpoint {endpoint} of service {:?} did not accept within {:?} (`timeouts.connect`)", endpoint.service, limits.connect),
+                ));
+            }
+        };
+        // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
+        let _ = stream.set_nodelay(true);
+        std::mem::forget(counted);
+        Ok(Link { socket: Socket::new(stream), buf: BytesMut::new(), endpoint: endpoint.clone() })
+    }
+}
+
+struct Counted<'a>(&'a EndpointRef);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One try: the request on its way out, the head of the answer on its way in.
+struct Call<'a> {
+    client: &'a Rc<Inner>,
+    exchange: &'a Exchange,
+    limits: &'a CallLimits,
+    link: Option<Link>,
+    upload: Upload,
+    asked: response::Asked,
+    alarm: Alarm,
+    /// A byte of the answer has come.
+    heard: bool,
+    broken: Option<Broken>,
+}
+
+enum Broken {
+    /// The connection to the endpoint.
+    Connection(io::Error),
+    /// The client's side, or a limit: the body could not be read.
+    Body(Fault),
+}
+
+impl<'a> Call<'a> {
+    fn new(client: &'a Rc<Inner>, link: Link, exchange: &'a mut Exchange, limits: &'a CallLimits, alarm: Alarm) -> Call<'a> {
+        let body = match &exchange.body {
+            Body::Empty => Body::Empty,
+            Body::Full(all) => Body::Full(all.clone()),
+            Body::Stream(_) => std::mem::take(&mut exchange.body),
+        };
+        let exchange: &Exchange = exchange;
+        let request = &exchange.facts.request;
+        let asked = response::Asked {
+            head_method: request.method == Method::Head,
+            connect: false,
+            upgrade: exchange.upgrade.is_some(),
+        };
+        let upload = Upload::new(client.out.take(), exchange, body);
+        // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
+        match upload.body {
+            None => alarm.set_in_until(limits.head, exchange.deadline),
+            Some(_) => alarm.set(exchange.deadline),
+        }
+        Call { client, exchange, limits, link: Some(link), upload, asked, alarm, heard: false, broken: None }
+    }
+
+    async fn run(&mut self) -> Result<Answer, Fault> {
+        let mut interim = 0;
+        let received = poll_fn(|task| self.poll_head(task, &mut interim)).await;
+        let received = match received {
+            Ok(received) => received,
+            Err(fault) => {
+                // The connection is not fit for anything any more.
+                self.link = None;
+                return Err(fault);
+            }
+        };
+        Ok(self.answer(received))
+    }
+
+    fn poll_head(&mut self, task: &mut Context<'_>, interim: &mut u32) -> Poll<Result<response::Received, Fault>> {
+        let Some(link) = &mut self.link else { return Poll::Ready(Err(gone())) };
+        if !self.upload.is_over() && self.broken.is_none() {
+            match self.upload.poll(&link.socket, task) {
+                Poll::Ready(Ok(())) => {
+                    if self.upload.had_stream {
+                        self.alarm.set_in_until(self.limits.head, self.exchange.deadline);
+                    }
+                }
+                // An endpoint that refuses a body often answers, closes, and lets our writing break. What it said counts.
+                Poll::Ready(Err(broken)) => self.broken = Some(broken),
+                Poll::Pending => {}
+            }
+        }
+        if let Some(Broken::Body(fault)) = &self.broken {
+            return Poll::Ready(Err(fault.clone()));
+        }
+        let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
+        loop {
+            if !link.buf.is_empty() {
+                self.heard = true;
+                match response::parse(&mut link.buf, &limits, &self.asked) {
+                    Ok(Some(response::Event::Final(received))) => return Poll::Ready(Ok(received)),
+                    Ok(Some(response::Event::Interim(_))) => {
+                        *interim += 1;
+                        if *interim > INTERIM_MAX {
+                            let what = format!("endpoint {} sent more than {INTERIM_MAX} interim answers", link.endpoint);
+                            return Poll::Ready(Err(Fault::upstream(FaultKind::BadAnswer, Retry::Never, what)));
+                        }
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
+                }
+            }
+            match link.socket.poll_read(task, &mut link.buf, READ_ROOM) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed("closed the connection"))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    let what = format!("broke the connection: {error}");
+                    self.broken.get_or_insert(Broken::Connection(error));
+                    return Poll::Ready(Err(self.closed(&what)));
+                }
+                Poll::Pending => {
+                    ready!(self.alarm.poll_elapsed(task));
+                    return Poll::Ready(Err(self.late()));
+                }
+            }
+        }
+    }
+
+    fn closed(&mut self, how: &str) -> Fault {
+        self.broken.get_or_insert_with(|| Broken::Connection(io::ErrorKind::UnexpectedEof.into()));
+        let endpoint = self.link.as_ref().map_or(String::new(), |link| link.endpoint.to_string());
+        let before = if self.heard { "in the middle of the head of its answer" } else { "before it answered" };
+        Fault::upstream(FaultKind::Reset, Retry::IfIdempotent, format!("endpoint {endpoint} {how} {before}"))
+    }
+
+    fn late(&self) -> Fault {
+        let endpoint = self.link.as_ref().map_or(String::new(), |link| link.endpoint.to_string());
+        if Instant::now() >= self.exchange.deadline {
+            let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
+            return Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what);
+        }
+        let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", self.limits.head);
+        Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what)
+    }
+
+    /// The head is there: what becomes of the connection and the body.
+    fn answer(&mut self, received: response::Received) -> Answer {
+        let response::Received { head, framing, keep_alive } = received;
+        let Some(mut link) = self.link.take() else {
+            return Answer { head, body: Body::Empty, tunnel: None };
+        };
+        if head.status == 101 {
+            return Answer { head, body: Body::Empty, tunnel: Some(Box::new(LinkTunnel { link })) };
+        }
+        let upload_over = self.upload.is_over();
+        if upload_over {
+            self.client.out.set(self.upload.take_out());
+        }
+        let keep_alive = keep_alive && self.broken.is_none();
+        let body = match framing {
+            Framing::None | Framing::Length(0) if upload_over => {
+                if keep_alive {
+                    self.client.keep(link, self.limits.idle);
+                }
+                Body::Empty
+            }
+            Framing::Length(all) if upload_over && link.buf.len() as u64 >= all => {
+                // The usual case: it came with the head. What stands behind it belongs to nobody: `keep` sees to that.
+                let all = link.buf.split_to(all as usize).freeze();
+                if keep_alive {
+                    self.client.keep(link, self.limits.idle);
+                }
+                Body::Full(all)
+            }
+            framing => {
+                let alarm = self.client.deadlines.alarm();
+                alarm.set_in(self.limits.body);
+                Body::Stream(Box::new(AnswerBody {
+                    client: self.client.clone(),
+                    link: Some(link),
+                    decoder: Decoder::new(framing),
+                    upload: (!upload_over).then(|| std::mem::take(&mut self.upload)),
+                    trailers: None,
+                    keep_alive,
+                    idle: self.limits.idle,
+                    quiet: self.limits.body,
+                    alarm,
+                    armed: true,
+                }))
+            }
+        };
+        Answer { head, body, tunnel: None }
+    }
+}
+
+fn gone() -> Fault {
+    Fault::upstream(FaultKind::Reset, Retry::Never, "the connection is gone")
+}
+
+fn bad_answer(endpoint: &EndpointRef, refusal: &Refusal) -> Fault {
+    let what = format!("endpoint {endpoint} of service {:?} gave an answer that is not valid: {}", endpoint.service, refusal.what);
+    Fault::upstream(FaultKind::BadAnswer, Retry::Never, what)
+}
+
+/// A request on its way out.
+#[derive(Default)]
+struct Upload {
+    out: Vec<u8>,
+    sent: usize,
+    piece: Bytes,
+    body: Option<Box<dyn BodyStream>>,
+    had_stream: bool,
+    chunked: bool,
+    /// A chunk's data is out and its end is not.
+    open_chunk: bool,
+}
+
+impl Upload {
+    fn new(mut out: Vec<u8>, exchange: &Exchange, body: Body) -> Upload {
+        out.clear();
+        let request = &exchange.facts.request;
+        let framing = match &body {
+            // A method that has a body by nature says that it is empty.
+            Body::Empty if matches!(request.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
+            Body::Empty => Framing::None,
+            Body::Full(all) => Framing::Length(all.len() as u64),
+            Body::Stream(stream) => stream.size().map_or(Framing::Chunked, Framing::Length),
+        };
+        let forwarded = write::Forwarded { peer: exchange.peer };
+        write::request_head(&mut out, request, &framing, exchange.upgrade.as_deref(), &forwarded);
+        let chunked = matches!(framing, Framing::Chunked);
+        let (piece, body) = match body {
+            Body::Empty => (Bytes::new(), None),
+            Body::Full(all) => (all, None),
+            Body::Stream(stream) => (Bytes::new(), Some(stream)),
+        };
+        Upload { out, sent: 0, piece, had_stream: body.is_some(), body, chunked, open_chunk: false }
+    }
+
+    fn is_over(&self) -> bool {
+        self.body.is_none() && self.sent == self.out.len() && self.piece.is_empty()
+    }
+
+    fn take_out(&mut self) -> Vec<u8> {
+        self.sent = 0;
+        std::mem::take(&mut self.out)
+    }
+
+    fn poll(&mut self, socket: &Socket, task: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let mut head = self.out.get(self.sent..).unwrap_or_default();
+            let before = head.len();
+            let written = poll_write_all(socket, task, &mut head, &mut self.piece);
+            self.sent += before - head.len();
+            ready!(written).map_err(Broken::Connection)?;
+            let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+            self.out.clear();
+            self.sent = 0;
+            if std::mem::take(&mut self.open_chunk) {
+                self.out.extend_from_slice(write::CHUNK_TAIL);
+            }
+            match body.poll_chunk(task) {
+                Poll::Ready(Ok(Some(piece))) => {
+                    if self.chunked {
+                        write::chunk_head(&mut self.out, piece.len());
+                        self.open_chunk = true;
+                    }
+                    self.piece = piece;
+                }
+                Poll::Ready(Ok(None)) => {
+                    if self.chunked {
+                        write::last_chunk(&mut self.out, body.trailers().as_ref());
+                    }
+                    self.body = None;
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Broken::Body(fault))),
+                Poll::Pending => {
+                    if self.out.is_empty() {
+                        return Poll::Pending;
+                    }
+                    // The end of the last chunk goes out now, not with the next one, which may be long in coming.
+                    let mut tail = self.out.as_slice();
+                    let before = tail.len();
+                    let written = poll_write_all(socket, task, &mut tail, &mut Bytes::new());
+                    self.sent += before - tail.len();
+                    ready!(written).map_err(Broken::Connection)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// The body of an answer on its way in.
+struct AnswerBody {
+    client: Rc<Inner>,
+    link: Option<Link>,
+    decoder: Decoder,
+    /// What is left of the request: some upstreams answer while they still read.
+    upload: Option<Upload>,
+    trailers: Option<Fields>,
+    keep_alive: bool,
+    idle: Duration,
+    quiet: Duration,
+    alarm: Alarm,
+    armed: bool,
+}
+
+impl BodyStream for AnswerBody {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let Some(link) = &mut self.link else { return Poll::Ready(Err(gone())) };
+        if let Some(upload) = &mut self.upload {
+            match upload.poll(&link.socket, task) {
+                Poll::Ready(Ok(())) => self.upload = None,
+                Poll::Ready(Err(_)) => (self.upload, self.keep_alive) = (None, false),
+                Poll::Pending => {}
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut link.buf) {
+                Ok(Piece::Data(piece)) => {
+                    self.armed = false;
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                Ok(Piece::End(trailers)) => {
+                    self.trailers = trailers;
+                    if let Some(link) = self.link.take()
+                        && self.keep_alive
+                        && self.upload.is_none()
+                    {
+                        self.client.keep(link, self.idle);
+                    }
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(Piece::More) => {}
+                Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
+            }
+            let cut = match link.socket.poll_read(task, &mut link.buf, READ_ROOM) {
+                Poll::Ready(Ok(0)) => match self.decoder.end_of_input() {
+                    Ok(()) => {
+                        self.link = None;
+                        return Poll::Ready(Ok(None));
+                    }
+                    Err(_) => "closed the connection".into(),
+                },
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => format!("broke the connection: {error}"),
+                Poll::Pending => {
+                    if !self.armed {
+                        self.armed = true;
+                        self.alarm.set_in(self.quiet);
+                    }
+                    ready!(self.alarm.poll_elapsed(task));
+                    let what = format!("endpoint {} sent nothing of the body for {:?} (`timeouts.body`)", link.endpoint, self.quiet);
+                    return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Body), Retry::Never, what)));
+                }
+            };
+            let what = format!("endpoint {} {cut} in the middle of the body", link.endpoint);
+            return Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)));
+        }
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+}
+
+/// The upstream's side of a tunnel. What came behind the 101 is read first.
+struct LinkTunnel {
+    link: Link,
+}
+
+impl Tunnel for LinkTunnel {
+    fn poll_read(&mut self, task: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.link.buf.is_empty() {
+            let read = ready!(self.link.socket.poll_read(task, &mut self.link.buf, into.len().max(1024)))?;
+            if read == 0 {
+                return Poll::Ready(Ok(0));
+            }
+        }
+        let len = self.link.buf.len().min(into.len());
+        self.link.buf.split_to(len).copy_to_slice(into.get_mut(..len).unwrap_or_default());
+        if self.link.buf.is_empty() {
+            // A tunnel that is quiet holds no buffer.
+            self.link.buf = BytesMut::new();
+        }
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_write(&mut self, task: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.link.socket.poll_write(task, from, &[])
+    }
+
+    fn poll_shutdown(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.socket.poll_shutdown(task)
+    }
+}
+
+/// Endpoint ids are counted up: they are their own hash, spread by one multiplication.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+use std::future::Future as _;
+

@@ -1,0 +1,67 @@
+//! The strict HTTP/1.1 codec: bytes in, events out. No I/O, no clock, nothing that can wait.
+//!
+//! Heads are split by httparse; what they mean (RFC 9110, RFC 9112) is decided here. What is ambiguous is refused, never
+//! repaired: two readers of the same bytes must not disagree about where a message ends. What is read is always written
+//! anew by [`write`], so an upstream never sees framing that a client made.
+//!
+//! - [`request`]: a client's head
+//! - [`response`]: an upstream's head
+//! - [`body`]: what follows a head
+//! - [`write`](mod@write): heads and chunks on their way out
+//!
+//! Nothing here knows limits on time or on the size of a body: that is for whoever reads the socket.
+
+pub mod body;
+mod fields;
+mod refusal;
+pub mod request;
+pub mod response;
+pub mod write;
+
+pub use refusal::{Refusal, RefusalKind};
+
+/// How large a head may be.
+///
+/// A head that arrives in many pieces is looked at again from its start with each of them. That is bounded: `bytes_max`
+/// bytes of values go by at 32 a step, so one look at an unfinished head of 32 KiB costs less than the system call that
+/// brought its last byte.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Request or status line and fields together, bytes.
+    pub bytes_max: usize,
+    /// Fields. At most [`HeadLimits::FIELDS_CEILING`]; more are taken for that.
+    pub fields_max: usize,
+}
+
+impl HeadLimits {
+    /// No head has more fields than this, whatever is configured: room for them is taken from the stack.
+    pub const FIELDS_CEILING: usize = 256;
+}
+
+impl Default for HeadLimits {
+    /// Browsers send 20 fields and 2 KiB; cookies and tokens may need ten times that.
+    fn default() -> HeadLimits {
+        HeadLimits { bytes_max: 32 * 1024, fields_max: 100 }
+    }
+}
+
+/// Where a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body, not even an empty one.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+    /// When the connection ends: answers only.
+    UntilClose,
+}
+
+/// Protocol version of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each name is the version")]
+pub enum Version {
+    Http10,
+    Http11,
+}

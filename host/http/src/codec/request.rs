@@ -1,0 +1,282 @@
+//! A client's head: request line, host, and what the fields say about the body and the connection.
+//!
+//! Deliberately not here: whom to believe about `X-Forwarded-*` (the front knows its client), and routes.
+
+use super::fields::{Survey, field_refusal, is_token, span, spans};
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version};
+use bytes::BytesMut;
+use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
+use std::ops::Range;
+use wharf_core::head::{Fields, Method, RequestHead, Scheme, Span};
+use wharf_core::path;
+
+/// A request, up to its body.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Method, host, canonical path, query and fields. The path of `OPTIONS *` is `*`, which no canonical path is.
+    /// Fields about one connection only, and those that `Connection` names, are gone.
+    pub head: RequestHead,
+    /// Where the body ends; never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// Version of the client's protocol.
+    pub version: Version,
+    /// The client would send another request on this connection.
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The protocol that the client would switch to (RFC 9110 section 7.8). Requests with a body do not switch.
+    pub upgrade: Option<Box<str>>,
+}
+
+/// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed, `buf` is
+/// as it was.
+///
+/// # Errors
+/// What is no valid request. `buf` is of no further use then; answer and close.
+pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, Refusal> {
+    Ok(parse_head(buf, limits, scheme)?)
+}
+
+fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, RefusalKind> {
+    // One empty line before a request is left over from clients that end a body with it (RFC 9112 section 2.2).
+    let from = match buf.as_ref() {
+        [] | [b'\r'] => return Ok(None),
+        [b'\r', b'\n', b'\r' | b'\n', ..] | [b'\r' | b'\n', ..] if !buf.starts_with(b"\r\n") || buf.len() > 2 => {
+            if !buf.starts_with(b"\r\n") || matches!(buf.get(2), Some(b'\r' | b'\n')) {
+                return Err(RefusalKind::LineEnd);
+            }
+            2
+        }
+        [b'\r', ..] => return Ok(None),
+        _ => 0,
+    };
+    let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
+    let fields_max = limits.fields_max.min(HeadLimits::FIELDS_CEILING);
+    let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
+    let mut split = httparse::Request::new(&mut []);
+    let end = match split.parse_with_uninit_headers(view, slots.get_mut(..fields_max).unwrap_or_default()) {
+        Ok(httparse::Status::Complete(len)) => from + len,
+        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
+        Err(error) => return Err(refusal_of(error, view, fields_max)),
+    };
+    let mut list = spans(buf, from, end, split.headers)?;
+    let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
+    let method = Method::from_token(split.method.unwrap_or_default());
+    let target = split.path.unwrap_or_default();
+    let target_at = (target.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
+    let target = Target::of(&method, target.as_bytes(), target_at)?;
+
+    let mut text = buf.split_to(end);
+    let survey = Survey::of(&mut text, &mut list)?;
+    let framing = survey.framing(version)?.unwrap_or(Framing::None);
+    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+    survey.strip(&text, &mut list, false);
+
+    // Exactly one valid host, even where the target overrules it.
+    let host = match survey.host {
+        Some(host) => Some(authority(&mut text, host.range().unwrap_or_default())?),
+        None if version == Version::Http11 => return Err(RefusalKind::HostMissing),
+        None => None,
+    };
+    let overruled = target.authority.is_some();
+    let named = match target.authority {
+        Some(at) => Some(authority(&mut text, at)?),
+        None => host,
+    };
+    let upgrade = match survey.upgrade {
+        Some(at) if survey.switches && version == Version::Http11 && framing == Framing::None => protocol(&method, span(&text, at)),
+        _ => None,
+    };
+
+    let new_path = match &target.path {
+        Path::Given(at) => path::canonical(text.get(at.clone()).unwrap_or_default()).map_err(RefusalKind::Path)?,
+        Path::Root => Some(b"/".to_vec()),
+        Path::Star => Some(b"*".to_vec()),
+    };
+    let mut fields = Fields::received(text.freeze(), list);
+    let path = match (new_path, target.path) {
+        (None, Path::Given(at)) => received(at),
+        (new, _) => fields.keep(new.as_deref().unwrap_or(b"/")),
+    };
+    let authority = match named {
+        None => Span::default(),
+        Some(Authority { at, rewritten: None }) if !overruled => received(at),
+        // Everybody behind this line sees one host only: the one that counts.
+        Some(Authority { at, rewritten }) => {
+            let name = rewritten.unwrap_or_else(|| fields.bytes(received(at)).to_vec());
+            fields.set(b"host", &name);
+            fields.keep(&name)
+        }
+    };
+    Ok(Some(Received {
+        head: RequestHead::new(method, scheme, fields, authority, path, target.query.map(received)),
+        framing,
+        version,
+        keep_alive: survey.persists(version),
+        expects_continue: survey.expects_continue && version == Version::Http11 && has_body,
+        upgrade,
+    }))
+}
+
+fn received(at: Range<usize>) -> Span {
+    Span::received(at.start, at.len())
+}
+
+/// A head that fills its room: is it the target that is too long, or the fields?
+fn too_large(view: &[u8], max: usize) -> RefusalKind {
+    if view.contains(&b'\n') { RefusalKind::HeadBytes { max } } else { RefusalKind::TargetBytes { max } }
+}
+
+fn refusal_of(error: httparse::Error, view: &[u8], fields_max: usize) -> RefusalKind {
+    match error {
+        httparse::Error::Token | httparse::Error::Status => RefusalKind::RequestLine,
+        httparse::Error::Version => {
+            // Behind the second space; neither method nor target can hold one.
+            let version = view.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+            let well_formed = version.strip_prefix(b"HTTP/").and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit);
+            if well_formed { RefusalKind::Version } else { RefusalKind::RequestLine }
+        }
+        // Behind the version, or between two lines: in the first line it is that line that is wrong.
+        httparse::Error::NewLine if !view.contains(&b'\n') => RefusalKind::LineEnd,
+        other => field_refusal(other, fields_max),
+    }
+}
+
+struct Target {
+    authority: Option<Range<usize>>,
+    path: Path,
+    query: Option<Range<usize>>,
+}
+
+enum Path {
+    Given(Range<usize>),
+    Root,
+    Star,
+}
+
+impl Target {
+    /// The four forms of RFC 9112 section 3.2; that of CONNECT is not served.
+    fn of(method: &Method, target: &[u8], at: usize) -> Result<Target, RefusalKind> {
+        match target {
+            _ if *method == Method::Connect => Err(RefusalKind::Connect),
+            [b'/', ..] => Target::path(target, at, None, Path::Root),
+            b"*" if *method == Method::Options => Ok(Target { authority: None, path: Path::Star, query: None }),
+            _ => {
+                let scheme = [&b"http://"[..], b"https://"]
+                    .into_iter()
+                    .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)))
+                    .ok_or(RefusalKind::Target)?;
+                let rest = target.get(scheme.len()..).unwrap_or_default();
+                let len = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+                let at = at + scheme.len();
+                let (rest, authority) = (rest.get(len..).unwrap_or_default(), at..at + len);
+                // An OPTIONS request about a whole server, through a proxy (RFC 9112 section 3.2.4).
+                let empty = if *method == Method::Options && rest.is_empty() { Path::Star } else { Path::Root };
+                Target::path(rest, at + len, Some(authority), empty)
+            }
+        }
+    }
+
+    fn path(rest: &[u8], at: usize, authority: Option<Range<usize>>, empty: Path) -> Result<Target, RefusalKind> {
+        let end = at + rest.len();
+        let (path_len, query) = match rest.iter().position(|&byte| byte == b'?') {
+            None => (rest.len(), None),
+            Some(mark) => {
+                // No early end: this way the compiler makes one vector comparison out of it.
+                let bad = rest.iter().skip(mark + 1).fold(false, |bad, &byte| bad | !matches!(byte, 0x21..=0x7e) | (byte == b'#'));
+                if bad {
+                    return Err(RefusalKind::Query);
+                }
+                (mark, Some(at + mark + 1..end))
+            }
+        };
+        let path = if path_len == 0 { empty } else { Path::Given(at..at + path_len) };
+        Ok(Target { authority, path, query })
+    }
+}
+
+struct Authority {
+    at: Range<usize>,
+    /// Where the plain form is not just lower case.
+    rewritten: Option<Vec<u8>>,
+}
+
+/// Host and optional port (RFC 3986 section 3.2), brought into one form: lower case, in place; without the dot of the
+/// root and without a colon that no port follows. Names are what DNS and hosts files can hold, and `_`; no user
+/// information, no percent-encoding.
+fn authority(text: &mut BytesMut, at: Range<usize>) -> Result<Authority, RefusalKind> {
+    let bytes = text.get_mut(at.clone()).unwrap_or_default();
+    bytes.make_ascii_lowercase();
+    let host_len = match bytes {
+        [b'[', rest @ ..] => {
+            let len = rest.iter().position(|&byte| byte == b']').ok_or(RefusalKind::Host)?;
+            let inner = rest.get(..len).and_then(|inner| std::str::from_utf8(inner).ok()).ok_or(RefusalKind::Host)?;
+            inner.parse::<Ipv6Addr>().map_err(|_| RefusalKind::Host)?;
+            len + 2
+        }
+        _ => {
+            let len = bytes.iter().position(|&byte| !is_name_byte(byte)).unwrap_or(bytes.len());
+            let name = bytes.get(..len).unwrap_or_default();
+            if name.is_empty() || name.starts_with(b".") || name.windows(2).any(|two| two == b"..") {
+                return Err(RefusalKind::Host);
+            }
+            len
+        }
+    };
+    let (host, port) = bytes.split_at_checked(host_len).ok_or(RefusalKind::Host)?;
+    let rooted = host.ends_with(b".");
+    match port {
+        [] if !rooted => return Ok(Authority { at, rewritten: None }),
+        [] | [b':'] => {}
+        [b':', digits @ ..] => {
+            if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+                return Err(RefusalKind::Host);
+            }
+            let number = digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+            if !(1..=65535).contains(&number) {
+                return Err(RefusalKind::Host);
+            }
+            if !rooted {
+                return Ok(Authority { at, rewritten: None });
+            }
+        }
+        _ => return Err(RefusalKind::Host),
+    }
+    let mut plain = host.strip_suffix(b".").unwrap_or(host).to_vec();
+    if port.len() > 1 {
+        plain.extend_from_slice(port);
+    }
+    Ok(Authority { at, rewritten: Some(plain) })
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// The protocol to switch to, if it is one that is tunnelled. Cleartext HTTP/2 is not: it would be a second way in.
+fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {
+    let mut found = None;
+    for offered in value.split(|&byte| byte == b',') {
+        let offered = offered.trim_ascii();
+        let mut parts = offered.splitn(2, |&byte| byte == b'/');
+        let name = parts.next().unwrap_or_default();
+        let version = parts.next();
+        let is_one = |part: &[u8]| !part.is_empty() && part.iter().all(|&byte| is_token(byte));
+        if !is_one(name) || version.is_some_and(|version| !is_one(version)) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http") || name.eq_ignore_ascii_case(b"tls") {
+            continue;
+        }
+        if name.eq_ignore_ascii_case(b"websocket") && *method != Method::Get {
+            continue;
+        }
+        // Two that we could carry: which one the upstream took would have to be understood.
+        if found.replace(offered).is_some() {
+            return None;
+        }
+    }
+    found.and_then(|found| std::str::from_utf8(found).ok()).map(Into::into)
+}

@@ -1,0 +1,230 @@
+//! Deadlines of one core: one array of ticks, looked at every 17 ms.
+//!
+//! A proxied request has half a dozen deadlines and nearly none of them fires. A timer wheel pays for arming and
+//! disarming each; here setting one is a store into an array, and a sweep costs about a nanosecond for each
+//! connection. Deadlines are therefore late by up to one tick and never early. The sweep is parked while nobody has a
+//! deadline slot.
+//!
+//! Not here: timers that must be exact. Nothing on the road needs one.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// One tick is 2^24 ns, 16.8 ms: converting an instant is a shift.
+const TICK_SHIFT: u32 = 24;
+
+const NEVER: u32 = u32::MAX;
+/// The deadline has passed and its alarm has not been set since.
+const FIRED: u32 = 0;
+
+/// All deadlines of one core.
+pub struct Deadlines {
+    start: Instant,
+    /// The tick of the last sweep: a clock that costs nothing to read.
+    tick: Cell<u32>,
+    slots: RefCell<Slots>,
+    used: Notify,
+}
+
+#[derive(Default)]
+struct Slots {
+    at: Vec<u32>,
+    wakers: Vec<Option<Waker>>,
+    free: Vec<u32>,
+}
+
+/// One slot: what one connection or call holds. Set and set again at will.
+pub struct Alarm {
+    of: Rc<Deadlines>,
+    slot: u32,
+    at: Cell<u32>,
+}
+
+impl Deadlines {
+    /// Deadlines for a core that lives no longer than two years.
+    pub fn new() -> Rc<Deadlines> {
+        Rc::new(Deadlines { start: Instant::now(), tick: Cell::new(0), slots: RefCell::default(), used: Notify::new() })
+    }
+
+    /// Takes a slot, unset.
+    pub fn alarm(self: &Rc<Self>) -> Alarm {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.at.push(NEVER);
+            slots.wakers.push(None);
+            (slots.at.len() - 1) as u32
+        });
+        if slots.at.len() - slots.free.len() == 1 {
+            // The sweep was parked, so its clock stood still.
+            self.tick.set(self.tick_before(Instant::now()));
+            self.used.notify_one();
+        }
+        Alarm { of: self.clone(), slot, at: Cell::new(NEVER) }
+    }
+
+    /// Sweeps until dropped: one task of the core. `also` is called once a tick, for whoever else wants to look around
+    /// now and then (the access log's age, idle connections).
+    pub async fn sweep(self: Rc<Self>, mut also: impl FnMut(Instant)) {
+        let mut ticks = tokio::time::interval(Duration::from_nanos(1 << TICK_SHIFT));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            self.fire(now);
+            also(now);
+            let idle = {
+                let slots = self.slots.borrow();
+                slots.free.len() == slots.at.len()
+            };
+            if idle {
+                self.used.notified().await;
+            }
+        }
+    }
+
+    /// The time of the last sweep: at most a tick old, and free to read.
+    pub fn about_now(&self) -> Instant {
+        self.start + Duration::from_nanos(u64::from(self.tick.get()) << TICK_SHIFT)
+    }
+
+    fn fire(&self, now: Instant) {
+        let tick = self.tick_before(now);
+        self.tick.set(tick);
+        let mut due = Vec::new();
+        {
+            let mut slots = self.slots.borrow_mut();
+            let Slots { at, wakers, .. } = &mut *slots;
+            for (at, waker) in at.iter_mut().zip(wakers) {
+                if at.wrapping_sub(1) < tick {
+                    *at = FIRED;
+                    due.extend(waker.take());
+                }
+            }
+        }
+        // Woken outside the borrow: a waker may run anything.
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ticks that have fully passed, so that no deadline fires early.
+    fn tick_before(&self, now: Instant) -> u32 {
+        (now.saturating_duration_since(self.start).as_nanos() >> TICK_SHIFT) as u32
+    }
+
+    fn tick_after(&self, at: Instant) -> u32 {
+        let passed = at.saturating_duration_since(self.start).as_nanos() >> TICK_SHIFT;
+        // 0 is FIRED and MAX is NEVER.
+        (passed + 1).min(u128::from(NEVER - 1)) as u32
+    }
+}
+
+impl Alarm {
+    /// Sets the deadline, in place of the one before.
+    pub fn set(&self, at: Instant) {
+        self.set_tick(self.of.tick_after(at));
+    }
+
+    /// Sets the deadline to `wait` from now, reading no clock: it is late by up to two ticks.
+    pub fn set_in(&self, wait: Duration) {
+        self.set_tick(self.tick_in(wait));
+    }
+
+    /// Sets the deadline to `wait` from now, but not beyond `end`.
+    pub fn set_in_until(&self, wait: Duration, end: Instant) {
+        self.set_tick(self.tick_in(wait).min(self.of.tick_after(end)));
+    }
+
+    fn tick_in(&self, wait: Duration) -> u32 {
+        let ticks = (wait.as_nanos() >> TICK_SHIFT).min(u128::from(NEVER / 2)) as u32;
+        self.of.tick.get().saturating_add(ticks + 2)
+    }
+
+    fn set_tick(&self, tick: u32) {
+        // Most settings fall into the tick that is set already.
+        if self.at.replace(tick) != tick || self.is_fired() {
+            if let Some(slot) = self.of.slots.borrow_mut().at.get_mut(self.slot as usize) {
+                *slot = tick;
+            }
+        }
+    }
+
+    /// Ready once the deadline has passed; else the task will be woken when it does.
+    pub fn poll_elapsed(&self, task: &mut Context<'_>) -> Poll<()> {
+        let mut slots = self.of.slots.borrow_mut();
+        let slot = self.slot as usize;
+        if slots.at.get(slot) == Some(&FIRED) {
+            return Poll::Ready(());
+        }
+        if let Some(waker) = slots.wakers.get_mut(slot) {
+            match waker {
+                Some(have) if have.will_wake(task.waker()) => {}
+                _ => *waker = Some(task.waker().clone()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the deadline to pass.
+    pub async fn elapsed(&self) {
+        std::future::poll_fn(|task| self.poll_elapsed(task)).await;
+    }
+
+    fn is_fired(&self) -> bool {
+        self.of.slots.borrow().at.get(self.slot as usize) == Some(&FIRED)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let mut slots = self.of.slots.borrow_mut();
+        let slot = self.slot as usize;
+        if let Some(at) = slots.at.get_mut(slot) {
+            *at = NEVER;
+        }
+        if let Some(waker) = slots.wakers.get_mut(slot) {
+            *waker = None;
+        }
+        slots.free.push(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fired(alarm: &Alarm) -> bool {
+        alarm.poll_elapsed(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_deadline_fires_within_a_tick_and_never_early() {
+        let deadlines = Deadlines::new();
+        let alarm = deadlines.alarm();
+        let at = deadlines.start + Duration::from_millis(100);
+        alarm.set(at);
+        deadlines.fire(at - Duration::from_nanos(1));
+        assert!(!fired(&alarm));
+        deadlines.fire(at + Duration::from_millis(17));
+        assert!(fired(&alarm));
+        // Setting it again arms it again, even to the same instant.
+        alarm.set(at);
+        assert!(!fired(&alarm));
+        alarm.set(at + Duration::from_secs(9));
+        deadlines.fire(at + Duration::from_secs(5));
+        assert!(!fired(&alarm));
+    }
+
+    #[test]
+    fn a_slot_is_used_again_and_forgets_its_past() {
+        let deadlines = Deadlines::new();
+        let first = deadlines.alarm();
+        first.set(deadlines.start);
+        drop(first);
+        let second = deadlines.alarm();
+        deadlines.fire(deadlines.start + Duration::from_secs(1));
+        assert!(!fired(&second));
+        assert_eq!(deadlines.slots.borrow().at.len(), 1);
+    }
+}

@@ -1,0 +1,257 @@
+//! THE LIFE OF A REQUEST, the same for every protocol version.
+//!
+//! A front (`h1.rs`; HTTP/2 later) reads a head from its wire, calls [`answer`], writes the answer to its wire and calls
+//! [`Done::finish`]. Between the two lies this:
+//!
+//! ```text
+//! house   = one generation of routes and rules, held until the reply
+//! client  = whose request it is (trusted proxies may say)
+//! entry   = house.routes.find(head)              native, compiled
+//! answer  = road::answer(exchange, rules, ...)   authenticate, filter, route, call, degrade, filter
+//! answer  = or reply::answer_for(fault)          the one place with status codes
+//! record once
+//! ```
+
+use bytes::Bytes;
+use crate::house::{Core, Entry, House, ListenerLimits};
+use crate::record::Record;
+use crate::reply;
+use crate::routes::Found;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+use wharf_core::body::{Body, BodyStream};
+use wharf_core::exchange::{Answer, Exchange, Facts, Trail};
+use wharf_core::fault::{Fault, FaultKind, Phase};
+use wharf_core::head::{Fields, Known, RequestHead};
+use wharf_core::road;
+
+/// A request as a front hands it over.
+pub(crate) struct Asked {
+    pub(crate) head: RequestHead,
+    pub(crate) body: Body,
+    pub(crate) upgrade: Option<Box<str>>,
+    /// The address at the other end of the connection.
+    pub(crate) peer: IpAddr,
+    /// `HTTP/1.1`, for the record.
+    pub(crate) protocol: &'static str,
+}
+
+/// An answer, and what is needed to record it once it is written.
+pub(crate) struct Done {
+    pub(crate) answer: Answer,
+    /// The whole exchange ends here.
+    pub(crate) deadline: Instant,
+    /// The wall clock at its start: what the answer's date is made from.
+    pub(crate) time: SystemTime,
+    in_flight: InFlight,
+    house: Rc<House>,
+    entry: Option<usize>,
+    facts: Facts,
+    trail: Trail,
+    started: Instant,
+    protocol: &'static str,
+}
+
+/// Counts an exchange while it lasts, however it ends.
+struct InFlight(Rc<Core>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.add(-1);
+    }
+}
+
+/// Gets the answer to a request. Never fails: every fault is an answer by then.
+///
+/// # Cancel safety
+/// Dropping it ends the exchange unanswered; upstream connections are closed.
+pub(crate) async fn answer(core: &Rc<Core>, limits: &ListenerLimits, alarm: &crate::deadlines::Alarm, asked: Asked) -> Done {
+    let started = Instant::now();
+    let (id, time) = core.next_id();
+    core.in_flight.add(1);
+    let in_flight = InFlight(core.clone());
+    let Asked { mut head, body, upgrade, peer, protocol } = asked;
+    let house = core.house.borrow().clone();
+
+    // Whose request it is. From anybody else these fields are invented, so nobody behind this line sees them.
+    let client = client_address(&mut head.fields, peer, limits);
+
+    let mut facts = Facts { id, request: head, client, ..Facts::default() };
+    let found = house.routes.find(&facts.request);
+    let entry = match found {
+        Found::Route(at) => house.entries.get(at).map(|entry| (at, entry)),
+        Found::Nothing | Found::MethodRefused => None,
+    };
+    let mut trail = Trail::default();
+    let (answer, deadline, at) = match entry {
+        Some((at, entry)) => {
+            facts.route = entry.name.clone();
+            let whole = entry.whole.unwrap_or(limits.whole);
+            let deadline = started + whole;
+            alarm.set(deadline);
+            let mut exchange = Exchange { facts, peer, body, deadline, upgrade, trail };
+            let answer = match within(&mut exchange, entry, limits, whole, alarm).await {
+                Ok(answer) => answer,
+                Err(fault) => {
+                    exchange.trail.fault = Some(fault.word());
+                    tracing::debug!(id = %id, route = &*entry.name, blame = ?fault.blame, fault = fault.word(), "{fault}");
+                    reply::answer_for(&fault, id)
+                }
+            };
+            (facts, trail) = (exchange.facts, exchange.trail);
+            (answer, deadline, Some(at))
+        }
+        None => {
+            let fault = match found {
+                Found::MethodRefused => Fault::caller(FaultKind::MethodRefused, "this method is not served at this path"),
+                _ => Fault::caller(FaultKind::NoRoute, "no route matches"),
+            };
+            trail.fault = Some(fault.word());
+            let mut answer = reply::answer_for(&fault, id);
+            if found == Found::MethodRefused {
+                answer.head.fields.add(b"allow", house.routes.allow(&facts.request).as_bytes());
+            }
+            (answer, started + limits.body, None)
+        }
+    };
+    Done { answer, deadline, time, in_flight, house, entry: at, facts, trail, started, protocol }
+}
+
+/// The road, within the limits of its route.
+async fn within(
+    exchange: &mut Exchange,
+    entry: &Entry,
+    limits: &ListenerLimits,
+    whole: Duration,
+    alarm: &crate::deadlines::Alarm,
+) -> Result<Answer, Fault> {
+    let max = entry.body_bytes_max.unwrap_or(limits.body_bytes_max);
+    if exchange.body.size().is_some_and(|size| size > max) {
+        return Err(too_large(max));
+    }
+    if let Body::Stream(stream) = &exchange.body
+        && stream.size().is_none()
+        && let Body::Stream(inner) = std::mem::take(&mut exchange.body)
+    {
+        exchange.body = Body::Stream(Box::new(Capped { inner, left: max, max }));
+    }
+    let mut road = std::pin::pin!(road::answer(exchange, &entry.rules, &entry.target, &entry.memory));
+    std::future::poll_fn(|task| match road.as_mut().poll(task) {
+        Poll::Ready(said) => Poll::Ready(said),
+        // Whoever waits on the road knows the deadline; this is for whoever forgot.
+        Poll::Pending => alarm.poll_elapsed(task).map(|()| {
+            Err(Fault::upstream(
+                FaultKind::Timeout(Phase::Whole),
+                wharf_core::fault::Retry::Never,
+                format!("the exchange took longer than {whole:?} (`timeouts.whole`)"),
+            ))
+        }),
+    })
+    .await
+}
+
+fn too_large(max: u64) -> Fault {
+    let what = format!("the body has more than the {max} bytes that this route takes (`body_bytes_max`)");
+    Fault::caller(FaultKind::TooLarge { head: false }, what)
+}
+
+/// A body that does not say its size, held to the limit while it passes.
+struct Capped {
+    inner: Box<dyn BodyStream>,
+    left: u64,
+    max: u64,
+}
+
+impl BodyStream for Capped {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let polled = self.inner.poll_chunk(task);
+        if let Poll::Ready(Ok(Some(piece))) = &polled {
+            match self.left.checked_sub(piece.len() as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Err(too_large(self.max))),
+            }
+        }
+        polled
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.inner.trailers()
+    }
+}
+
+/// The client's address. Fields about it that its peer has no right to set are removed from the head.
+fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
+    let trusted = |address: IpAddr| limits.trusted.iter().any(|range| range.holds(address));
+    if limits.trusted.is_empty() || !trusted(peer) {
+        fields.remove_if(|known, _| {
+            matches!(
+                known,
+                Known::XForwardedFor
+                    | Known::XForwardedHost
+                    | Known::XForwardedPort
+                    | Known::XForwardedProto
+                    | Known::Forwarded
+                    | Known::XRealIp
+            )
+        });
+        return peer;
+    }
+    // From the right: each trusted proxy vouches for the address it appended; the first that none of ours wrote is the
+    // client. Anything further left may be invented.
+    let chain = fields.joined(b"x-forwarded-for").unwrap_or_default().into_owned();
+    let mut client = peer;
+    for part in chain.rsplit(',') {
+        let Ok(address) = part.trim().parse::<IpAddr>() else { break };
+        client = address;
+        if !trusted(address) {
+            break;
+        }
+    }
+    client
+}
+
+impl Done {
+    /// Records the exchange: counts and, if there is one, the access log. `status` 0: the client went away first.
+    pub(crate) fn finish(self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
+        let duration = self.started.elapsed();
+        let meters = match self.entry.and_then(|at| self.house.entries.get(at)) {
+            Some(entry) => &entry.meters,
+            None => &self.in_flight.0.unmatched,
+        };
+        meters.count(status, duration, bytes_in, bytes_out);
+        if let Some(recorder) = &self.in_flight.0.recorder {
+            let request = &self.facts.request;
+            recorder.record(&Record {
+                time: self.time,
+                id: self.facts.id,
+                listener,
+                protocol: self.protocol,
+                client: self.facts.client,
+                method: request.method.as_str(),
+                authority: request.authority(),
+                path: request.path(),
+                query: request.query(),
+                user_agent: request.fields.get(b"user-agent"),
+                route: &self.facts.route,
+                status,
+                bytes_in,
+                bytes_out,
+                duration,
+                endpoint: self.trail.endpoint.as_deref(),
+                tries: self.trail.tries,
+                fault: fault.or(self.trail.fault),
+                consumer: self.facts.attrs.get("consumer"),
+                answered_by: self.trail.answered_by.as_deref(),
+            });
+        }
+    }
+
+    /// Is the answer a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?
+    pub(crate) fn is_event_stream(&self) -> bool {
+        self.answer.head.fields.known(Known::ContentType).is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+    }
+}
+
+use std::future::Future as _;

@@ -1,0 +1,497 @@
+//! The HTTP/1.1 front: a connection, read into requests and written with answers. What a request goes through between
+//! the two is in `flow.rs`.
+//!
+//! A connection at rest is a socket, a task and a few hundred bytes: a buffer is taken when there is something to read,
+//! and the state of a request in progress lives in a box that goes with it. Bodies are read by whoever wants them,
+//! through [`ClientBody`]; who does not read exerts back-pressure on the client.
+
+use crate::codec::body::{Decoder, Piece};
+use crate::codec::{Framing, HeadLimits, Refusal, Version, request, write};
+use crate::deadlines::Alarm;
+use crate::flow::{self, Asked, Done};
+use crate::house::{Core, ListenerLimits};
+use crate::io::{Socket, poll_write_all};
+use crate::{reply, tunnel};
+use bytes::{Buf, Bytes, BytesMut};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use wharf_core::body::{Body, BodyStream, Tunnel};
+use wharf_core::exchange::Answer;
+use wharf_core::fault::{Fault, FaultKind, Phase};
+use wharf_core::head::{Fields, Known, Method, Scheme};
+
+/// Read at once from a client: a head with its cookies, or a fair piece of a body.
+const READ_ROOM: usize = 16 * 1024;
+/// What a client may still send to a connection that we are ending, before it is cut.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long a connection that we end waits for its client to read the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves one connection to its end.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection; an exchange in progress ends unanswered.
+pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer: SocketAddr) {
+    // Answers go out in one piece or as fast as they come: waiting for acknowledgements only delays them.
+    let _ = stream.set_nodelay(true);
+    let front = Rc::new(Front {
+        alarm: core.deadlines.alarm(),
+        socket: Socket::new(stream),
+        buf: RefCell::default(),
+        body: Cell::new(BodyState::Read),
+        bytes_in: Cell::new(0),
+        core,
+        limits,
+        peer,
+    });
+    loop {
+        front.alarm.set_in(front.limits.keep_alive);
+        let readable = poll_fn(|task| match front.socket.poll_readable(task) {
+            Poll::Pending => front.alarm.poll_elapsed(task).map(|()| false),
+            Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
+        });
+        if !readable.await {
+            return;
+        }
+        // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them.
+        match Box::pin(front.busy()).await {
+            Next::Rest => {}
+            Next::Close => return,
+        }
+    }
+}
+
+enum Next {
+    /// Nothing is left to do until the client sends more.
+    Rest,
+    Close,
+}
+
+struct Front {
+    core: Rc<Core>,
+    limits: Rc<ListenerLimits>,
+    socket: Socket,
+    alarm: Alarm,
+    peer: SocketAddr,
+    /// Received and not yet understood. Empty, and without memory, while the connection rests.
+    buf: RefCell<BytesMut>,
+    body: Cell<BodyState>,
+    /// Of the body of the request in progress.
+    bytes_in: Cell<u64>,
+}
+
+/// How far the body of the request in progress has been read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyState {
+    /// To its end, or there is none.
+    Read,
+    /// Not to its end.
+    Open,
+    /// Its client waits for `100 Continue` and has not got it.
+    Held,
+    /// Malformed or cut: nothing that follows can be understood.
+    Broken,
+}
+
+impl Front {
+    /// Requests, one after the other, until the buffer is empty again.
+    async fn busy(self: &Rc<Self>) -> Next {
+        loop {
+            let received = match self.head().await {
+                Ok(Some(received)) => received,
+                Ok(None) => return Next::Close,
+                Err(refusal) => return self.refuse(&refusal).await,
+            };
+            let request::Received { head, framing, version, keep_alive, expects_continue, upgrade } = received;
+            let keep_alive = keep_alive && !self.core.draining.get();
+            let head_method = head.method == Method::Head;
+            let body = self.body_of(framing, expects_continue && version == Version::Http11);
+            let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
+            let asked = Asked { head, body, upgrade, peer: self.peer.ip(), protocol };
+            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, asked).await;
+
+            if let Some(other_side) = done.answer.tunnel.take() {
+                return self.switch(done, version, other_side).await;
+            }
+            // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
+            let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
+            let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
+            let written = poll_fn(|task| writing.poll(task)).await;
+            let (bytes_out, keep_alive) = (writing.bytes_out, writing.keep_alive);
+            let status = done.answer.head.status;
+            done.answer = Answer::full(Default::default(), Bytes::new());
+            let fault = written.as_ref().err().map(Fault::word);
+            done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
+            if written.is_err() {
+                // The client must not take what it has for the whole.
+                self.socket.reset();
+                return Next::Close;
+            }
+            // A body that was not read to its end stands between this answer and the next request.
+            if !keep_alive || self.body.get() != BodyState::Read {
+                self.linger().await;
+                return Next::Close;
+            }
+            if self.buf.borrow().is_empty() {
+                self.buf.take();
+                return Next::Rest;
+            }
+        }
+    }
+
+    /// The next head. `None`: the client ended the connection, or was silent for too long, between two requests.
+    async fn head(&self) -> Result<Option<request::Received>, Refusal> {
+        let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
+        let mut begun = false;
+        poll_fn(|task| {
+            loop {
+                let mut buf = self.buf.borrow_mut();
+                if !buf.is_empty() {
+                    if let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)? {
+                        return Poll::Ready(Ok(Some(received)));
+                    }
+                    if !begun {
+                        begun = true;
+                        self.alarm.set_in(self.limits.head);
+                    }
+                }
+                match self.socket.poll_read(task, &mut buf, READ_ROOM) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending => {
+                        ready!(self.alarm.poll_elapsed(task));
+                        return Poll::Ready(if begun { Err(Refusal::slow_head()) } else { Ok(None) });
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn body_of(self: &Rc<Self>, framing: Framing, expects_continue: bool) -> Body {
+        self.bytes_in.set(0);
+        self.body.set(BodyState::Read);
+        match framing {
+            Framing::None | Framing::Length(0) => Body::Empty,
+            // It came with the head: the usual case for small bodies.
+            Framing::Length(all) if self.buf.borrow().len() as u64 >= all => {
+                self.bytes_in.set(all);
+                Body::Full(self.buf.borrow_mut().split_to(all as usize).freeze())
+            }
+            framing => {
+                self.body.set(if expects_continue { BodyState::Held } else { BodyState::Open });
+                Body::Stream(Box::new(ClientBody {
+                    front: self.clone(),
+                    decoder: Decoder::new(framing),
+                    trailers: None,
+                    alarm: self.core.deadlines.alarm(),
+                    armed: false,
+                    go_on: if expects_continue { CONTINUE } else { b"" },
+                }))
+            }
+        }
+    }
+
+    /// Answers what is no request, and ends the connection: behind a framing error nothing can be trusted.
+    async fn refuse(&self, refusal: &Refusal) -> Next {
+        self.core.count_refused(refusal.what.word());
+        let (id, time) = self.core.next_id();
+        tracing::debug!(id = %id, peer = %self.peer, reason = refusal.what.word(), "request refused");
+        let answer = reply::error(refusal.status, refusal.what.word(), &refusal.what.to_string(), &id.to_string());
+        let mut out = Vec::with_capacity(512);
+        let Body::Full(body) = answer.body else { return Next::Close };
+        let date = self.core.date(time);
+        write::response_head(&mut out, &answer.head, &Framing::Length(body.len() as u64), Version::Http11, false, &date, None);
+        self.alarm.set_in(self.limits.body);
+        let (mut out, mut body) = (out.as_slice(), body);
+        let _ = poll_fn(|task| {
+            if let Poll::Ready(done) = poll_write_all(&self.socket, task, &mut out, &mut body) {
+                return Poll::Ready(done);
+            }
+            self.alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await;
+        self.linger().await;
+        Next::Close
+    }
+
+    /// Ends a connection so that the client can still read the last answer: closing with unread bytes in the socket
+    /// would make the kernel reset it (RFC 9112 section 9.6).
+    async fn linger(&self) {
+        self.buf.take();
+        self.alarm.set_in(LINGER);
+        let mut scrap = BytesMut::new();
+        let mut left = LINGER_BYTES_MAX;
+        poll_fn(|task| {
+            let _ = ready!(self.socket.poll_shutdown(task));
+            loop {
+                match self.socket.poll_read(task, &mut scrap, READ_ROOM) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(read)) if read > left => return Poll::Ready(()),
+                    Poll::Ready(Ok(read)) => {
+                        left -= read;
+                        scrap.clear();
+                    }
+                    Poll::Pending => return self.alarm.poll_elapsed(task),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// The upstream has switched protocols: from here on bytes are carried, not understood.
+    async fn switch(self: &Rc<Self>, done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
+        let mut out = Vec::with_capacity(512);
+        let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
+        let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
+        write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &self.core.date(done.time), upgrade);
+        let early = self.buf.take();
+        let mut ends = tunnel::Ends { client: &self.socket, early, head: out, alarm: &self.alarm, quiet: self.limits.quiet };
+        let (up, down) = tunnel::carry(&mut ends, other_side).await;
+        done.finish(&self.limits.name, 101, up, down, None);
+        Next::Close
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The body of a request on its way in.
+struct ClientBody {
+    front: Rc<Front>,
+    decoder: Decoder,
+    trailers: Option<Fields>,
+    alarm: Alarm,
+    armed: bool,
+    /// What is left to write of `100 Continue`: it is said when somebody first wants the body, not before.
+    go_on: &'static [u8],
+}
+
+impl BodyStream for ClientBody {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let front = &self.front;
+        let gone = |front: &Front, what: &'static str| {
+            front.body.set(BodyState::Broken);
+            Poll::Ready(Err(Fault::caller(FaultKind::ClientGone, what)))
+        };
+        if !self.go_on.is_empty() {
+            if front.buf.borrow().is_empty() {
+                match poll_write_all(&front.socket, task, &mut self.go_on, &mut Bytes::new()) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return gone(front, "the client closed the connection instead of sending the body"),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            // A client that has begun to send waits for nothing.
+            self.go_on = b"";
+            front.body.set(BodyState::Open);
+        }
+        loop {
+            let mut buf = front.buf.borrow_mut();
+            match self.decoder.decode(&mut buf) {
+                Ok(Piece::Data(piece)) => {
+                    self.armed = false;
+                    front.bytes_in.set(front.bytes_in.get() + piece.len() as u64);
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                Ok(Piece::End(trailers)) => {
+                    self.trailers = trailers;
+                    front.body.set(BodyState::Read);
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(Piece::More) => {}
+                Err(refusal) => {
+                    front.body.set(BodyState::Broken);
+                    front.core.count_refused(refusal.what.word());
+                    return Poll::Ready(Err(Fault::caller(FaultKind::Malformed, refusal.what.to_string())));
+                }
+            }
+            match front.socket.poll_read(task, &mut buf, READ_ROOM) {
+                Poll::Ready(Ok(0) | Err(_)) => return gone(front, "the client closed the connection in the middle of the body"),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    if !self.armed {
+                        self.armed = true;
+                        self.alarm.set_in(front.limits.body);
+                    }
+                    ready!(self.alarm.poll_elapsed(task));
+                    front.body.set(BodyState::Broken);
+                    let what = format!("the client sent nothing of the body for {:?} (`timeouts.body` of the listener)", front.limits.body);
+                    return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
+                }
+            }
+        }
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+}
+
+/// An answer on its way out.
+struct Writing<'a> {
+    front: &'a Front,
+    out: Vec<u8>,
+    sent: usize,
+    piece: Bytes,
+    body: Option<Box<dyn BodyStream>>,
+    chunked: bool,
+    open_chunk: bool,
+    keep_alive: bool,
+    bytes_out: u64,
+    armed: bool,
+    deadline: Option<Instant>,
+    quiet: Duration,
+}
+
+impl<'a> Writing<'a> {
+    fn new(front: &'a Front, version: Version, keep_alive: bool, head_method: bool, done: &mut Done) -> Writing<'a> {
+        let event_stream = done.is_event_stream();
+        let Answer { head, body, .. } = &mut done.answer;
+        let no_body = head_method || matches!(head.status, 204 | 304);
+        let framing = if no_body {
+            // What the body of a GET would have been is said, not sent.
+            let length = head.fields.known(Known::ContentLength).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            match (length, body.size()) {
+                (Some(length), _) if head.status != 204 => Framing::Length(length),
+                (None, Some(size)) if head_method && size > 0 => Framing::Length(size),
+                _ => Framing::None,
+            }
+        } else {
+            match body.size() {
+                Some(size) => Framing::Length(size),
+                None if version == Version::Http11 => Framing::Chunked,
+                None => Framing::UntilClose,
+            }
+        };
+        let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
+        let mut out = Vec::with_capacity(head.fields.text_len() + 256);
+        write::response_head(&mut out, head, &framing, version, keep_alive, &front.core.date(done.time), None);
+        let (piece, body) = match std::mem::take(body) {
+            _ if no_body => (Bytes::new(), None),
+            Body::Empty => (Bytes::new(), None),
+            Body::Full(all) => (all, None),
+            Body::Stream(stream) => (Bytes::new(), Some(stream)),
+        };
+        Writing {
+            front,
+            out,
+            sent: 0,
+            piece,
+            body,
+            chunked: matches!(framing, Framing::Chunked),
+            open_chunk: false,
+            keep_alive,
+            bytes_out: 0,
+            armed: false,
+            deadline: (!event_stream).then_some(done.deadline),
+            quiet: if event_stream { front.limits.quiet } else { front.limits.write },
+        }
+    }
+
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            // What is there of the body goes out with what is there of the head.
+            let waiting = self.piece.is_empty() && self.body.is_some() && self.poll_body(task)?.is_pending();
+            match self.poll_out(task)? {
+                Poll::Ready(()) if self.body.is_none() => return Poll::Ready(Ok(())),
+                Poll::Ready(()) if waiting => return self.poll_end(task),
+                Poll::Ready(()) => {}
+                Poll::Pending => {
+                    if !self.armed {
+                        self.armed = true;
+                        match self.deadline {
+                            Some(end) => self.front.alarm.set_in_until(self.quiet, end),
+                            None => self.front.alarm.set_in(self.quiet),
+                        }
+                    }
+                    ready!(self.front.alarm.poll_elapsed(task));
+                    let what = format!("the client read nothing of the answer for {:?}, or its time ran out", self.quiet);
+                    return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
+                }
+            }
+        }
+    }
+
+    /// Takes the next piece of the body, if it is there.
+    fn poll_body(&mut self, task: &mut Context<'_>) -> Result<Poll<()>, Fault> {
+        let Some(body) = &mut self.body else { return Ok(Poll::Ready(())) };
+        match body.poll_chunk(task) {
+            Poll::Ready(Ok(Some(piece))) => {
+                if self.chunked {
+                    if self.open_chunk {
+                        self.out.extend_from_slice(write::CHUNK_TAIL);
+                    }
+                    write::chunk_head(&mut self.out, piece.len());
+                    self.open_chunk = true;
+                }
+                self.piece = piece;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(None)) => {
+                if self.chunked {
+                    if self.open_chunk {
+                        self.out.extend_from_slice(write::CHUNK_TAIL);
+                    }
+                    write::last_chunk(&mut self.out, body.trailers().as_ref());
+                }
+                self.body = None;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(fault)) => Err(fault),
+            Poll::Pending => {
+                if self.open_chunk {
+                    // The end of a chunk is not held back until the next one comes.
+                    self.out.extend_from_slice(write::CHUNK_TAIL);
+                    self.open_chunk = false;
+                }
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn poll_out(&mut self, task: &mut Context<'_>) -> Result<Poll<()>, Fault> {
+        let mut out = self.out.get(self.sent..).unwrap_or_default();
+        let before = out.len() + self.piece.len();
+        let head_before = out.len();
+        let written = poll_write_all(&self.front.socket, task, &mut out, &mut self.piece);
+        self.sent += head_before - out.remaining();
+        let moved = before - out.remaining() - self.piece.len();
+        if moved > 0 {
+            self.bytes_out += moved as u64;
+            self.armed = false;
+        }
+        match written {
+            Poll::Ready(Ok(())) => {
+                self.out.clear();
+                self.sent = 0;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(_)) => Err(Fault::caller(FaultKind::ClientGone, "the client closed the connection before it had the whole answer")),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    /// Nothing to write: the body's own deadline runs upstream; here only the whole exchange's.
+    fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        if !self.armed {
+            self.front.alarm.set(deadline);
+        }
+        ready!(self.front.alarm.poll_elapsed(task));
+        Poll::Ready(Err(Fault::upstream(
+            FaultKind::Timeout(Phase::Whole),
+            wharf_core::fault::Retry::Never,
+            "the exchange's time ran out in the middle of the answer (`timeouts.whole`)",
+        )))
+    }
+}

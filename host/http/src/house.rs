@@ -1,0 +1,222 @@
+//! What this room is given: one generation of routes, and what belongs to the core and to a listener.
+
+use crate::client::Client;
+use crate::deadlines::Deadlines;
+use crate::record::Recorder;
+use crate::routes::Routes;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use wharf_core::exchange::ExchangeId;
+use wharf_core::metrics::{Count, Level, Registry, Times};
+use wharf_core::road::{Memory, Target};
+use wharf_core::rules::Rules;
+
+/// One generation on one core: taken once for an exchange and held until its reply.
+#[derive(Default)]
+pub struct House {
+    /// The matcher; it finds an index into `entries`.
+    pub routes: Arc<Routes>,
+    /// What each route does.
+    pub entries: Vec<Entry>,
+}
+
+/// What a route does with a request that matched.
+pub struct Entry {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its rules; empty costs nothing.
+    pub rules: Rules,
+    /// Where its requests go.
+    pub target: Target,
+    /// What its degrade rules may recall.
+    pub memory: Memory,
+    /// The whole exchange, from the head read to the last byte of the answer. Event streams and tunnels are only bounded
+    /// by their quiet time. `None`: as the listener says.
+    pub whole: Option<Duration>,
+    /// Largest request body. `None`: as the listener says.
+    pub body_bytes_max: Option<u64>,
+    /// Its counts.
+    pub meters: Meters,
+}
+
+/// The counts of one route on one core.
+pub struct Meters {
+    /// Answers by the first digit of their status; 0 for clients that went away unanswered.
+    answers: [Arc<Count>; 6],
+    time: Arc<Times>,
+    bytes_in: Arc<Count>,
+    bytes_out: Arc<Count>,
+}
+
+impl Meters {
+    /// Series for a route; `""` counts what matched none.
+    pub fn new(registry: &Registry, route: &str) -> Meters {
+        let answers = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
+            registry.count("wharf_http_requests_total", "requests by route and class of the answer's status", &[("route", route), ("class", class)])
+        });
+        let labels = [("route", route)];
+        Meters {
+            answers,
+            time: registry.times("wharf_http_request_seconds", "time from the head of the request read to the end of the answer", &labels),
+            bytes_in: registry.count("wharf_http_request_bytes_total", "bytes of request bodies read", &labels),
+            bytes_out: registry.count("wharf_http_response_bytes_total", "bytes of answers written, heads included", &labels),
+        }
+    }
+
+    pub(crate) fn count(&self, status: u16, time: Duration, bytes_in: u64, bytes_out: u64) {
+        if let Some(answers) = self.answers.get(usize::from(status / 100)) {
+            answers.add(1);
+        }
+        self.time.record(time);
+        self.bytes_in.add(bytes_in);
+        self.bytes_out.add(bytes_out);
+    }
+}
+
+/// What belongs to one core.
+pub struct Core {
+    /// All its deadlines.
+    pub deadlines: Rc<Deadlines>,
+    /// Its client, for [`Core::tidy`].
+    pub client: Client,
+    /// The generation that new exchanges take.
+    pub house: RefCell<Rc<House>>,
+    /// The access log, if there is one.
+    pub recorder: Option<Rc<dyn Recorder>>,
+    /// Set when the process is about to end: answers say that their connection closes.
+    pub draining: Cell<bool>,
+    /// Exchanges between head and end of answer.
+    pub in_flight: Arc<Level>,
+    /// What matched no route.
+    pub unmatched: Meters,
+    /// Requests refused before they had a route, by reason.
+    pub(crate) refused: RefCell<Vec<(&'static str, Arc<Count>)>>,
+    metrics: Arc<Registry>,
+    number: u16,
+    node: u32,
+    serial: Cell<u32>,
+    date: RefCell<(u64, [u8; 29])>,
+}
+
+impl Core {
+    /// A core with an empty house: it answers 404 until it is given one. `node` tells nodes apart in exchange ids.
+    pub fn new(number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
+        let deadlines = Deadlines::new();
+        Rc::new(Core {
+            client: Client::new(deadlines.clone()),
+            deadlines,
+            house: RefCell::default(),
+            recorder,
+            draining: Cell::new(false),
+            in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
+            unmatched: Meters::new(&metrics, ""),
+            refused: RefCell::default(),
+            metrics,
+            number,
+            node,
+            serial: Cell::new(0),
+            date: RefCell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")),
+        })
+    }
+
+    /// The next exchange's id, and the wall clock it was made from.
+    pub(crate) fn next_id(&self) -> (ExchangeId, SystemTime) {
+        let now = SystemTime::now();
+        let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let serial = self.serial.replace(self.serial.get().wrapping_add(1));
+        (ExchangeId { time: millis << 16 | u64::from(self.number), serial: u64::from(self.node) << 32 | u64::from(serial) }, now)
+    }
+
+    /// The date for an answer (RFC 9110 section 6.6.1), made once a second.
+    pub(crate) fn date(&self, now: SystemTime) -> [u8; 29] {
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            *date = (second, crate::date::imf_fixdate(second));
+        }
+        date.1
+    }
+
+    /// Counts a refusal before there was a route.
+    pub(crate) fn count_refused(&self, reason: &'static str) {
+        let mut refused = self.refused.borrow_mut();
+        if let Some((_, count)) = refused.iter().find(|(have, _)| *have == reason) {
+            return count.add(1);
+        }
+        let count = self.metrics.count("wharf_http_refused_total", "requests refused before they had a route, by reason", &[("reason", reason)]);
+        count.add(1);
+        refused.push((reason, count));
+    }
+}
+
+/// What one listener allows.
+#[derive(Clone, Debug)]
+pub struct ListenerLimits {
+    /// Its name, for the record.
+    pub name: Arc<str>,
+    /// Bytes of a request's head.
+    pub head_bytes_max: usize,
+    /// Fields of a request's head.
+    pub fields_max: usize,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// Between two pieces of a request's body.
+    pub body: Duration,
+    /// For a client to take a piece of its answer.
+    pub write: Duration,
+    /// A whole exchange, unless its route says otherwise.
+    pub whole: Duration,
+    /// Largest request body, unless the route says otherwise.
+    pub body_bytes_max: u64,
+    /// Between two requests.
+    pub keep_alive: Duration,
+    /// A tunnel or an event stream in which nothing moves.
+    pub quiet: Duration,
+    /// Peers whose `x-forwarded-*` fields are believed.
+    pub trusted: Vec<Cidr>,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> ListenerLimits {
+        ListenerLimits {
+            name: "main".into(),
+            head_bytes_max: 32 * 1024,
+            fields_max: 100,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(5),
+            write: Duration::from_secs(5),
+            whole: Duration::from_secs(60),
+            body_bytes_max: 10 << 20,
+            keep_alive: Duration::from_secs(60),
+            quiet: Duration::from_secs(300),
+            trusted: Vec::new(),
+        }
+    }
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// Any address of it.
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+}
+
+impl Cidr {
+    /// Is this address in it?
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let shared = |a: u128, b: u128, width: u32| {
+            let bits = u32::from(self.bits).min(width);
+            bits == 0 || (a ^ b) >> (width - bits) == 0
+        };
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => shared(a.to_bits().into(), b.to_bits().into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => shared(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
