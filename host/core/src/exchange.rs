@@ -102,6 +102,8 @@ pub struct Exchange {
     pub deadline: Instant,
     /// The upgrade that the client asked for (`websocket`), lower case. Outlets that cannot tunnel ignore it.
     pub upgrade: Option<Box<str>>,
+    /// The upstream is told the client's host; else its own address.
+    pub keep_host: bool,
     /// What happened, for the record that is written at the end.
     pub trail: Trail,
 }

@@ -415,7 +415,12 @@ impl RequestHead {
 
     /// Host and port as the client meant them, lower case.
     pub fn authority(&self) -> &str {
-        std::str::from_utf8(self.fields.bytes(self.authority)).unwrap_or_default()
+        std::str::from_utf8(self.authority_bytes()).unwrap_or_default()
+    }
+
+    /// Host and port, for the hot road.
+    pub fn authority_bytes(&self) -> &[u8] {
+        self.fields.bytes(self.authority)
     }
 
     /// The canonical path.

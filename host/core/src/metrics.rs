@@ -66,12 +66,14 @@ pub struct Times {
 impl Times {
     /// Counts one duration.
     pub fn record(&self, time: Duration) {
-        let us = time.as_micros() as u64;
+        // In 64 bits: `as_micros` would divide in 128.
+        let ns = time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos());
+        let us = ns / 1000;
         let at = TIME_BOUNDS_US.partition_point(|&bound| bound < us);
         if let Some(bucket) = self.buckets.get(at) {
             bucket.add(1);
         }
-        self.sum_ns.add(time.as_nanos() as u64);
+        self.sum_ns.add(ns);
     }
 
     /// How many, and their sum.

@@ -9,7 +9,7 @@
 //! - characters that browsers send raw although a URI may not hold them (`"<>^` and the like) are percent-encoded;
 //! - refused: `\`, control characters and bytes beyond ASCII, broken percent-encoding, an encoded `/`, `\` or NUL, a
 //!   `%25` that hides one of those or a dot (decoding twice would reveal it), and dot segments with path parameters
-//!   (`..;x`), which some servers strip before they resolve.
+//!   (`..;x`, `..%3Bx`), which some servers strip before they resolve.
 
 use std::fmt;
 
@@ -120,10 +120,12 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Does `rest`, which stands behind a `/`, begin with `.` or `..` as a whole segment, parameters or not?
+/// Does `rest`, which stands behind a `/`, begin with `.` or `..` as a whole segment, parameters or not? An encoded `;`
+/// counts, however often it is encoded: whoever decodes first and strips parameters then resolves the dots.
 fn is_dot_segment(rest: &[u8]) -> bool {
-    let name = rest.iter().position(|byte| matches!(byte, b'/' | b';')).map_or(rest, |end| rest.get(..end).unwrap_or_default());
-    matches!(name, b"." | b"..")
+    let dots = rest.iter().take_while(|&&byte| byte == b'.').count();
+    let behind = rest.get(dots..).unwrap_or_default();
+    (1..=2).contains(&dots) && (matches!(behind, [] | [b'/' | b';', ..]) || behind.starts_with(b"%3B") || behind.starts_with(b"%25"))
 }
 
 fn digit(byte: u8) -> Option<u8> {
@@ -141,6 +143,10 @@ fn hidden(decoded: u8, rest: &[u8]) -> Option<u8> {
         0 | b'/' | b'\\' => Some(decoded),
         b'%' => {
             let (&high, &low) = (rest.first()?, rest.get(1)?);
+            // The fuzzer must find that a dot may hide (see `tests/fuzz/planted`).
+            #[cfg(wharf_planted)]
+            return pair(high, low).filter(|twice| matches!(twice, 0 | b'/' | b'\\' | b'%'));
+            #[cfg(not(wharf_planted))]
             pair(high, low).filter(|twice| matches!(twice, 0 | b'/' | b'\\' | b'.' | b'%'))
         }
         _ => None,
@@ -160,14 +166,23 @@ fn rewrite(path: &[u8]) -> Result<Vec<u8>, BadPath> {
                 let (Some(&high), Some(&low)) = (tail.first(), tail.get(1)) else { return Err(BadPath::BadEncoding) };
                 let value = pair(high, low).ok_or(BadPath::BadEncoding)?;
                 rest = tail.get(2..).unwrap_or_default();
-                if let Some(byte) = hidden(value, rest) {
-                    return Err(BadPath::HiddenByte(byte));
-                }
                 if is_unreserved(value) { decoded.push(value) } else { encode(&mut decoded, value) }
             }
             ENCODE => encode(&mut decoded, byte),
             REFUSE => return Err(BadPath::BadByte(byte)),
             _ => decoded.push(byte),
+        }
+    }
+    // What hides is looked for in what has been decoded: `%25%32e` holds no hidden dot, what becomes of it does.
+    let mut rest = decoded.as_slice();
+    while let Some(&byte) = rest.first() {
+        rest = rest.get(1..).unwrap_or_default();
+        if byte == b'%'
+            && let Some(&[high, low]) = rest.first_chunk::<2>()
+            && let Some(value) = pair(high, low)
+            && let Some(byte) = hidden(value, rest.get(2..).unwrap_or_default())
+        {
+            return Err(BadPath::HiddenByte(byte));
         }
     }
     resolve(&decoded)
@@ -244,12 +259,19 @@ mod tests {
         check("/a/..;x/b", Err(BadPath::DotParameters));
         check("/a/.;/b", Err(BadPath::DotParameters));
         check("/%2e%2e;x", Err(BadPath::DotParameters));
+        check("/a/..%3bx", Err(BadPath::DotParameters));
+        check("/a/.%3B", Err(BadPath::DotParameters));
+        check("/a/..%253B/b", Err(BadPath::DotParameters));
+        check("/.%C3%A9/..%20", Ok("/.%C3%A9/..%20"));
         check("/a%2fb", Err(BadPath::HiddenByte(b'/')));
         check("/a%5Cb", Err(BadPath::HiddenByte(b'\\')));
         check("/a%00", Err(BadPath::HiddenByte(0)));
         check("/%252e%252e/", Err(BadPath::HiddenByte(b'.')));
         check("/%25252e", Err(BadPath::HiddenByte(b'%')));
         check("/%252F", Err(BadPath::HiddenByte(b'/')));
+        check("/%25%32e", Err(BadPath::HiddenByte(b'.')));
+        check("/%25%32%65%25%32%65/a", Err(BadPath::HiddenByte(b'.')));
+        check("/%25%35%43", Err(BadPath::HiddenByte(b'\\')));
         check("/%", Err(BadPath::BadEncoding));
         check("/%4", Err(BadPath::BadEncoding));
         check("/%zz", Err(BadPath::BadEncoding));

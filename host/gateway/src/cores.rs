@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use wharf_core::metrics::Registry;
 use wharf_http::house::{Core, ListenerLimits};
 use wharf_http::record::Recorder;
+use wharf_wasm::FaultSink;
 
 /// What one core is made from.
 pub struct Seed {
@@ -25,8 +26,8 @@ pub struct Seed {
     pub metrics: Arc<Registry>,
     /// Makes the core's access log, on its thread.
     pub recorder: Box<dyn FnOnce() -> Option<Rc<dyn Recorder>> + Send>,
-    /// What plugins stand on; made with the first attached plugin.
-    pub wasm: assemble::WasmSeed,
+    /// Told of every fault of a plugin.
+    pub faults: FaultSink,
     /// The generation to serve, now and later.
     pub generations: watch::Receiver<Arc<Generation>>,
     /// The newest generation that this core serves.
@@ -56,9 +57,9 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 async fn serve(seed: Seed) {
-    let Seed { number, node, metrics, recorder, wasm, mut generations, applied, listeners, mut stop, grace } = seed;
-    let core = Core::new(number, node, metrics, recorder());
-    let home = Home::new(number, core.clone(), wasm);
+    let Seed { number, node, metrics, recorder, faults, mut generations, applied, listeners, mut stop, grace } = seed;
+    let core = Core::new(number, node, metrics.clone(), recorder());
+    let home = Home::new(number, core.clone(), metrics, faults);
 
     // The first generation before the first connection: nobody is told 404 because we were too quick.
     let take = |generation: Arc<Generation>| {

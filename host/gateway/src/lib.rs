@@ -1,1 +1,18 @@
-//! (being built)
+//! The binary's parts: the only room that knows all rooms, files, environment and signals.
+//!
+//! - [`run`]: from the command line to a serving gateway, and to its end
+//! - [`assemble`]: the inventory; from a plan to what each core serves
+//! - [`control`]: what serves, and how it changes
+//! - [`cores`]: one thread for each CPU
+//! - [`listen`]: sockets and accepting
+//! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
+
+pub mod assemble;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod cores;
+pub mod desk;
+pub mod listen;
+pub mod run;
+pub mod telemetry;

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
@@ -28,6 +29,8 @@ use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
 const READ_ROOM: usize = 32 * 1024;
+/// A head on its way out, nearly always.
+const OUT_ROOM: usize = 1024;
 /// Interim answers (1xx) before the real one.
 const INTERIM_MAX: u32 = 16;
 /// Connections kept for one endpoint on one core.
@@ -101,7 +104,7 @@ impl Protocol for Client {
                 let said = call.run().await;
                 // The endpoint may close a kept connection at the moment we use it. That says nothing about the
                 // request, so it is sent once more on a fresh connection, where sending twice is safe.
-                let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection(_)));
+                let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection));
                 let alarm = call.alarm;
                 let again = raced && exchange.body.is_replayable() && exchange.facts.request.method.is_idempotent();
                 if !again {
@@ -219,12 +222,14 @@ struct Call<'a> {
     alarm: Alarm,
     /// A byte of the answer has come.
     heard: bool,
+    /// The socket was not readable the last time we looked; being polled again, it very likely is.
+    waited: bool,
     broken: Option<Broken>,
 }
 
 enum Broken {
     /// The connection to the endpoint.
-    Connection(io::Error),
+    Connection,
     /// The client's side, or a limit: the body could not be read.
     Body(Fault),
 }
@@ -243,13 +248,14 @@ impl<'a> Call<'a> {
             connect: false,
             upgrade: exchange.upgrade.is_some(),
         };
-        let upload = Upload::new(client.out.take(), exchange, body);
+        let host = (!exchange.keep_host).then_some(link.endpoint.address);
+        let upload = Upload::new(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
         match upload.body {
             None => alarm.set_in_until(limits.head, exchange.deadline),
             Some(_) => alarm.set(exchange.deadline),
         }
-        Call { client, exchange, limits, link: Some(link), upload, asked, alarm, heard: false, broken: None }
+        Call { client, exchange, limits, link: Some(link), upload, asked, alarm, heard: false, waited: false, broken: None }
     }
 
     async fn run(&mut self) -> Result<Answer, Fault> {
@@ -271,6 +277,8 @@ impl<'a> Call<'a> {
         if !self.upload.is_over() && self.broken.is_none() {
             match self.upload.poll(&link.socket, task) {
                 Poll::Ready(Ok(())) => {
+                    // The buffer goes to the next request while this one waits.
+                    self.client.out.set(self.upload.take_out());
                     if self.upload.had_stream {
                         self.alarm.set_in_until(self.limits.head, self.exchange.deadline);
                     }
@@ -301,15 +309,22 @@ impl<'a> Call<'a> {
                     Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
                 }
             }
-            match link.socket.poll_read(task, &mut link.buf, READ_ROOM) {
+            let read = if self.waited {
+                link.socket.poll_read_ready(task, &mut link.buf, READ_ROOM)
+            } else {
+                link.socket.poll_read(task, &mut link.buf, READ_ROOM)
+            };
+            match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed("closed the connection"))),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.waited = false,
                 Poll::Ready(Err(error)) => {
                     let what = format!("broke the connection: {error}");
-                    self.broken.get_or_insert(Broken::Connection(error));
+                    self.broken.get_or_insert(Broken::Connection);
                     return Poll::Ready(Err(self.closed(&what)));
                 }
                 Poll::Pending => {
+                    // Not while a body is being sent: then it is the body that wakes us.
+                    self.waited = self.upload.is_over();
                     ready!(self.alarm.poll_elapsed(task));
                     return Poll::Ready(Err(self.late()));
                 }
@@ -318,7 +333,7 @@ impl<'a> Call<'a> {
     }
 
     fn closed(&mut self, how: &str) -> Fault {
-        self.broken.get_or_insert_with(|| Broken::Connection(io::ErrorKind::UnexpectedEof.into()));
+        self.broken.get_or_insert(Broken::Connection);
         let endpoint = self.link.as_ref().map_or(String::new(), |link| link.endpoint.to_string());
         let before = if self.heard { "in the middle of the head of its answer" } else { "before it answered" };
         Fault::upstream(FaultKind::Reset, Retry::IfIdempotent, format!("endpoint {endpoint} {how} {before}"))
@@ -344,9 +359,6 @@ impl<'a> Call<'a> {
             return Answer { head, body: Body::Empty, tunnel: Some(Box::new(LinkTunnel { link })) };
         }
         let upload_over = self.upload.is_over();
-        if upload_over {
-            self.client.out.set(self.upload.take_out());
-        }
         let keep_alive = keep_alive && self.broken.is_none();
         let body = match framing {
             Framing::None | Framing::Length(0) if upload_over => {
@@ -407,8 +419,9 @@ struct Upload {
 }
 
 impl Upload {
-    fn new(mut out: Vec<u8>, exchange: &Exchange, body: Body) -> Upload {
+    fn new(mut out: Vec<u8>, exchange: &Exchange, body: Body, host: Option<SocketAddr>) -> Upload {
         out.clear();
+        out.reserve(OUT_ROOM);
         let request = &exchange.facts.request;
         let framing = match &body {
             // A method that has a body by nature says that it is empty.
@@ -417,7 +430,7 @@ impl Upload {
             Body::Full(all) => Framing::Length(all.len() as u64),
             Body::Stream(stream) => stream.size().map_or(Framing::Chunked, Framing::Length),
         };
-        let forwarded = write::Forwarded { peer: exchange.peer };
+        let forwarded = write::Forwarded { peer: exchange.peer, host };
         write::request_head(&mut out, request, &framing, exchange.upgrade.as_deref(), &forwarded);
         let chunked = matches!(framing, Framing::Chunked);
         let (piece, body) = match body {
@@ -443,7 +456,7 @@ impl Upload {
             let before = head.len();
             let written = poll_write_all(socket, task, &mut head, &mut self.piece);
             self.sent += before - head.len();
-            ready!(written).map_err(Broken::Connection)?;
+            ready!(written).map_err(|_| Broken::Connection)?;
             let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
             self.out.clear();
             self.sent = 0;
@@ -474,7 +487,7 @@ impl Upload {
                     let before = tail.len();
                     let written = poll_write_all(socket, task, &mut tail, &mut Bytes::new());
                     self.sent += before - tail.len();
-                    ready!(written).map_err(Broken::Connection)?;
+                    ready!(written).map_err(|_| Broken::Connection)?;
                     return Poll::Pending;
                 }
             }

@@ -110,13 +110,13 @@ impl Deadlines {
 
     /// Ticks that have fully passed, so that no deadline fires early.
     fn tick_before(&self, now: Instant) -> u32 {
-        (now.saturating_duration_since(self.start).as_nanos() >> TICK_SHIFT) as u32
+        (nanos(now.saturating_duration_since(self.start)) >> TICK_SHIFT) as u32
     }
 
     fn tick_after(&self, at: Instant) -> u32 {
-        let passed = at.saturating_duration_since(self.start).as_nanos() >> TICK_SHIFT;
+        let passed = nanos(at.saturating_duration_since(self.start)) >> TICK_SHIFT;
         // 0 is FIRED and MAX is NEVER.
-        (passed + 1).min(u128::from(NEVER - 1)) as u32
+        (passed + 1).min(u64::from(NEVER - 1)) as u32
     }
 }
 
@@ -137,7 +137,7 @@ impl Alarm {
     }
 
     fn tick_in(&self, wait: Duration) -> u32 {
-        let ticks = (wait.as_nanos() >> TICK_SHIFT).min(u128::from(NEVER / 2)) as u32;
+        let ticks = (nanos(wait) >> TICK_SHIFT).min(u64::from(NEVER / 2)) as u32;
         self.of.tick.get().saturating_add(ticks + 2)
     }
 
@@ -188,6 +188,11 @@ impl Drop for Alarm {
         }
         slots.free.push(self.slot);
     }
+}
+
+/// In 64 bits, saturating at 584 years: `as_nanos` would calculate in 128.
+fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
 }
 
 #[cfg(test)]

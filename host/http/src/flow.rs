@@ -13,6 +13,7 @@
 //! ```
 
 use bytes::Bytes;
+use crate::deadlines::Alarm;
 use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::Record;
 use crate::reply;
@@ -20,36 +21,23 @@ use crate::routes::Found;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use wharf_core::body::{Body, BodyStream};
-use wharf_core::exchange::{Answer, Exchange, Facts, Trail};
+use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase};
-use wharf_core::head::{Fields, Known, RequestHead};
+use wharf_core::head::{Fields, Known};
 use wharf_core::road;
-
-/// A request as a front hands it over.
-pub(crate) struct Asked {
-    pub(crate) head: RequestHead,
-    pub(crate) body: Body,
-    pub(crate) upgrade: Option<Box<str>>,
-    /// The address at the other end of the connection.
-    pub(crate) peer: IpAddr,
-    /// `HTTP/1.1`, for the record.
-    pub(crate) protocol: &'static str,
-}
 
 /// An answer, and what is needed to record it once it is written.
 pub(crate) struct Done {
     pub(crate) answer: Answer,
-    /// The whole exchange ends here.
-    pub(crate) deadline: Instant,
     /// The wall clock at its start: what the answer's date is made from.
     pub(crate) time: SystemTime,
     in_flight: InFlight,
     house: Rc<House>,
     entry: Option<usize>,
-    facts: Facts,
-    trail: Trail,
+    /// Kept on the heap from its head to its record: it is moved from hand to hand, and it is large.
+    pub(crate) exchange: Box<Exchange>,
     started: Instant,
     protocol: &'static str,
 }
@@ -67,67 +55,57 @@ impl Drop for InFlight {
 ///
 /// # Cancel safety
 /// Dropping it ends the exchange unanswered; upstream connections are closed.
-pub(crate) async fn answer(core: &Rc<Core>, limits: &ListenerLimits, alarm: &crate::deadlines::Alarm, asked: Asked) -> Done {
+pub(crate) async fn answer(
+    core: &Rc<Core>,
+    limits: &ListenerLimits,
+    alarm: &Alarm,
+    mut exchange: Box<Exchange>,
+    protocol: &'static str,
+) -> Done {
     let started = Instant::now();
     let (id, time) = core.next_id();
     core.in_flight.add(1);
     let in_flight = InFlight(core.clone());
-    let Asked { mut head, body, upgrade, peer, protocol } = asked;
     let house = core.house.borrow().clone();
 
     // Whose request it is. From anybody else these fields are invented, so nobody behind this line sees them.
-    let client = client_address(&mut head.fields, peer, limits);
+    let peer = exchange.peer;
+    exchange.facts.id = id;
+    exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let mut facts = Facts { id, request: head, client, ..Facts::default() };
-    let found = house.routes.find(&facts.request);
-    let entry = match found {
-        Found::Route(at) => house.entries.get(at).map(|entry| (at, entry)),
-        Found::Nothing | Found::MethodRefused => None,
-    };
-    let mut trail = Trail::default();
-    let (answer, deadline, at) = match entry {
-        Some((at, entry)) => {
-            facts.route = entry.name.clone();
-            let whole = entry.whole.unwrap_or(limits.whole);
-            let deadline = started + whole;
-            alarm.set(deadline);
-            let mut exchange = Exchange { facts, peer, body, deadline, upgrade, trail };
-            let answer = match within(&mut exchange, entry, limits, whole, alarm).await {
-                Ok(answer) => answer,
-                Err(fault) => {
-                    exchange.trail.fault = Some(fault.word());
-                    tracing::debug!(id = %id, route = &*entry.name, blame = ?fault.blame, fault = fault.word(), "{fault}");
-                    reply::answer_for(&fault, id)
-                }
-            };
-            (facts, trail) = (exchange.facts, exchange.trail);
-            (answer, deadline, Some(at))
+    let found = house.routes.find(&exchange.facts.request);
+    let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
+    let said = match entry {
+        Some((_, entry)) => {
+            exchange.facts.route = entry.name.clone();
+            exchange.deadline = started + entry.whole;
+            alarm.set_in(entry.whole);
+            within(&mut exchange, entry, alarm).await
         }
         None => {
-            let fault = match found {
+            exchange.deadline = started + limits.body;
+            Err(match found {
                 Found::MethodRefused => Fault::caller(FaultKind::MethodRefused, "this method is not served at this path"),
                 _ => Fault::caller(FaultKind::NoRoute, "no route matches"),
-            };
-            trail.fault = Some(fault.word());
-            let mut answer = reply::answer_for(&fault, id);
-            if found == Found::MethodRefused {
-                answer.head.fields.add(b"allow", house.routes.allow(&facts.request).as_bytes());
-            }
-            (answer, started + limits.body, None)
+            })
         }
     };
-    Done { answer, deadline, time, in_flight, house, entry: at, facts, trail, started, protocol }
+    let answer = said.unwrap_or_else(|fault| {
+        exchange.trail.fault = Some(fault.word());
+        tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+        let mut answer = reply::answer_for(&fault, id);
+        if found == Found::MethodRefused {
+            answer.head.fields.add(b"allow", house.routes.allow(&exchange.facts.request).as_bytes());
+        }
+        answer
+    });
+    let entry = entry.map(|(at, _)| at);
+    Done { answer, time, in_flight, house, entry, exchange, started, protocol }
 }
 
 /// The road, within the limits of its route.
-async fn within(
-    exchange: &mut Exchange,
-    entry: &Entry,
-    limits: &ListenerLimits,
-    whole: Duration,
-    alarm: &crate::deadlines::Alarm,
-) -> Result<Answer, Fault> {
-    let max = entry.body_bytes_max.unwrap_or(limits.body_bytes_max);
+async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm) -> Result<Answer, Fault> {
+    let max = entry.body_bytes_max;
     if exchange.body.size().is_some_and(|size| size > max) {
         return Err(too_large(max));
     }
@@ -137,7 +115,12 @@ async fn within(
     {
         exchange.body = Body::Stream(Box::new(Capped { inner, left: max, max }));
     }
-    let mut road = std::pin::pin!(road::answer(exchange, &entry.rules, &entry.target, &entry.memory));
+    let rules = match entry.by_host {
+        None => &entry.rules,
+        Some(_) => entry.rules_for(exchange.facts.request.authority()),
+    };
+    exchange.keep_host = entry.keep_host;
+    let mut road = std::pin::pin!(road::answer(exchange, rules, &entry.target, &entry.memory));
     std::future::poll_fn(|task| match road.as_mut().poll(task) {
         Poll::Ready(said) => Poll::Ready(said),
         // Whoever waits on the road knows the deadline; this is for whoever forgot.
@@ -145,7 +128,7 @@ async fn within(
             Err(Fault::upstream(
                 FaultKind::Timeout(Phase::Whole),
                 wharf_core::fault::Retry::Never,
-                format!("the exchange took longer than {whole:?} (`timeouts.whole`)"),
+                format!("the exchange took longer than {:?} (`timeouts.whole`)", entry.whole),
             ))
         }),
     })
@@ -222,28 +205,29 @@ impl Done {
         };
         meters.count(status, duration, bytes_in, bytes_out);
         if let Some(recorder) = &self.in_flight.0.recorder {
-            let request = &self.facts.request;
+            let Exchange { facts, trail, .. } = &*self.exchange;
+            let request = &facts.request;
             recorder.record(&Record {
                 time: self.time,
-                id: self.facts.id,
+                id: facts.id,
                 listener,
                 protocol: self.protocol,
-                client: self.facts.client,
+                client: facts.client,
                 method: request.method.as_str(),
                 authority: request.authority(),
                 path: request.path(),
                 query: request.query(),
                 user_agent: request.fields.get(b"user-agent"),
-                route: &self.facts.route,
+                route: &facts.route,
                 status,
                 bytes_in,
                 bytes_out,
                 duration,
-                endpoint: self.trail.endpoint.as_deref(),
-                tries: self.trail.tries,
-                fault: fault.or(self.trail.fault),
-                consumer: self.facts.attrs.get("consumer"),
-                answered_by: self.trail.answered_by.as_deref(),
+                endpoint: trail.endpoint.as_deref(),
+                tries: trail.tries,
+                fault: fault.or(trail.fault),
+                consumer: facts.attrs.get("consumer"),
+                answered_by: trail.answered_by.as_deref(),
             });
         }
     }

@@ -8,7 +8,7 @@
 use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, Version, request, write};
 use crate::deadlines::Alarm;
-use crate::flow::{self, Asked, Done};
+use crate::flow::{self, Done};
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
 use crate::{reply, tunnel};
@@ -22,14 +22,18 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use wharf_core::body::{Body, BodyStream, Tunnel};
-use wharf_core::exchange::Answer;
+use wharf_core::exchange::{Answer, Exchange, Facts, Trail};
 use wharf_core::fault::{Fault, FaultKind, Phase};
 use wharf_core::head::{Fields, Known, Method, Scheme};
 
 /// Read at once from a client: a head with its cookies, or a fair piece of a body.
 const READ_ROOM: usize = 16 * 1024;
+/// A head on its way out, nearly always.
+const OUT_ROOM: usize = 1024;
 /// What a client may still send to a connection that we are ending, before it is cut.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// A connection that has been silent for this long gives up all that a request in progress needs.
+const WARM: Duration = Duration::from_secs(1);
 /// How long a connection that we end waits for its client to read the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -52,11 +56,7 @@ pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream
     });
     loop {
         front.alarm.set_in(front.limits.keep_alive);
-        let readable = poll_fn(|task| match front.socket.poll_readable(task) {
-            Poll::Pending => front.alarm.poll_elapsed(task).map(|()| false),
-            Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
-        });
-        if !readable.await {
+        if !front.readable().await {
             return;
         }
         // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them.
@@ -65,6 +65,14 @@ pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream
             Next::Close => return,
         }
     }
+}
+
+/// A request as it was read.
+struct Asked {
+    exchange: Box<Exchange>,
+    version: Version,
+    keep_alive: bool,
+    head_method: bool,
 }
 
 enum Next {
@@ -100,32 +108,28 @@ enum BodyState {
 }
 
 impl Front {
-    /// Requests, one after the other, until the buffer is empty again.
+    /// Requests, one after the other, until the client has been silent for a moment.
     async fn busy(self: &Rc<Self>) -> Next {
         loop {
-            let received = match self.head().await {
-                Ok(Some(received)) => received,
+            let Asked { exchange, version, keep_alive, head_method } = match self.head().await {
+                Ok(Some(asked)) => asked,
                 Ok(None) => return Next::Close,
                 Err(refusal) => return self.refuse(&refusal).await,
             };
-            let request::Received { head, framing, version, keep_alive, expects_continue, upgrade } = received;
-            let keep_alive = keep_alive && !self.core.draining.get();
-            let head_method = head.method == Method::Head;
-            let body = self.body_of(framing, expects_continue && version == Version::Http11);
             let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
-            let asked = Asked { head, body, upgrade, peer: self.peer.ip(), protocol };
-            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, asked).await;
+            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, protocol).await;
 
             if let Some(other_side) = done.answer.tunnel.take() {
                 return self.switch(done, version, other_side).await;
             }
+            let keep_alive = keep_alive && !self.core.draining.get();
             // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
             let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
             let written = poll_fn(|task| writing.poll(task)).await;
             let (bytes_out, keep_alive) = (writing.bytes_out, writing.keep_alive);
+            self.core.out.set(writing.out);
             let status = done.answer.head.status;
-            done.answer = Answer::full(Default::default(), Bytes::new());
             let fault = written.as_ref().err().map(Fault::word);
             done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
             if written.is_err() {
@@ -140,38 +144,65 @@ impl Front {
             }
             if self.buf.borrow().is_empty() {
                 self.buf.take();
-                return Next::Rest;
+                // Between the requests of a busy client the state is kept, without a buffer; making it anew each time
+                // would cost more than the request's routing.
+                self.alarm.set_in(self.limits.keep_alive.min(WARM));
+                if !self.readable().await {
+                    return Next::Rest;
+                }
             }
         }
     }
 
-    /// The next head. `None`: the client ended the connection, or was silent for too long, between two requests.
-    async fn head(&self) -> Result<Option<request::Received>, Refusal> {
-        let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
-        let mut begun = false;
-        poll_fn(|task| {
-            loop {
-                let mut buf = self.buf.borrow_mut();
-                if !buf.is_empty() {
-                    if let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)? {
-                        return Poll::Ready(Ok(Some(received)));
-                    }
-                    if !begun {
-                        begun = true;
-                        self.alarm.set_in(self.limits.head);
-                    }
-                }
-                match self.socket.poll_read(task, &mut buf, READ_ROOM) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Pending => {
-                        ready!(self.alarm.poll_elapsed(task));
-                        return Poll::Ready(if begun { Err(Refusal::slow_head()) } else { Ok(None) });
-                    }
-                }
-            }
+    /// Waits until there is something to read. `false`: the alarm went off first.
+    async fn readable(&self) -> bool {
+        poll_fn(|task| match self.socket.poll_readable(task) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => self.alarm.poll_elapsed(task).map(|()| false),
         })
         .await
+    }
+
+    /// The next request: its head, and what is there of its body. `None`: the client ended the connection.
+    async fn head(self: &Rc<Self>) -> Result<Option<Asked>, Refusal> {
+        let mut begun = false;
+        poll_fn(|task| self.poll_head(task, &mut begun)).await
+    }
+
+    fn poll_head(self: &Rc<Self>, task: &mut Context<'_>, begun: &mut bool) -> Poll<Result<Option<Asked>, Refusal>> {
+        let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
+        let mut buf = self.buf.borrow_mut();
+        loop {
+            if !buf.is_empty() {
+                if let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)? {
+                    drop(buf);
+                    return Poll::Ready(Ok(Some(self.asked(received))));
+                }
+                if !std::mem::replace(begun, true) {
+                    self.alarm.set_in(self.limits.head);
+                }
+            }
+            // Whoever comes here has seen that there is something to read, or is woken because there is.
+            match self.socket.poll_read_ready(task, &mut buf, READ_ROOM) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    ready!(self.alarm.poll_elapsed(task));
+                    return Poll::Ready(if *begun { Err(Refusal::slow_head()) } else { Ok(None) });
+                }
+            }
+        }
+    }
+
+    fn asked(self: &Rc<Self>, received: request::Received) -> Asked {
+        let request::Received { head, framing, version, keep_alive, expects_continue, upgrade } = received;
+        let head_method = head.method == Method::Head;
+        let body = self.body_of(framing, expects_continue);
+        let peer = self.peer.ip();
+        let facts = Facts { request: head, client: peer, ..Facts::default() };
+        let deadline = self.core.deadlines.about_now();
+        let exchange = Box::new(Exchange { facts, peer, body, deadline, upgrade, keep_host: true, trail: Trail::default() });
+        Asked { exchange, version, keep_alive, head_method }
     }
 
     fn body_of(self: &Rc<Self>, framing: Framing, expects_continue: bool) -> Body {
@@ -374,7 +405,9 @@ impl<'a> Writing<'a> {
             }
         };
         let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
-        let mut out = Vec::with_capacity(head.fields.text_len() + 256);
+        let mut out = front.core.out.take();
+        out.clear();
+        out.reserve(OUT_ROOM);
         write::response_head(&mut out, head, &framing, version, keep_alive, &front.core.date(done.time), None);
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
@@ -393,8 +426,8 @@ impl<'a> Writing<'a> {
             keep_alive,
             bytes_out: 0,
             armed: false,
-            deadline: (!event_stream).then_some(done.deadline),
-            quiet: if event_stream { front.limits.quiet } else { front.limits.write },
+            deadline: (!event_stream).then_some(done.exchange.deadline),
+            quiet: if event_stream { front.limits.quiet } else { front.limits.body },
         }
     }
 

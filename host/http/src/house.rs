@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::deadlines::Deadlines;
 use crate::record::Recorder;
-use crate::routes::Routes;
+use crate::routes::{HostTable, Routes};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -29,17 +29,37 @@ pub struct Entry {
     pub name: Arc<str>,
     /// Its rules; empty costs nothing.
     pub rules: Rules,
+    /// Rules for hosts that have attachments of their own, in place of `rules`.
+    pub by_host: Option<HostRules>,
     /// Where its requests go.
     pub target: Target,
     /// What its degrade rules may recall.
     pub memory: Memory,
     /// The whole exchange, from the head read to the last byte of the answer. Event streams and tunnels are only bounded
-    /// by their quiet time. `None`: as the listener says.
-    pub whole: Option<Duration>,
-    /// Largest request body. `None`: as the listener says.
-    pub body_bytes_max: Option<u64>,
+    /// by their quiet time.
+    pub whole: Duration,
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// The upstream is told the client's host; else its own address.
+    pub keep_host: bool,
     /// Its counts.
     pub meters: Meters,
+}
+
+/// Rules that differ by host within a route.
+pub struct HostRules {
+    /// Finds an index into `rules`.
+    pub table: HostTable,
+    /// The rules.
+    pub rules: Vec<Rules>,
+}
+
+impl Entry {
+    /// The rules for a request to this host.
+    pub(crate) fn rules_for(&self, authority: &str) -> &Rules {
+        let by_host = self.by_host.as_ref().and_then(|hosts| hosts.rules.get(hosts.table.find(authority)?));
+        by_host.unwrap_or(&self.rules)
+    }
 }
 
 /// The counts of one route on one core.
@@ -92,6 +112,8 @@ pub struct Core {
     pub in_flight: Arc<Level>,
     /// What matched no route.
     pub unmatched: Meters,
+    /// A buffer for the head of the next answer.
+    pub(crate) out: Cell<Vec<u8>>,
     /// Requests refused before they had a route, by reason.
     pub(crate) refused: RefCell<Vec<(&'static str, Arc<Count>)>>,
     metrics: Arc<Registry>,
@@ -113,6 +135,7 @@ impl Core {
             draining: Cell::new(false),
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
             unmatched: Meters::new(&metrics, ""),
+            out: Cell::default(),
             refused: RefCell::default(),
             metrics,
             number,
@@ -163,14 +186,8 @@ pub struct ListenerLimits {
     pub fields_max: usize,
     /// From the first byte of a head to its last.
     pub head: Duration,
-    /// Between two pieces of a request's body.
+    /// Between two pieces of a request's body, and for a client to take a piece of its answer.
     pub body: Duration,
-    /// For a client to take a piece of its answer.
-    pub write: Duration,
-    /// A whole exchange, unless its route says otherwise.
-    pub whole: Duration,
-    /// Largest request body, unless the route says otherwise.
-    pub body_bytes_max: u64,
     /// Between two requests.
     pub keep_alive: Duration,
     /// A tunnel or an event stream in which nothing moves.
@@ -187,9 +204,6 @@ impl Default for ListenerLimits {
             fields_max: 100,
             head: Duration::from_secs(10),
             body: Duration::from_secs(5),
-            write: Duration::from_secs(5),
-            whole: Duration::from_secs(60),
-            body_bytes_max: 10 << 20,
             keep_alive: Duration::from_secs(60),
             quiet: Duration::from_secs(300),
             trusted: Vec::new(),

@@ -24,17 +24,27 @@ impl Socket {
         self.0.borrow().poll_read_ready(task)
     }
 
-    /// Appends what is there, up to `room` bytes at once. `0`: the other side has ended.
+    /// Appends what is there, up to `room` bytes at once. `0`: the other side has ended. A buffer is taken only when
+    /// there is something to put into it.
     pub(crate) fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        if into.capacity() - into.len() < room / 2 && self.0.borrow().poll_read_ready(task).is_pending() {
+            return Poll::Pending;
+        }
+        self.poll_read_ready(task, into, room)
+    }
+
+    /// The same for a socket that is known, or very likely, to be readable: saves the look. A buffer that was taken in
+    /// vain is given back.
+    pub(crate) fn poll_read_ready(&self, task: &mut Context<'_>, into: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
         let mut stream = self.0.borrow_mut();
         if into.capacity() - into.len() < room / 2 {
-            // The buffer is taken only when there is something to put into it.
-            if stream.poll_read_ready(task).is_pending() {
-                return Poll::Pending;
-            }
             into.reserve(room);
         }
-        pin!(stream.read_buf(into)).poll(task)
+        let read = pin!(stream.read_buf(into)).poll(task);
+        if read.is_pending() && into.is_empty() {
+            *into = BytesMut::new();
+        }
+        read
     }
 
     /// Writes some of the two pieces, as one.

@@ -119,6 +119,8 @@ pub struct Routes {
     levels: Vec<Level>,
     nodes: Vec<Node>,
     matches: Vec<RouteMatch>,
+    /// Some route names a host.
+    by_host: bool,
 }
 
 /// All routes of one priority. The numbers are roots in `Routes::nodes`.
@@ -161,7 +163,8 @@ type Map = HashMap<Box<[u8]>, u32, BuildHasherDefault<Mix>>;
 impl Routes {
     /// Compiles a table. The order of the list decides only between routes that are equal in everything else.
     pub fn compile(matches: Vec<RouteMatch>) -> Routes {
-        let mut routes = Routes { levels: Vec::new(), nodes: Vec::new(), matches };
+        let mut routes =
+            Routes { by_host: matches.iter().any(|route| !route.hosts.is_empty()), levels: Vec::new(), nodes: Vec::new(), matches };
         let matches = std::mem::take(&mut routes.matches);
         for (at, route) in matches.iter().enumerate() {
             if route.hosts.is_empty() {
@@ -204,7 +207,8 @@ impl Routes {
 
     /// The route for a request. Allocates nothing.
     pub fn find(&self, head: &RequestHead) -> Found {
-        let host = host_of(head.authority().as_bytes());
+        // Tables without hosts, the usual small ones, need not look at it.
+        let host = if self.by_host { host_of(head.authority_bytes()) } else { b"" };
         let path = head.path_bytes();
         let method = bit(&head.method);
         let mut refused = false;
@@ -341,7 +345,7 @@ impl Routes {
     fn child_or_new(&mut self, parent: u32, segment: &[u8]) -> u32 {
         let next = self.nodes.len() as u32;
         let Some(node) = self.nodes.get_mut(parent as usize) else { return parent };
-        if let Some(child) = node.child(segment) {
+        if let Some((child, _)) = node.child(segment) {
             return child;
         }
         if node.many.is_empty() && node.few.len() < FEW {
@@ -358,11 +362,9 @@ impl Routes {
         let mut node = self.nodes.get(root as usize)?;
         let mut rest = path.get(1..);
         while let Some(segments) = rest {
-            let end = segments.iter().position(|&byte| byte == b'/');
-            let segment = end.and_then(|end| segments.get(..end)).unwrap_or(segments);
-            let Some(child) = node.child(segment).and_then(|child| self.nodes.get(child as usize)) else { break };
-            node = child;
-            rest = end.and_then(|end| segments.get(end + 1..));
+            let Some((child, behind)) = node.child(segments) else { break };
+            let Some(child) = self.nodes.get(child as usize) else { break };
+            (node, rest) = (child, behind);
         }
         if rest.is_none()
             && let Some(route) = pick(&node.exact, method, head, refused)
@@ -419,12 +421,23 @@ fn above(host: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Node {
-    fn child(&self, segment: &[u8]) -> Option<u32> {
+    /// The child that the first of these segments names, and the segments behind it; `None` there: it was the last.
+    fn child<'p>(&self, segments: &'p [u8]) -> Option<(u32, Option<&'p [u8]>)> {
         if self.many.is_empty() {
-            self.few.iter().find(|(name, _)| **name == *segment).map(|&(_, child)| child)
-        } else {
-            self.many.get(segment).copied()
+            // The end of the segment need not be looked for: it must be where the child's name ends.
+            for (name, child) in &self.few {
+                match segments.get(name.len()) {
+                    None if **name == *segments => return Some((*child, None)),
+                    Some(b'/') if segments.starts_with(name) => return Some((*child, segments.get(name.len() + 1..))),
+                    _ => {}
+                }
+            }
+            return None;
         }
+        let end = segments.iter().position(|&byte| byte == b'/');
+        let segment = end.and_then(|end| segments.get(..end)).unwrap_or(segments);
+        let child = *self.many.get(segment)?;
+        Some((child, end.and_then(|end| segments.get(end + 1..))))
     }
 }
 
@@ -758,9 +771,16 @@ mod tests {
     #[test]
     fn of_several_host_patterns_the_most_specific_counts() {
         let table = HostTable::compile(&[below("x"), exact("a.x"), below("b.x"), exact("x")]);
-        for (authority, expected) in
-            [("a.x", Some(1)), ("a.x:80", Some(1)), ("c.x", Some(0)), ("b.x", Some(0)), ("d.b.x", Some(2)), ("x", Some(3)), ("y", None), ("", None)]
-        {
+        for (authority, expected) in [
+            ("a.x", Some(1)),
+            ("a.x:80", Some(1)),
+            ("c.x", Some(0)),
+            ("b.x", Some(0)),
+            ("d.b.x", Some(2)),
+            ("x", Some(3)),
+            ("y", None),
+            ("", None),
+        ] {
             assert_eq!(table.find(authority), expected, "{authority}");
         }
     }

@@ -63,8 +63,10 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
                 rules: Rules::default(),
                 target: Target::Fixed(outlet, Wish::default()),
                 memory: None,
-                whole: Some(setting.whole),
-                body_bytes_max: Some(setting.body_bytes_max),
+                by_host: None,
+                keep_host: true,
+                whole: setting.whole,
+                body_bytes_max: setting.body_bytes_max,
                 meters: Meters::new(&metrics, "all"),
             };
             let routes = Arc::new(Routes::compile(vec![RouteMatch::default()]));

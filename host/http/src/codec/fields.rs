@@ -1,7 +1,6 @@
 //! What both directions have in common about fields: lower case, framing, and what speaks about one connection only.
 
 use super::{Framing, RefusalKind, Version};
-use bytes::BytesMut;
 use std::ops::Range;
 use wharf_core::head::{Field, Known, Span};
 
@@ -22,8 +21,6 @@ pub(super) struct Survey {
     pub(super) upgrade: Option<Span>,
     upgrades: u32,
     pub(super) expects_continue: bool,
-    /// A field that is not passed on was seen.
-    drops: bool,
     /// Fields named by `Connection`.
     named: Vec<Range<usize>>,
 }
@@ -32,44 +29,91 @@ pub(super) struct Survey {
 /// gives names without the line end before them, so the two bytes there tell.
 pub(super) fn spans(text: &[u8], from: usize, end: usize, headers: &[httparse::Header<'_>]) -> Result<Vec<Field>, RefusalKind> {
     let base = text.as_ptr() as usize;
-    // One more than there are: an absolute target may add a host.
-    let mut list = Vec::with_capacity(headers.len() + 1);
-    for header in headers {
-        let name_at = (header.name.as_ptr() as usize).wrapping_sub(base);
-        // The first line of trailers has no line before it.
-        if name_at > from && text.get(name_at.wrapping_sub(2)..name_at) != Some(b"\r\n") {
-            return Err(RefusalKind::LineEnd);
-        }
-        let name = Span::received(name_at, header.name.len());
-        let value = Span::received((header.value.as_ptr() as usize).wrapping_sub(base), header.value.len());
-        list.push(Field::received(name, value, Known::Other));
-    }
     #[cfg(not(wharf_planted))]
-    let ended = text.get(end.wrapping_sub(4)..end) == Some(b"\r\n\r\n");
+    let mut crlf = text.get(end.wrapping_sub(4)..end) == Some(b"\r\n\r\n");
     // The fuzzer must find that a bare LF at the end of the last field is taken.
     #[cfg(wharf_planted)]
-    let ended = text.get(end.wrapping_sub(2)..end) == Some(b"\r\n");
-    if ended { Ok(list) } else { Err(RefusalKind::LineEnd) }
+    let mut crlf = text.get(end.wrapping_sub(2)..end) == Some(b"\r\n");
+    // One more than there are: an absolute target may add a host.
+    let mut list = Vec::with_capacity(headers.len() + 1);
+    list.extend(headers.iter().map(|header| {
+        let name_at = (header.name.as_ptr() as usize).wrapping_sub(base);
+        // The first line of trailers has no line before it.
+        crlf &= name_at == from || text.get(name_at.wrapping_sub(2)..name_at) == Some(b"\r\n");
+        let name = Span::received(name_at, header.name.len());
+        let value = Span::received((header.value.as_ptr() as usize).wrapping_sub(base), header.value.len());
+        Field::received(name, value, Known::Other)
+    }));
+    if crlf { Ok(list) } else { Err(RefusalKind::LineEnd) }
+}
+
+/// Brings a name into lower case and tells it apart.
+pub(super) fn known(text: &mut [u8], name: Span) -> Known {
+    let name = name.range().and_then(|range| text.get_mut(range)).unwrap_or_default();
+    lower(name);
+    Known::of(name)
+}
+
+/// `make_ascii_lowercase` for short tokens: words, the last one overlapping, instead of single bytes.
+fn lower(token: &mut [u8]) {
+    let len = token.len();
+    if len < 4 {
+        token.make_ascii_lowercase();
+    } else if len < 8 {
+        if let Some(word) = token.first_chunk_mut::<4>() {
+            *word = (lower_word(u64::from(u32::from_le_bytes(*word))) as u32).to_le_bytes();
+        }
+        if let Some(word) = token.last_chunk_mut::<4>() {
+            *word = (lower_word(u64::from(u32::from_le_bytes(*word))) as u32).to_le_bytes();
+        }
+    } else {
+        for word in token.as_chunks_mut::<8>().0 {
+            *word = lower_word(u64::from_le_bytes(*word)).to_le_bytes();
+        }
+        if let Some(word) = token.last_chunk_mut::<8>() {
+            *word = lower_word(u64::from_le_bytes(*word)).to_le_bytes();
+        }
+    }
+}
+
+/// Sets bit 5 of each byte from `A` to `Z`. All bytes are ASCII, so that no sum runs over into the next.
+fn lower_word(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let from_a = word.wrapping_add(EACH * (0x80 - b'A' as u64));
+    let behind_z = word.wrapping_add(EACH * (0x7f - b'Z' as u64));
+    word | ((from_a ^ behind_z) & (EACH * 0x80)) >> 2
 }
 
 impl Survey {
-    /// Brings all names into lower case, in place, and reads what this room has to know.
-    pub(super) fn of(text: &mut BytesMut, list: &mut [Field]) -> Result<Survey, RefusalKind> {
+    /// Brings all names into lower case, in place, reads what this room has to know, and removes what is not passed on:
+    /// fields about one connection only, those that `Connection` names, and expectations, which are met here.
+    ///
+    /// What frames or routes stays, whoever names it: a client must not be able to take it away.
+    pub(super) fn of(text: &mut [u8], list: &mut Vec<Field>) -> Result<Survey, RefusalKind> {
         let mut survey = Survey::default();
-        for field in list {
-            let name = span_mut(text, field.name());
-            name.make_ascii_lowercase();
-            let known = Known::of(name);
-            if known == Known::Other {
+        let mut kept = 0;
+        for at in 0..list.len() {
+            let Some(&field) = list.get(at) else { break };
+            let known = known(text, field.name());
+            if known != Known::Other && !survey.take(text, known, field.value())? {
                 continue;
             }
-            *field = Field::received(field.name(), field.value(), known);
-            survey.take(text, known, field.value())?;
+            if let Some(slot) = list.get_mut(kept) {
+                *slot = Field::received(field.name(), field.value(), known);
+            }
+            kept += 1;
+        }
+        list.truncate(kept);
+        if !survey.named.is_empty() {
+            let named =
+                |name: &[u8]| survey.named.iter().any(|at| text.get(at.clone()).is_some_and(|named| named.eq_ignore_ascii_case(name)));
+            list.retain(|field| field.known().is_hosts_own() || !named(span(text, field.name())));
         }
         Ok(survey)
     }
 
-    fn take(&mut self, text: &[u8], known: Known, at: Span) -> Result<(), RefusalKind> {
+    /// Reads a field. Is it passed on?
+    fn take(&mut self, text: &[u8], known: Known, at: Span) -> Result<bool, RefusalKind> {
         let value = span(text, at);
         match known {
             Known::Host => {
@@ -87,31 +131,36 @@ impl Survey {
                 if std::mem::replace(&mut self.chunked, true) {
                     return Err(RefusalKind::Coding);
                 }
-                self.drops = true;
+                return Ok(false);
             }
             Known::Connection => {
-                self.drops = true;
                 self.connection(text, at)?;
+                return Ok(false);
             }
             Known::Upgrade => {
-                self.drops = true;
                 self.upgrades += 1;
                 self.upgrade = (self.upgrades == 1).then_some(at);
+                return Ok(false);
             }
             Known::Expect => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(RefusalKind::Expectation);
                 }
                 self.expects_continue = true;
-                self.drops = true;
+                return Ok(false);
             }
-            other => self.drops |= other.is_hop_by_hop(),
+            other => return Ok(!other.is_hop_by_hop()),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn connection(&mut self, text: &[u8], at: Span) -> Result<(), RefusalKind> {
         let value = span(text, at);
+        // What nearly everybody says.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
         let begin = at.range().unwrap_or_default().start;
         let mut from = 0;
         for option in value.split(|&byte| byte == b',') {
@@ -137,38 +186,6 @@ impl Survey {
         Ok(())
     }
 
-    /// Removes what is not passed on: fields about one connection, those that `Connection` names, and expectations, which
-    /// are met here. What frames or routes stays, whoever names it: a client must not be able to take it away.
-    pub(super) fn strip(&self, text: &[u8], list: &mut Vec<Field>, keep_upgrade: bool) {
-        if !self.drops {
-            return;
-        }
-        list.retain(|field| {
-            let known = field.known();
-            match known {
-                Known::Upgrade => return keep_upgrade,
-                Known::Expect => return false,
-                Known::Host
-                | Known::ContentLength
-                | Known::Forwarded
-                | Known::XRealIp
-                | Known::XForwardedFor
-                | Known::XForwardedHost
-                | Known::XForwardedPort
-                | Known::XForwardedProto => return true,
-                _ => {}
-            }
-            if known.is_hop_by_hop() {
-                return false;
-            }
-            if self.named.is_empty() {
-                return true;
-            }
-            let name = span(text, field.name());
-            !self.named.iter().any(|named| text.get(named.clone()).is_some_and(|named| named.eq_ignore_ascii_case(name)))
-        });
-    }
-
     /// Framing as the fields say it (RFC 9112 section 6.3), for messages that may have a body. `None`: they say nothing.
     pub(super) fn framing(&self, version: Version) -> Result<Option<Framing>, RefusalKind> {
         match (self.length, self.chunked) {
@@ -188,10 +205,6 @@ impl Survey {
 
 pub(super) fn span(text: &[u8], span: Span) -> &[u8] {
     span.range().and_then(|range| text.get(range)).unwrap_or_default()
-}
-
-pub(super) fn span_mut(text: &mut [u8], span: Span) -> &mut [u8] {
-    span.range().and_then(|range| text.get_mut(range)).unwrap_or_default()
 }
 
 /// Digits only, and not more than fit.
@@ -233,10 +246,7 @@ fn coding(value: &[u8]) -> Result<(), RefusalKind> {
 /// RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// What httparse says about a field line.

@@ -35,20 +35,21 @@ pub struct Received {
 /// # Errors
 /// What is no valid request. `buf` is of no further use then; answer and close.
 pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, Refusal> {
-    Ok(parse_head(buf, limits, scheme)?)
+    // Only what is wrong goes through here: a head is too large to be moved for nothing.
+    let mut received = None;
+    match parse_head(buf, limits, scheme, &mut received) {
+        Ok(()) => Ok(received),
+        Err(what) => Err(what.into()),
+    }
 }
 
-fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, RefusalKind> {
+fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, made: &mut Option<Received>) -> Result<(), RefusalKind> {
     // One empty line before a request is left over from clients that end a body with it (RFC 9112 section 2.2).
     let from = match buf.as_ref() {
-        [] | [b'\r'] => return Ok(None),
-        [b'\r', b'\n', b'\r' | b'\n', ..] | [b'\r' | b'\n', ..] if !buf.starts_with(b"\r\n") || buf.len() > 2 => {
-            if !buf.starts_with(b"\r\n") || matches!(buf.get(2), Some(b'\r' | b'\n')) {
-                return Err(RefusalKind::LineEnd);
-            }
-            2
-        }
-        [b'\r', ..] => return Ok(None),
+        [] | [b'\r'] | [b'\r', b'\n'] => return Ok(()),
+        [b'\r', b'\n', b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd),
+        [b'\r', b'\n', ..] => 2,
+        [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd),
         _ => 0,
     };
     let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
@@ -57,7 +58,7 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result
     let mut split = httparse::Request::new(&mut []);
     let end = match split.parse_with_uninit_headers(view, slots.get_mut(..fields_max).unwrap_or_default()) {
         Ok(httparse::Status::Complete(len)) => from + len,
-        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(()),
         Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
         Err(error) => return Err(refusal_of(error, view, fields_max)),
     };
@@ -72,7 +73,6 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result
     let survey = Survey::of(&mut text, &mut list)?;
     let framing = survey.framing(version)?.unwrap_or(Framing::None);
     let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-    survey.strip(&text, &mut list, false);
 
     // Exactly one valid host, even where the target overrules it.
     let host = match survey.host {
@@ -110,14 +110,15 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result
             fields.keep(&name)
         }
     };
-    Ok(Some(Received {
+    *made = Some(Received {
         head: RequestHead::new(method, scheme, fields, authority, path, target.query.map(received)),
         framing,
         version,
         keep_alive: survey.persists(version),
         expects_continue: survey.expects_continue && version == Version::Http11 && has_body,
         upgrade,
-    }))
+    });
+    Ok(())
 }
 
 fn received(at: Range<usize>) -> Span {
@@ -208,23 +209,33 @@ struct Authority {
 /// information, no percent-encoding.
 fn authority(text: &mut BytesMut, at: Range<usize>) -> Result<Authority, RefusalKind> {
     let bytes = text.get_mut(at.clone()).unwrap_or_default();
-    bytes.make_ascii_lowercase();
-    let host_len = match bytes {
-        [b'[', rest @ ..] => {
-            let len = rest.iter().position(|&byte| byte == b']').ok_or(RefusalKind::Host)?;
-            let inner = rest.get(..len).and_then(|inner| std::str::from_utf8(inner).ok()).ok_or(RefusalKind::Host)?;
-            inner.parse::<Ipv6Addr>().map_err(|_| RefusalKind::Host)?;
-            len + 2
-        }
-        _ => {
-            let len = bytes.iter().position(|&byte| !is_name_byte(byte)).unwrap_or(bytes.len());
-            let name = bytes.get(..len).unwrap_or_default();
-            if name.is_empty() || name.starts_with(b".") || name.windows(2).any(|two| two == b"..") {
+    let mut host_len = 0;
+    if let [b'[', rest @ ..] = bytes {
+        let len = rest.iter().position(|&byte| byte == b']').ok_or(RefusalKind::Host)?;
+        let inner = rest.get_mut(..len).unwrap_or_default();
+        inner.make_ascii_lowercase();
+        let inner = std::str::from_utf8(inner).map_err(|_| RefusalKind::Host)?;
+        inner.parse::<Ipv6Addr>().map_err(|_| RefusalKind::Host)?;
+        host_len = len + 2;
+    } else {
+        // No empty label: a dot follows something that is none.
+        let mut before = b'.';
+        for byte in bytes.iter_mut() {
+            let lower = name_byte(*byte);
+            if lower == b'.' && before == b'.' {
                 return Err(RefusalKind::Host);
             }
-            len
+            if lower == 0 {
+                break;
+            }
+            *byte = lower;
+            before = lower;
+            host_len += 1;
         }
-    };
+        if host_len == 0 {
+            return Err(RefusalKind::Host);
+        }
+    }
     let (host, port) = bytes.split_at_checked(host_len).ok_or(RefusalKind::Host)?;
     let rooted = host.ends_with(b".");
     match port {
@@ -251,9 +262,25 @@ fn authority(text: &mut BytesMut, at: Range<usize>) -> Result<Authority, Refusal
     Ok(Authority { at, rewritten: Some(plain) })
 }
 
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+/// The lower case of a byte that may stand in a name; 0 for all others.
+#[allow(clippy::indexing_slicing, reason = "a table of 256 is indexed by a byte")]
+fn name_byte(byte: u8) -> u8 {
+    NAME[byte as usize]
 }
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+static NAME: [u8; 256] = {
+    let mut lower = [0; 256];
+    let mut at = 0;
+    while at < 128 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            lower[at] = byte.to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    lower
+};
 
 /// The protocol to switch to, if it is one that is tunnelled. Cleartext HTTP/2 is not: it would be a second way in.
 fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {

@@ -43,10 +43,15 @@ pub enum Event {
 /// # Errors
 /// What is no valid answer; its status is 502. The connection is of no further use.
 pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<Option<Event>, Refusal> {
-    parse_head(buf, limits, asked).map_err(|what| Refusal { status: 502, what })
+    // Only what is wrong goes through here: a head is too large to be moved for nothing.
+    let mut event = None;
+    match parse_head(buf, limits, asked, &mut event) {
+        Ok(()) => Ok(event),
+        Err(what) => Err(Refusal { status: 502, what }),
+    }
 }
 
-fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<Option<Event>, RefusalKind> {
+fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, event: &mut Option<Event>) -> Result<(), RefusalKind> {
     let view = buf.get(..buf.len().min(limits.bytes_max)).unwrap_or_default();
     // httparse would skip empty lines; here they are what a longer body than announced leaves behind.
     if matches!(view.first(), Some(b'\r' | b'\n')) {
@@ -58,7 +63,7 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<
     let slots = slots.get_mut(..fields_max).unwrap_or_default();
     let end = match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut split, view, slots) {
         Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(()),
         Ok(httparse::Status::Partial) => return Err(RefusalKind::HeadBytes { max: limits.bytes_max }),
         Err(httparse::Error::Token | httparse::Error::Status | httparse::Error::Version) => return Err(RefusalKind::StatusLine),
         Err(other) => return Err(field_refusal(other, fields_max)),
@@ -79,13 +84,13 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<
             return Err(RefusalKind::InterimBody);
         }
         if status != 101 {
-            return Ok(Some(Event::Interim(status)));
+            *event = Some(Event::Interim(status));
+            return Ok(());
         }
         if !asked.upgrade || !survey.switches || survey.upgrade.is_none() || version != Version::Http11 {
             return Err(RefusalKind::Switch);
         }
     }
-    survey.strip(&text, &mut list, status == 101);
     let mut keep_alive = survey.persists(version) && status != 101;
     let framing = if asked.head_method || matches!(status, 101 | 304) {
         // The fields speak of the body that a GET would have been given.
@@ -102,5 +107,12 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<
     if status == 204 && said.is_some() {
         fields.remove_if(|known, _| known == Known::ContentLength);
     }
-    Ok(Some(Event::Final(Received { head: ResponseHead { status, fields }, framing, keep_alive })))
+    if let Some(protocol) = survey.upgrade
+        && status == 101
+    {
+        let protocol = fields.bytes(protocol).to_vec();
+        fields.add(b"upgrade", &protocol);
+    }
+    *event = Some(Event::Final(Received { head: ResponseHead { status, fields }, framing, keep_alive }));
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use super::body::may_trail;
 use super::{Framing, Version};
 use bytes::BytesMut;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 
 /// What heads are written into.
@@ -37,6 +37,8 @@ impl Out for BytesMut {
 pub struct Forwarded {
     /// The address at the other end of the connection that the request came on.
     pub peer: IpAddr,
+    /// `Host` is this, the upstream's own address, and not what the client said.
+    pub host: Option<SocketAddr>,
 }
 
 /// Ends the data of a chunk.
@@ -76,8 +78,11 @@ pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, u
         out.put(query);
     }
     out.put(b" HTTP/1.1\r\nhost: ");
-    let authority = head.authority().as_bytes();
-    out.put(authority);
+    let authority = head.authority_bytes();
+    match forwarded.host {
+        None => out.put(authority),
+        Some(own) => out.put(own.to_string().as_bytes()),
+    }
     out.put(b"\r\n");
     let seen = copy(out, &head.fields, NOT_COPIED_IN_REQUESTS);
     out.put(b"x-forwarded-for: ");
@@ -165,19 +170,15 @@ pub fn response_head(
 /// Writes what stands before the data of a chunk. `len` is not 0: that would be the last chunk.
 pub fn chunk_head(out: &mut impl Out, len: usize) {
     debug_assert!(len != 0, "an empty chunk ends the body");
-    let mut line = [0; 18];
-    let mut at = line.len() - 2;
-    line[at..].copy_from_slice(b"\r\n");
-    let mut left = len;
-    loop {
-        at -= 1;
-        line[at] = b"0123456789abcdef"[left & 15];
-        left >>= 4;
-        if left == 0 {
-            break;
-        }
+    let mut line = Short::<18>::default();
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
+    for at in (0..digits).rev() {
+        let digit = (len >> (4 * at) & 15) as u8;
+        line.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
     }
-    out.put(&line[at..]);
+    line.push(b'\r');
+    line.push(b'\n');
+    out.put(line.as_bytes());
 }
 
 /// Writes the end of a chunked body.
@@ -234,25 +235,46 @@ fn address(out: &mut impl Out, address: IpAddr) {
         out.put(address.to_string().as_bytes());
         return;
     };
-    let mut text = [0; 15];
-    let mut len = 0;
+    let mut text = Short::<15>::default();
     for (at, octet) in address.octets().into_iter().enumerate() {
         if at > 0 {
-            text[len] = b'.';
-            len += 1;
+            text.push(b'.');
         }
         if octet >= 100 {
-            text[len] = b'0' + octet / 100;
-            len += 1;
+            text.push(b'0' + octet / 100);
         }
         if octet >= 10 {
-            text[len] = b'0' + octet / 10 % 10;
-            len += 1;
+            text.push(b'0' + octet / 10 % 10);
         }
-        text[len] = b'0' + octet % 10;
-        len += 1;
+        text.push(b'0' + octet % 10);
     }
-    out.put(&text[..len]);
+    out.put(text.as_bytes());
+}
+
+/// A few bytes on the stack.
+struct Short<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Default for Short<N> {
+    fn default() -> Short<N> {
+        Short { bytes: [0; N], len: 0 }
+    }
+}
+
+impl<const N: usize> Short<N> {
+    fn push(&mut self, byte: u8) {
+        debug_assert!(self.len < N, "the caller knows how much fits");
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
 }
 
 macro_rules! status_lines {

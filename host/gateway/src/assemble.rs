@@ -1,0 +1,368 @@
+//! The inventory: from a checked configuration to what each core serves. The one file that names every room's parts.
+//!
+//! Two halves. [`Generation`] is made once, on the control thread: services, the matcher, the plugin versions that
+//! answer. [`house`] turns it into one core's own: outlets, rules, targets. Nothing is decided here; a plan that cannot
+//! be assembled cannot be made (`config::check`).
+
+use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
+use bytes::Bytes;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use wharf_core::LocalBoxFuture;
+use wharf_core::exchange::Facts;
+use wharf_core::fault::{Fault, FaultKind};
+use wharf_core::head::{Fields, ResponseHead};
+use wharf_core::last_good::LastGood;
+use wharf_core::metrics::Registry;
+use wharf_core::outlet::{Outlet, Outlets, Wish};
+use wharf_core::road::{Memory, Target};
+use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
+use wharf_http::fixed::{Fixed, Stripped};
+use wharf_http::house::{Core, Entry, House, HostRules, Meters};
+use wharf_http::routes::{HostTable, Routes};
+use wharf_upstream::{OutletConfig, Policy as Balancing, RetryPolicy, Service, ServiceOutlet, Services, SubsetMissing};
+use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, WasmCore, Wanted, Wants, rules};
+
+/// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
+pub struct Generation {
+    /// Counted up.
+    pub number: u64,
+    /// What the file says.
+    pub plan: Arc<Plan>,
+    /// The compiled matcher.
+    pub routes: Arc<Routes>,
+    services: HashMap<Arc<str>, Arc<Service>>,
+    ready: HashMap<(Arc<str>, Arc<str>), Answering>,
+    /// What plugin calls stand on; `None` while no plugin is attached: then there is no engine.
+    parts: Option<Parts>,
+}
+
+/// The version that answers for a plugin with one configuration.
+#[derive(Clone, Default)]
+struct Answering {
+    roles: Vec<(Role, Arc<Ready>)>,
+    last_good: Option<Arc<Ready>>,
+}
+
+impl Generation {
+    /// Takes stock: what the catalog has ready for a plan's attachments, now.
+    pub fn new(number: u64, plan: Arc<Plan>, routes: Arc<Routes>, services: &Services, catalog: &Catalog) -> Generation {
+        let mut ready: HashMap<(Arc<str>, Arc<str>), Answering> = HashMap::new();
+        for (_, attachment) in attachments(&plan) {
+            let key = (attachment.plugin.clone(), attachment.config.clone());
+            ready.entry(key).or_insert_with(|| Answering {
+                roles: Role::ALL
+                    .into_iter()
+                    .filter_map(|role| Some((role, catalog.ready(&attachment.plugin, &attachment.config, role)?)))
+                    .collect(),
+                last_good: catalog.last_good(&attachment.plugin, &attachment.config),
+            });
+        }
+        let any = ready.values().any(|answering| !answering.roles.is_empty());
+        let parts = any.then(|| catalog.parts()).and_then(|parts| {
+            parts.inspect_err(|error| tracing::error!(%error, "no plugin can run; attachments answer by their failure policy")).ok()
+        });
+        let by_name = plan.services.iter().filter_map(|service| Some((service.name.clone(), services.get(&service.name)?))).collect();
+        Generation { number, plan, routes, services: by_name, ready, parts }
+    }
+
+    /// The version that answers an attachment, for operators.
+    pub fn version_of(&self, attachment: &Attachment) -> Option<(u32, Vec<Role>)> {
+        let answering = self.ready.get(&(attachment.plugin.clone(), attachment.config.clone()))?;
+        let version = answering.roles.first()?.1.setup.version;
+        Some((version, roles_of(attachment, answering).map(|(role, _)| *role).collect()))
+    }
+}
+
+/// Every attachment of a plan with the place it is written in, for messages.
+fn attachments(plan: &Plan) -> impl Iterator<Item = (String, &Attachment)> {
+    plan.routes.iter().flat_map(|route| {
+        let target = match &route.target {
+            plan::Target::Plugin(attachment) => Some((format!("route {:?}, target", route.name), attachment)),
+            _ => None,
+        };
+        let of_hosts = route.host_chains.iter().flat_map(|(_, chain)| chain);
+        let chain = route.chain.iter().chain(of_hosts).map(|attachment| {
+            let level = match attachment.level {
+                plan::Level::Global => "global".to_owned(),
+                plan::Level::Host => "hosts".to_owned(),
+                plan::Level::Route => format!("route {:?}", route.name),
+                plan::Level::Service => format!("service behind route {:?}", route.name),
+            };
+            (format!("{level}, plugin {:?}", attachment.plugin), attachment)
+        });
+        target.into_iter().chain(chain)
+    })
+}
+
+/// What a plan wants of the catalog.
+pub fn wants(plan: &Plan) -> Wants {
+    let granted = plan
+        .plugins
+        .iter()
+        .map(|plugin| Granted {
+            plugin: plugin.name.clone(),
+            grants: Arc::new(Grants {
+                kv: plugin.kv.as_ref().map(|kv| KvGrant {
+                    namespace: kv.namespace.to_string(),
+                    bytes_max: kv.bytes_max,
+                    keys_max: kv.keys_max,
+                }),
+                http_services: plugin.http_services.iter().map(|name| name.to_string()).collect(),
+            }),
+            quotas: Arc::new(quotas(&plugin.limits)),
+        })
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    let attachments = attachments(plan)
+        .filter(|(place, attachment)| seen.insert((place.clone(), attachment.plugin.clone(), attachment.config.clone(), attachment.role)))
+        .map(|(place, attachment)| Wanted {
+            plugin: attachment.plugin.clone(),
+            place: place.into(),
+            role: attachment.role.map(role_of),
+            config: attachment.config.clone(),
+            last_good: attachment.policy == Some(Policy::LastGood),
+        })
+        .collect();
+    Wants { granted, attachments }
+}
+
+fn quotas(limits: &plan::PluginLimits) -> Quotas {
+    Quotas {
+        deadline: limits.deadline,
+        memory_bytes_max: usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX),
+        concurrency_max: limits.concurrency_max,
+        log_lines_per_second: limits.log_lines_per_second,
+        host_calls_max: limits.host_calls_max,
+        recycle_calls: limits.recycle_after_calls,
+        fresh_per_call: limits.fresh_per_call,
+        faults_max: limits.faults_max,
+        faults_window: limits.faults_within,
+        ..Quotas::default()
+    }
+}
+
+fn role_of(role: PlanRole) -> Role {
+    match role {
+        PlanRole::Auth => Role::Auth,
+        PlanRole::Route => Role::Route,
+        PlanRole::Filter => Role::Filter,
+        PlanRole::Degrade => Role::Degrade,
+    }
+}
+
+/// The roles in which an attachment is asked: the one that is written, else all but `route`, which is only ever asked as
+/// a route's target.
+fn roles_of<'a>(attachment: &'a Attachment, answering: &'a Answering) -> impl Iterator<Item = &'a (Role, Arc<Ready>)> {
+    let wanted = attachment.role.map(role_of);
+    answering.roles.iter().filter(move |(role, _)| wanted.map_or(*role != Role::Route, |wanted| wanted == *role))
+}
+
+/// What one core keeps from generation to generation.
+pub struct Home {
+    number: u16,
+    core: Rc<Core>,
+    metrics: Arc<Registry>,
+    faults: FaultSink,
+    wasm: OnceCell<Rc<WasmCore>>,
+    services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet>>>,
+}
+
+impl Home {
+    /// A core that has served nothing yet.
+    pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink) -> Home {
+        Home { number, core, metrics, faults, wasm: OnceCell::new(), services: RefCell::default() }
+    }
+}
+
+/// One core's house. Called on the core's own thread.
+pub fn house(generation: &Generation, home: &Home) -> House {
+    let plan = &generation.plan;
+
+    // Outlets: one for each service, with what this core remembers of it.
+    let before = std::mem::take(&mut *home.services.borrow_mut());
+    let mut outlets = Outlets::new();
+    for service in &plan.services {
+        let Some(shared) = generation.services.get(&service.name) else { continue };
+        let before = before.get(&service.name).map(|outlet| &**outlet);
+        let protocol = Rc::new(home.core.client.clone());
+        let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, outlet_config(service, true), home.number.into(), before));
+        outlets.insert(service.name.as_ref().into(), outlet.clone());
+        home.services.borrow_mut().insert(service.name.clone(), outlet);
+    }
+    let outlets = Rc::new(outlets);
+
+    // The plugin room, from the first generation that attaches a plugin.
+    let wasm = generation.parts.as_ref().map(|parts| {
+        let wasm = home.wasm.get_or_init(|| WasmCore::new(parts.clone(), home.number.into(), home.faults.clone()));
+        wasm.set_outlets(outlets.clone());
+        wasm
+    });
+
+    let entries = plan
+        .routes
+        .iter()
+        .map(|route| {
+            let chain = |chain: &[Attachment]| chain_rules(generation, wasm, route, chain);
+            let rules = chain(&route.chain);
+            let memory: Memory = (!rules.degrade.is_empty()).then(|| Rc::new(RefCell::new(LastGood::default())));
+            let patterns: Vec<_> = route.host_chains.iter().map(|(pattern, _)| pattern.clone()).collect();
+            let by_host = (!patterns.is_empty()).then(|| HostRules {
+                table: HostTable::compile(&patterns),
+                rules: route.host_chains.iter().map(|(_, attachments)| chain(attachments)).collect(),
+            });
+            Entry {
+                name: route.name.clone(),
+                rules,
+                by_host,
+                target: target(generation, home, route, &outlets),
+                memory,
+                whole: route.whole_timeout,
+                body_bytes_max: route.body_bytes_max,
+                keep_host: route.preserve_host,
+                meters: Meters::new(&home.metrics, &route.name),
+            }
+        })
+        .collect();
+    House { routes: generation.routes.clone(), entries }
+}
+
+fn outlet_config(service: &plan::Service, retries: bool) -> OutletConfig {
+    OutletConfig {
+        policy: match service.balance {
+            plan::Balance::RoundRobin => Balancing::RoundRobin,
+            plan::Balance::Weighted => Balancing::WeightedRoundRobin,
+            plan::Balance::LeastRequest => Balancing::LeastRequest,
+        },
+        limits: service.limits.clone(),
+        retry: RetryPolicy {
+            tries_max: if retries { service.retries_max.saturating_add(1) } else { 1 },
+            budget_percent: (service.retry_share_max * 100.0).round() as u32,
+        },
+        in_flight_max: None,
+        subset_missing: if service.subset_fallback { SubsetMissing::Any } else { SubsetMissing::Refuse },
+    }
+}
+
+fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &Rc<Outlets>) -> Target {
+    let stripped = |outlet: Rc<dyn Outlet>| -> Rc<dyn Outlet> {
+        match &route.strip_prefix {
+            Some(prefix) => Rc::new(Stripped { prefix: prefix.clone(), inner: outlet }),
+            None => outlet,
+        }
+    };
+    // A route without retries asks its services through outlets of its own, which share all that is counted.
+    let outlet_of = |name: &Arc<str>| -> Option<Rc<dyn Outlet>> {
+        let shared = home.services.borrow().get(name)?.clone();
+        if route.retries {
+            return Some(shared);
+        }
+        let service = generation.plan.services.iter().find(|service| service.name == *name)?;
+        let protocol = Rc::new(home.core.client.clone());
+        Some(Rc::new(ServiceOutlet::new(shared.service().clone(), protocol, outlet_config(service, false), home.number.into(), Some(&shared))))
+    };
+    match &route.target {
+        plan::Target::Service { name, subset } => match outlet_of(name) {
+            Some(outlet) => Target::Fixed(stripped(outlet), Wish { subset: subset.clone() }),
+            None => Target::Picked(Rc::default()),
+        },
+        plan::Target::Plugin(_) if route.retries && route.strip_prefix.is_none() => Target::Picked(outlets.clone()),
+        plan::Target::Plugin(_) => Target::Picked(Rc::new(
+            generation
+                .plan
+                .services
+                .iter()
+                .filter_map(|service| Some((service.name.as_ref().into(), stripped(outlet_of(&service.name)?))))
+                .collect(),
+        )),
+        plan::Target::Answer(answer) => {
+            let mut fields = Fields::default();
+            for (name, value) in &answer.headers {
+                fields.add(name.as_bytes(), value.as_bytes());
+            }
+            let head = ResponseHead { status: answer.status, fields };
+            Target::Fixed(Rc::new(Fixed { head, body: Bytes::from(answer.body.as_bytes().to_vec()) }), Wish::default())
+        }
+    }
+}
+
+/// The rules of one chain. An attachment without a version answers by its failure policy.
+fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &plan::Route, chain: &[Attachment]) -> Rules {
+    let mut made = Rules { degrade_statuses: route.degrade_statuses.clone(), ..Rules::default() };
+    for attachment in chain {
+        let name = &attachment.plugin;
+        let none = Answering::default();
+        let answering = generation.ready.get(&(name.clone(), attachment.config.clone())).unwrap_or(&none);
+        let mut answers = false;
+        for (role, ready) in roles_of(attachment, answering) {
+            let Some(wasm) = wasm else { break };
+            let last_good = answering.last_good.as_ref().filter(|_| attachment.policy == Some(Policy::LastGood));
+            let policy = policy_of(attachment, *role);
+            answers = true;
+            match role {
+                Role::Auth => made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule })),
+                Role::Filter => {
+                    if let Some(rule) = rules::filter(wasm, ready, last_good) {
+                        made.attach_filter(name.clone(), policy, rule);
+                    }
+                }
+                Role::Degrade => made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule })),
+                Role::Route => {}
+            }
+        }
+        // Which role it would have had is not known; unless it was told to be `open`, nothing passes without it.
+        let expected = attachment.role.map_or(Role::Auth, role_of);
+        if !answers && expected != Role::Degrade && policy_of(attachment, expected) == FailurePolicy::Closed {
+            made.auth.push(Attached { name: name.clone(), policy: FailurePolicy::Closed, rule: Rc::new(Absent(name.clone())) });
+        }
+    }
+    if let plan::Target::Plugin(attachment) = &route.target {
+        let answering = generation.ready.get(&(attachment.plugin.clone(), attachment.config.clone()));
+        let ready = answering.and_then(|answering| answering.roles.iter().find(|(role, _)| *role == Role::Route));
+        let last_good = answering.and_then(|answering| answering.last_good.as_ref()).filter(|_| attachment.policy == Some(Policy::LastGood));
+        let rule: Rc<dyn Route> = match (wasm, ready) {
+            (Some(wasm), Some((_, ready))) => match rules::route(wasm, ready, last_good) {
+                Some(rule) => rule,
+                None => Rc::new(Absent(attachment.plugin.clone())),
+            },
+            _ => Rc::new(Absent(attachment.plugin.clone())),
+        };
+        made.route = Some(Attached { name: attachment.plugin.clone(), policy: FailurePolicy::Closed, rule });
+    }
+    made
+}
+
+/// What a failure means here. `last-good` has been tried in the plugin room by then; what is left is `closed`.
+fn policy_of(attachment: &Attachment, role: Role) -> FailurePolicy {
+    match attachment.policy {
+        Some(Policy::Open) => FailurePolicy::Open,
+        Some(Policy::Closed | Policy::LastGood) => FailurePolicy::Closed,
+        None if role == Role::Degrade => FailurePolicy::Open,
+        None => FailurePolicy::Closed,
+    }
+}
+
+/// Stands where a plugin is attached that has no version to answer.
+struct Absent(Arc<str>);
+
+impl Absent {
+    fn fault(&self) -> Fault {
+        let name = &self.0;
+        let what = format!("plugin {name:?} is attached and has no version that can serve; hint: `wharf plugin push {name} FILE`, or see `wharf plugin list`");
+        Fault::plugin(FaultKind::Plugin(name.clone()), what)
+    }
+}
+
+impl Authenticate for Absent {
+    fn check<'a>(&'a self, _: &'a mut Facts) -> LocalBoxFuture<'a, Result<Decision, Fault>> {
+        Box::pin(async { Err(self.fault()) })
+    }
+}
+
+impl Route for Absent {
+    fn pick<'a>(&'a self, _: &'a mut Facts) -> LocalBoxFuture<'a, Result<Option<Picked>, Fault>> {
+        Box::pin(async { Err(self.fault()) })
+    }
+}

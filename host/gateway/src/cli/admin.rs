@@ -1,0 +1,137 @@
+//! The command line's way to a running gateway: plain HTTP to the admin API, on loopback, with the token file.
+
+use super::{AdminArgs, Exit, Failure};
+use crate::config::check::admin_of;
+use crate::config::plan;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::Response;
+
+/// An upload is compiled before it is answered.
+const ANSWER_WAIT: Duration = Duration::from_secs(180);
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Asks one gateway.
+pub(super) struct Client {
+    agent: Agent,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// The gateway that the arguments name, else that of the configuration file. The file may be full of mistakes: what
+    /// it says about the admin API is enough, so that a bad edit does not lock the operator out.
+    pub(super) fn find(args: &AdminArgs) -> Result<Client, Failure> {
+        let folder = args.config.parent().unwrap_or(Path::new(""));
+        let text = std::fs::read_to_string(&args.config).unwrap_or_default();
+        let admin = admin_of(&text, folder);
+        let address = args.admin.clone().unwrap_or_else(|| reachable(&admin));
+        let token_file = args.token_file.clone().unwrap_or(admin.token_file);
+        Client::new(&address, &token_file)
+    }
+
+    fn new(address: &str, token_file: &PathBuf) -> Result<Client, Failure> {
+        let token = std::fs::read_to_string(token_file).map_err(|error| {
+            Failure::new(Exit::Token, "token", format!("the admin token cannot be read from {}: {error}", token_file.display()))
+                .hint("the gateway makes it at its first start, readable by its own user; name another file with `--token-file`")
+        })?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // The token is for the gateway and nobody between.
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_WAIT))
+            .timeout_global(Some(ANSWER_WAIT))
+            .build();
+        let address = address.trim_start_matches("http://").trim_end_matches('/');
+        Ok(Client { agent: config.into(), base: format!("http://{address}/v1"), token: token.trim().to_owned() })
+    }
+
+    pub(super) fn get(&self, path: &[&str]) -> Result<Value, Failure> {
+        self.answer(self.agent.get(self.url(path)).header("authorization", self.bearer()).call())
+    }
+
+    pub(super) fn post(&self, path: &[&str]) -> Result<Value, Failure> {
+        self.answer(self.agent.post(self.url(path)).header("authorization", self.bearer()).send_empty())
+    }
+
+    pub(super) fn put_file(&self, path: &[&str], file: &Path) -> Result<Value, Failure> {
+        let bytes = std::fs::read(file).map_err(|error| {
+            Failure::new(Exit::Usage, "file", format!("{} cannot be read: {error}", file.display()))
+                .hint("name the .wasm file that the build made")
+        })?;
+        let request =
+            self.agent.put(self.url(path)).header("authorization", self.bearer()).header("content-type", "application/octet-stream");
+        self.answer(request.send(&bytes[..]))
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    fn url(&self, path: &[&str]) -> String {
+        let mut url = self.base.clone();
+        for segment in path {
+            url.push('/');
+            for byte in segment.bytes() {
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b':') {
+                    url.push(byte as char);
+                } else {
+                    url.push_str(&format!("%{byte:02X}"));
+                }
+            }
+        }
+        url
+    }
+
+    fn answer(&self, result: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
+        let mut response = result.map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(|error| self.unreachable(&error))?;
+        let value: Option<Value> = serde_json::from_str(&text).ok();
+        if (200..300).contains(&status) {
+            return Ok(value.unwrap_or(Value::Null));
+        }
+        let error = value.as_ref().and_then(|value| value.get("error"));
+        let said = |name: &str| error.and_then(|error| error.get(name)).and_then(Value::as_str).map(str::to_owned);
+        if matches!(status, 401 | 403) {
+            let message = said("message").unwrap_or_else(|| "the gateway does not accept this admin token".into());
+            return Err(Failure::new(Exit::Token, "token", message)
+                .hint(said("hint").unwrap_or_else(|| "name the file of this gateway with `--token-file`".into())));
+        }
+        let message = said("message").unwrap_or_else(|| format!("{} answered {status}, which is not what an admin API says", self.base));
+        Err(Failure {
+            exit: Exit::Refused,
+            kind: said("kind").unwrap_or_else(|| "refused".into()),
+            message,
+            hint: said("hint").or_else(|| error.is_none().then(|| "is this the address of the admin API, not of a listener?".into())),
+        })
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        let address = self.base.trim_start_matches("http://").trim_end_matches("/v1");
+        let refused = matches!(error, ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused)
+            || matches!(error, ureq::Error::ConnectionFailed);
+        if refused {
+            return Failure::new(Exit::Unreachable, "unreachable", format!("no gateway listens on {address}"))
+                .hint("start it with `wharf run`, or name its admin address with `--admin HOST:PORT`");
+        }
+        Failure::new(Exit::Unreachable, "unreachable", format!("the gateway at {address} does not answer: {error}"))
+            .hint("see its log, or name its admin address with `--admin HOST:PORT`")
+    }
+}
+
+/// Where the admin API can be reached from its own host.
+fn reachable(admin: &plan::Admin) -> String {
+    let ip = match admin.bind.ip() {
+        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, admin.bind.port()).to_string()
+}

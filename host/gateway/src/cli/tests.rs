@@ -1,0 +1,206 @@
+//! The command line as it is typed, against an admin API of three lines.
+
+use super::*;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+struct Said {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+fn wharf(line: &[&str]) -> Said {
+    let cli = Cli::try_parse_from([&["wharf"], line].concat()).unwrap_or_else(|error| panic!("{error}"));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = execute(cli.command, &mut out, &mut err);
+    Said { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+/// Answers one request with this and returns what it was asked: the first line, the token, the body.
+fn gateway(status: &'static str, body: &'static str) -> (String, JoinHandle<(String, String, Vec<u8>)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(&stream);
+        let (mut first, mut token, mut length) = (String::new(), String::new(), 0);
+        reader.read_line(&mut first).unwrap();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            match line.trim().split_once(": ") {
+                Some((name, value)) if name.eq_ignore_ascii_case("authorization") => token = value.into(),
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let mut sent = vec![0; length];
+        reader.read_exact(&mut sent).unwrap();
+        write!(&stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).unwrap();
+        (first.trim().to_owned(), token, sent)
+    });
+    (address, asked)
+}
+
+fn token_in(folder: &Path) -> String {
+    let file = folder.join("token");
+    std::fs::write(&file, "secret-1\n").unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn every_plugin_command_asks_for_what_the_admin_api_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = token_in(folder.path());
+    let wasm = folder.path().join("auth.wasm").display().to_string();
+    std::fs::write(&wasm, b"\0asm-bytes").unwrap();
+    for (line, asked_for, sent) in [
+        (vec!["plugin", "push", "auth", &wasm], "PUT /v1/plugins/auth HTTP/1.1", &b"\0asm-bytes"[..]),
+        (vec!["plugin", "list"], "GET /v1/plugins HTTP/1.1", b""),
+        (vec!["plugin", "versions", "auth"], "GET /v1/plugins/auth/versions HTTP/1.1", b""),
+        (vec!["plugin", "activate", "auth", "3"], "POST /v1/plugins/auth/versions/3/activate HTTP/1.1", b""),
+        (vec!["plugin", "rollback", "auth"], "POST /v1/plugins/auth/rollback HTTP/1.1", b""),
+        (vec!["plugin", "inspect", "a/../b", "sha256:ab"], "GET /v1/plugins/a%2F..%2Fb/versions/sha256:ab HTTP/1.1", b""),
+        (vec!["routes"], "GET /v1/routes HTTP/1.1", b""),
+        (vec!["services"], "GET /v1/services HTTP/1.1", b""),
+        (vec!["config", "show"], "GET /v1/config HTTP/1.1", b""),
+    ] {
+        let (address, asked) = gateway("200 OK", r#"{"plugins":[{"name":"auth","version":3,"roles":["auth"]}]}"#);
+        let said = wharf(&[&line[..], &["--admin", &address, "--token-file", &token]].concat());
+        assert_eq!((said.exit, said.out.as_str(), said.err.as_str()), (Exit::Done, "NAME  VERSION  ROLES\nauth  3        auth\n", ""));
+        let (first, bearer, body) = asked.join().unwrap();
+        assert_eq!((first.as_str(), bearer.as_str(), &body[..]), (asked_for, "Bearer secret-1", sent));
+    }
+}
+
+#[test]
+fn a_no_of_the_gateway_is_told_with_its_hint_and_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = token_in(folder.path());
+    let refused = r#"{"error":{"kind":"refused","message":"component imports wharf:host/kv, which is not granted","hint":"add `plugins.auth.grants.kv: {}`"}}"#;
+    let hint = "  hint: name the file of this gateway with `--token-file`\n";
+    for (status, body, exit, err) in [
+        (
+            "422 Unprocessable",
+            refused,
+            Exit::Refused,
+            "error: component imports wharf:host/kv, which is not granted\n  hint: add `plugins.auth.grants.kv: {}`\n".to_owned(),
+        ),
+        ("401 Unauthorized", "", Exit::Token, format!("error: the gateway does not accept this admin token\n{hint}")),
+    ] {
+        let (address, asked) = gateway(status, body);
+        let said = wharf(&["plugin", "rollback", "auth", "--admin", &address, "--token-file", &token]);
+        assert_eq!((said.exit, said.out.as_str(), said.err.as_str()), (exit, "", err.as_str()));
+        asked.join().unwrap();
+    }
+    let (address, asked) = gateway("422 Unprocessable", refused);
+    let said = wharf(&["plugin", "rollback", "auth", "--json", "--admin", &address, "--token-file", &token]);
+    assert_eq!((said.exit, serde_json::from_str::<Value>(&said.out).unwrap()), (Exit::Refused, serde_json::from_str(refused).unwrap()));
+    asked.join().unwrap();
+    let (address, asked) = gateway("404 Not Found", "<html>");
+    let said = wharf(&["routes", "--admin", &address, "--token-file", &token]);
+    assert!(said.exit == Exit::Refused && said.err.contains("answered 404") && said.err.contains("not of a listener"), "{said:?}");
+    asked.join().unwrap();
+}
+
+#[test]
+fn a_gateway_that_is_not_there_and_a_token_that_is_not_there_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = token_in(folder.path());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let said = wharf(&["plugin", "list", "--admin", &free, "--token-file", &token]);
+    assert_eq!((said.exit, said.err.lines().next()), (Exit::Unreachable, Some(format!("error: no gateway listens on {free}").as_str())));
+    let said = wharf(&["plugin", "list", "--admin", &free, "--token-file", "no/such/token"]);
+    assert!(said.exit == Exit::Token && said.err.contains("no/such/token"), "{said:?}");
+    let said = wharf(&["plugin", "push", "auth", "no/such.wasm", "--admin", &free, "--token-file", &token]);
+    assert!(said.exit == Exit::Usage && said.err.contains("no/such.wasm"), "{said:?}");
+}
+
+#[test]
+fn the_gateway_is_found_by_its_file_even_if_that_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    token_in(folder.path());
+    let (address, asked) = gateway("200 OK", "[]");
+    let file = folder.path().join("wharf.yaml");
+    std::fs::write(&file, format!("admin: {{bind: {address}, token_file: token}}\nroutes: broken\n")).unwrap();
+    let said = wharf(&["plugin", "list", "--config", file.to_str().unwrap()]);
+    assert_eq!((said.exit, said.out.as_str()), (Exit::Done, "none\n"));
+    assert_eq!(asked.join().unwrap().1, "Bearer secret-1");
+}
+
+#[test]
+fn check_says_good_or_lists_mistakes_and_the_exit_code_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, wharf(&["check", "--example"]).out).unwrap();
+    let said = wharf(&["check", path]);
+    assert_eq!((said.exit, said.out), (Exit::Done, format!("{path} is good: 1 listeners, 2 routes, 1 services, 0 plugins\n")));
+    let said: Value = serde_json::from_str(&wharf(&["check", path, "--json"]).out).unwrap();
+    assert_eq!((&said["ok"], &said["counts"]["routes"]), (&Value::Bool(true), &Value::from(2)));
+    std::fs::write(&file, "listeners: {web: {bnd: 1}}\n").unwrap();
+    let said = wharf(&["check", path]);
+    assert!(said.exit == Exit::Config && said.err.contains("did you mean `bind`?") && said.out.is_empty(), "{said:?}");
+    let said = wharf(&["check", path, "--json"]);
+    let list: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.exit, &list["ok"], list["mistakes"].as_array().unwrap().len()), (Exit::Config, &Value::Bool(false), 2));
+    let said = wharf(&["check", "no/such.yaml"]);
+    assert!(said.exit == Exit::Config && said.err.starts_with("no/such.yaml: the file cannot be read: "), "{said:?}");
+}
+
+#[test]
+fn explain_says_which_route_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, EXAMPLE).unwrap();
+    let explain = |more: &[&str]| wharf(&[&["explain", "--config", path], more].concat());
+    let said = explain(&["http://h/orders/./1?x=1"]);
+    assert!(said.exit == Exit::Done && said.out.contains("route: orders\nto: service orders\n"), "{said:?}");
+    let said = explain(&["/", "--json"]);
+    let said: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&said["route"], &said["to"]), (&"welcome".into(), &"answer 200".into()));
+    let said = explain(&["http://h/a/%2e%2e/..;/x"]);
+    assert!(said.exit == Exit::Usage && said.err.contains("refused with 400"), "{said:?}");
+}
+
+#[test]
+fn tables_and_lists_read_like_people_would_write_them() {
+    let value = json!([
+        {"name": "auth", "version": 3, "live": true, "last": null, "chain": [{"plugin": "a", "order": 1}], "note": "two\nlines"},
+        {"name": "router", "version": 12, "live": false, "last": "x\u{1b}y", "chain": []},
+    ]);
+    let expected = "\
+NAME    VERSION  LIVE  LAST
+auth    3        yes   -
+    chain:
+      PLUGIN  ORDER
+      a       1
+    note:
+      two
+      lines
+router  12       no    x\u{fffd}y
+";
+    // Within a row the order is that of serde_json's map, which other crates' features decide.
+    let words = |text: &str| {
+        let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        words.sort_unstable();
+        words
+    };
+    let shown = show::text(&value);
+    assert!(shown.starts_with("NAME    VERSION  ") && words(&shown) == words(expected), "{shown}");
+    assert_eq!(show::text(&json!({"state": "ok", "tags": ["a", "b"], "more": {"x": 1}})).lines().count(), 4);
+}
+
+#[test]
+fn the_words_of_the_command_line_fit_together() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+    assert_eq!(Cli::try_parse_from(["wharf", "serve"]).unwrap_err().exit_code(), Exit::Usage as i32);
+}

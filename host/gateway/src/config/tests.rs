@@ -1,0 +1,270 @@
+//! Wrong configurations as data: `tests/data/config/NAME.yaml` and, beside it, `NAME.expect`, which holds exactly what
+//! `wharf check` prints. Right ones: the example, and every YAML block of `docs/configuration.md`.
+//!
+//! `WHARF_WRITE_EXPECTED=1` writes the expectations anew; read them before committing them.
+
+use super::plan::{Attachment, HostPattern, Level, Role, Source, Target};
+use super::*;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
+}
+
+/// A host with two addresses of its own and four cores.
+fn around() -> Surroundings {
+    let addresses = vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([127, 0, 0, 1])];
+    Surroundings { addresses, cores: 4, may_bind: false, any_address: false }
+}
+
+fn plan(text: &str) -> Plan {
+    check("t.yaml", text, Path::new(""), &around()).unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"))
+}
+
+/// The parts of a file that most cases do not care about.
+fn with_usual(text: &str) -> String {
+    format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0}}}}\nservices: {{orders: {{endpoints: [127.0.0.1:9001]}}}}\nplugins: {{auth: {{}}, headers: {{}}, degrade: {{}}, router: {{}}}}\n{text}"
+    )
+}
+
+#[test]
+fn every_wrong_file_is_refused_with_all_its_mistakes() {
+    let mut wrong = Vec::new();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let files: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    assert!(files.len() >= 25, "{} files", files.len());
+    for path in files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let said = match check(name, &text, Path::new(""), &around()) {
+            Ok(_) => "good".to_owned(),
+            Err(mistakes) => format!("{mistakes}\n"),
+        };
+        let expect = path.with_extension("expect");
+        if std::env::var_os("WHARF_WRITE_EXPECTED").is_some() {
+            std::fs::write(&expect, &said).unwrap();
+        }
+        let expected = std::fs::read_to_string(&expect).unwrap_or_default();
+        if said != expected || said == "good" {
+            wrong.push(format!("--- {name}, expected\n{expected}--- said\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn mistakes_are_told_to_machines_too() {
+    let mistakes = check("t.yaml", "listeners:\n  web: {bind: 127.0.0.1:0, bnd: 1}\n", Path::new(""), &around()).unwrap_err();
+    let expected = serde_json::json!({
+        "file": "t.yaml", "ok": false,
+        "mistakes": [{
+            "line": 2, "column": 28, "message": "`bnd` is not a setting of listener", "hint": "did you mean `bind`?",
+            "snippet": "  web: {bind: 127.0.0.1:0, bnd: 1}",
+        }],
+    });
+    assert_eq!(mistakes.json(), expected);
+}
+
+#[test]
+fn a_small_file_means_what_it_says_and_the_rest_is_usual() {
+    let plan = plan(crate::cli::EXAMPLE);
+    assert_eq!((plan.workers, &*plan.node.name, plan.node.state_dir.to_str()), (4, "wharf", Some("wharf-state")));
+    let web = &plan.listeners[0];
+    assert_eq!(
+        (web.bind.to_string(), web.head_bytes_max, web.fields_max, web.connections_max),
+        ("0.0.0.0:8080".into(), 32768, 100, 20_000)
+    );
+    assert_eq!((web.head_timeout.as_secs(), web.body_timeout.as_secs(), web.keep_alive.as_secs()), (10, 5, 60));
+    assert_eq!((plan.admin.bind.to_string(), plan.admin.token_file.to_str()), ("127.0.0.1:9901".into(), Some("wharf-state/admin-token")));
+    let orders = &plan.services[0];
+    assert!(matches!(&orders.source, Source::Fixed(endpoints) if endpoints.len() == 2 && endpoints[1].weight == 1));
+    assert_eq!((orders.retries_max, orders.retry_share_max, orders.subset_fallback), (1, 0.2, true));
+    let route = &plan.routes[0];
+    assert_eq!((route.whole_timeout.as_secs(), route.body_bytes_max, route.retries, route.preserve_host), (60, 10 << 20, true, true));
+    assert_eq!(route.degrade_statuses, [502, 503, 504]);
+    assert!(matches!(&plan.routes[1].target, Target::Answer(answer) if answer.status == 200 && &*answer.body == "Wharf is running.\n"));
+}
+
+#[test]
+fn scalars_have_the_type_of_who_asks_for_them() {
+    let plan = plan(&with_usual(
+        "node: {name: 007}\nroutes:\n  - name: no\n    to: orders\n    match: {headers: {x-v: {exact: 1.10}, x-on: present}}\n    plugins:\n      - plugin: auth\n        config: {version: \"1.10\", n: 1.10, off: no, yes: true, none: ~, list: [1, -2, 0x10, 1_000, 12:30]}\n",
+    ));
+    assert_eq!((&*plan.node.name, &*plan.routes[0].name), ("007", "no"));
+    assert_eq!(plan.routes[0].matches.headers[0].value.as_deref(), Some(&b"1.10"[..]));
+    let config: serde_json::Value = serde_json::from_str(&plan.routes[0].chain[0].config).unwrap();
+    assert_eq!(
+        (&config["version"], &config["n"], &config["off"], &config["yes"]),
+        (&"1.10".into(), &1.1.into(), &"no".into(), &true.into())
+    );
+    assert_eq!(config["list"], serde_json::json!([1, -2, "0x10", "1_000", "12:30"]));
+}
+
+#[test]
+fn an_alias_stands_for_what_it_names() {
+    let plan = plan(
+        "listeners: {web: {bind: 127.0.0.1:0, timeouts: &waits {head: 3s, body: 4s}}, other: {bind: 127.0.0.1:0, timeouts: *waits}}\n",
+    );
+    assert_eq!(plan.listeners[0].head_timeout, plan.listeners[1].head_timeout);
+    assert_eq!(plan.listeners[1].body_timeout.as_secs(), 4);
+}
+
+fn names(chain: &[Attachment]) -> Vec<String> {
+    chain.iter().map(|attachment| format!("{}@{:?}", attachment.plugin, attachment.level)).collect()
+}
+
+#[test]
+fn the_chain_of_a_route_is_global_then_host_then_route_then_service() {
+    let text = "listeners: {web: {bind: 127.0.0.1:0}}
+plugins: {a: {}, b: {}, c: {}, d: {}, e: {}}
+services: {s: {endpoints: [127.0.0.1:1], plugins: [{plugin: e, role: degrade, policy: last-good}, a]}}
+attachments:
+  global: [{plugin: a, order: 5}, b]
+  hosts:
+    x.example: [{plugin: d, config: {k: 1}}]
+    '*.example': [c]
+    other.test: [c]
+routes:
+  - {name: any, to: s, plugins: [b]}
+  - {name: wide, match: {hosts: ['*.example'], path: {prefix: /w}}, to: s}
+  - {name: one, match: {hosts: [x.example], path: {prefix: /o}}, to: {answer: {status: 200}}}
+  - {name: two, match: {hosts: [x.example, y.test], path: {prefix: /t}}, to: {answer: {status: 200}}}
+";
+    let plan = plan(text);
+    let [any, wide, one, two] = plan.routes.as_slice() else { panic!("four routes") };
+    assert_eq!(names(&any.chain), ["b@Global", "a@Global", "b@Route", "e@Service", "a@Service"]);
+    let by_host = |route: &plan::Route| -> Vec<(HostPattern, Vec<String>)> {
+        route.host_chains.iter().map(|(host, chain)| (host.clone(), names(chain))).collect()
+    };
+    let exact = |host: &str| HostPattern::Exact(host.into());
+    let below = |host: &str| HostPattern::Below(host.into());
+    assert_eq!(
+        by_host(any),
+        [
+            (below("example"), ["b@Global", "a@Global", "c@Host", "b@Route", "e@Service", "a@Service"].map(String::from).to_vec()),
+            (
+                exact("x.example"),
+                ["b@Global", "a@Global", "c@Host", "d@Host", "b@Route", "e@Service", "a@Service"].map(String::from).to_vec()
+            ),
+            (exact("other.test"), ["b@Global", "a@Global", "c@Host", "b@Route", "e@Service", "a@Service"].map(String::from).to_vec()),
+        ]
+    );
+    assert_eq!(names(&wide.chain), ["b@Global", "a@Global", "c@Host", "e@Service", "a@Service"]);
+    assert_eq!(wide.host_chains.len(), 2);
+    // One host: no choice to be made while serving.
+    assert_eq!((names(&one.chain), one.host_chains.len()), (["b@Global", "a@Global", "c@Host", "d@Host"].map(String::from).to_vec(), 0));
+    assert_eq!(by_host(two)[1], (exact("y.test"), ["b@Global", "a@Global"].map(String::from).to_vec()));
+    let degrade = &any.chain[3];
+    assert_eq!((degrade.role, degrade.policy, degrade.level), (Some(Role::Degrade), Some(plan::Policy::LastGood), Level::Service));
+    assert_eq!(&*one.chain[3].config, r#"{"k":1}"#);
+}
+
+#[test]
+fn what_others_are_told_is_separate_from_what_is_bound() {
+    let own = around().addresses;
+    for (given, bound, expected) in [
+        (Some("gw.example:80"), "10.0.0.7:8080", "gw.example:80"),
+        (None, "10.0.0.7:8080", "10.0.0.7:8080"),
+        (None, "0.0.0.0:8080", "10.0.0.7:8080"),
+        (None, "[::]:8080", "10.0.0.7:8080"),
+    ] {
+        assert_eq!(plan::advertised(given, bound.parse().unwrap(), &own), expected);
+    }
+    assert_eq!(plan::advertised(None, "0.0.0.0:1".parse().unwrap(), &[]), "127.0.0.1:1");
+}
+
+#[test]
+fn a_broken_file_still_says_where_the_admin_api_is() {
+    let text = "admin: {bind: 127.0.0.1:7777, token_file: t}\nroutes: [{name: 5, to: nowhere, x: 1}]\nworkers: lots\n";
+    let admin = check::admin_of(text, Path::new("/etc/wharf"));
+    assert_eq!((admin.bind.port(), admin.token_file.to_str()), (7777, Some("/etc/wharf/t")));
+    let admin = check::admin_of("{", Path::new(""));
+    assert_eq!((admin.bind.port(), admin.token_file.to_str()), (9901, Some("wharf-state/admin-token")));
+}
+
+#[test]
+fn the_committed_schema_is_the_generated_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/wharf.schema.json");
+    let generated = schema::text();
+    if std::env::var_os("WHARF_WRITE_EXPECTED").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap_or_default() == generated,
+        "run this test with WHARF_WRITE_EXPECTED=1 and commit the schema"
+    );
+}
+
+/// Every YAML block of a page.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in page.lines() {
+        match (&mut open, line) {
+            (None, "```yaml") => open = Some(String::new()),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some(block), line) => *block += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_example_is_good_and_fits_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&schema::text()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let mut examples = blocks(&std::fs::read_to_string(page).unwrap());
+    assert!(examples.len() >= 5, "{} examples", examples.len());
+    examples.push(crate::cli::EXAMPLE.to_owned());
+    for example in examples {
+        let mut mistakes = Vec::new();
+        let tree = tree::parse(&example, &mut mistakes).unwrap();
+        let written = std::cell::RefCell::new(mistakes);
+        let value: serde_json::Value = tree::read(&tree, &written).unwrap();
+        let told: Vec<String> = validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(told.is_empty(), "{told:#?}\n{example}");
+        plan(&example);
+    }
+}
+
+#[test]
+fn no_text_makes_the_checker_fall() {
+    // Every file of the collection, cut anywhere and with any byte replaced by one that matters to YAML.
+    let mut texts = vec![crate::cli::EXAMPLE.to_owned()];
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    let (mut seed, mut done) = (1u64, 0);
+    for text in &texts {
+        for _ in 0..60 {
+            let mut bytes = text.clone().into_bytes();
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let roll = (seed >> 33) as usize;
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = roll % bytes.len();
+                match roll / bytes.len() % 3 {
+                    0 => bytes.truncate(at),
+                    1 => bytes[at] = b":{}[]&*!|>-?#'\"\n\t 0\x00"[roll / 7 % 20],
+                    _ => bytes.insert(at, b":{}[]&*!|>-?#'\"\n\t 0\x7f"[roll / 7 % 20]),
+                }
+            }
+            if let Err(mistakes) = check("t.yaml", &String::from_utf8_lossy(&bytes), Path::new(""), &around()) {
+                assert!(!mistakes.list.is_empty());
+                let _ = (mistakes.to_string(), mistakes.json());
+            }
+            done += 1;
+        }
+    }
+    assert!(done > 1000);
+}

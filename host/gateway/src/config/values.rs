@@ -1,0 +1,187 @@
+//! Single values of the configuration file: text in, plain value or (message, hint) out. Pure.
+
+use super::plan::Network;
+use std::net::{IpAddr, SocketAddr};
+use wharf_core::edit::is_field_name;
+use wharf_core::head::Method;
+use wharf_http::routes::{HOST_BYTES_MAX, HostPattern};
+
+/// What is wrong with a value, and what to do about it.
+pub(super) type Wrong = (String, String);
+
+fn wrong<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, Wrong> {
+    Err((message.into(), hint.into()))
+}
+
+/// Longest name of a listener, service, plugin or route.
+const NAME_MAX: usize = 64;
+
+/// A name that may stand in metrics, paths of the admin API and file names.
+pub(super) fn name(text: &str, what: &str) -> Result<(), Wrong> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(fits) || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        let hint = format!("1 to {NAME_MAX} letters, digits, `-`, `_` and `.`, the first a letter or digit");
+        return wrong(format!("`{text}` cannot be the name of a {what}"), hint);
+    }
+    Ok(())
+}
+
+/// An address to bind.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return wrong(format!("`{text}` has no port"), format!("write `{}`", SocketAddr::new(address, 8080)));
+    }
+    if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()) {
+        return wrong(format!("`{text}` has no address"), format!("write `0.0.0.0:{port}` to bind all addresses"));
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        let hint = format!("bind an address (`0.0.0.0:{port}` for all), and put the name under `advertise`");
+        return wrong(format!("`{host}` is not an address of the form 192.0.2.1 or [2001:db8::1]"), hint);
+    }
+    wrong(format!("`{text}` is not an address with a port"), "write `0.0.0.0:8080` or `[::1]:8080`")
+}
+
+/// An endpoint's address.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => wrong(format!("`{text}` has port 0"), "name the port that the endpoint listens on"),
+        Ok(address) if address.ip().is_unspecified() => {
+            wrong(format!("`{text}` is no address to connect to"), format!("for this host write `127.0.0.1:{}`", address.port()))
+        }
+        Ok(address) => Ok(address),
+        Err(_) if text.parse::<IpAddr>().is_ok() => wrong(format!("`{text}` has no port"), format!("write `{text}:8080`")),
+        Err(_) if host_and_port(text).is_ok() => wrong(
+            format!("`{text}` is a name, and endpoints are addresses"),
+            format!("to look the name up use `dns: {text}` instead of `endpoints`"),
+        ),
+        Err(_) => wrong(format!("`{text}` is not an address with a port"), "write `10.0.0.7:8080`"),
+    }
+}
+
+/// A host, by name or address, and its port.
+pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, u16), Wrong> {
+    let hint = "write `gateway.example.com:8080` or `192.0.2.1:8080`";
+    let Some((host, port)) = text.rsplit_once(':') else { return wrong(format!("`{text}` has no port"), hint) };
+    let Some(port) = port.parse::<u16>().ok().filter(|&port| port > 0) else {
+        return wrong(format!("`{port}` is not a port from 1 to 65535"), hint);
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare.unwrap_or(host).parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() => {
+            wrong(format!("`{host}` is no address that others can reach"), "name the address or host name that others use")
+        }
+        Ok(IpAddr::V6(_)) if bare.is_none() => {
+            wrong(format!("`{text}`: an IPv6 address needs brackets"), format!("write `[{host}]:{port}`"))
+        }
+        Ok(_) => Ok((host.into(), port)),
+        Err(_) if is_host_name(host) => Ok((host.to_ascii_lowercase().into(), port)),
+        Err(_) => wrong(format!("`{host}` is neither a host name nor an address"), hint),
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= HOST_BYTES_MAX && name.split('.').all(is_label)
+}
+
+/// A host that requests name.
+pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('.').unwrap_or(&lower);
+    if lower == "*" {
+        return wrong("`*` is every host", "leave `hosts` out to match any host");
+    }
+    if let Some(below) = lower.strip_prefix("*.") {
+        if is_host_name(below) {
+            return Ok(HostPattern::Below(below.into()));
+        }
+    } else if is_host_name(lower)
+        || lower.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
+    {
+        return Ok(HostPattern::Exact(lower.into()));
+    }
+    if lower.contains("://") || lower.contains('/') {
+        return wrong(format!("`{text}` is not a host"), "write the host only, `api.example.com`; paths belong under `path`");
+    }
+    if host_and_port(lower).is_ok() {
+        return wrong(format!("`{text}` has a port, and hosts are matched without it"), "write the host only; ports belong to listeners");
+    }
+    if lower.contains('*') {
+        return wrong(format!("`{text}`: `*` may only stand for the first labels"), "write `*.example.com`");
+    }
+    wrong(format!("`{text}` is not a host"), "write `api.example.com` or `*.example.com`")
+}
+
+/// A method as it stands on the wire.
+pub(super) fn method(text: &str) -> Result<Method, Wrong> {
+    let upper = text.to_ascii_uppercase();
+    let known = |token: &str| !matches!(Method::from_token(token), Method::Other(_));
+    if upper != text && known(&upper) {
+        return wrong(format!("`{text}` is not a method; methods are case-sensitive"), format!("write `{upper}`"));
+    }
+    if !is_field_name(text.to_ascii_lowercase().as_bytes()) {
+        return wrong(format!("`{text}` is not a method"), "write `GET`, `POST`, ...");
+    }
+    Ok(Method::from_token(text))
+}
+
+/// The name of a field, in lower case.
+pub(super) fn field_name(text: &str) -> Result<Box<str>, Wrong> {
+    let lower = text.to_ascii_lowercase();
+    if !is_field_name(lower.as_bytes()) {
+        return wrong(format!("`{text}` is not a header name"), "letters, digits and `-`");
+    }
+    Ok(lower.into())
+}
+
+/// A path that a request can have.
+pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
+    if text.contains(['?', '#']) {
+        return wrong(format!("path `{text}` holds a `?` or `#`"), "paths are matched without their query");
+    }
+    if text.contains('*') && text.ends_with("/*") {
+        let prefix = text.trim_end_matches('*').trim_end_matches('/');
+        let prefix = if prefix.is_empty() { "/" } else { prefix };
+        return wrong(format!("path `{text}`: `*` has no meaning here"), format!("write `prefix: {prefix}`"));
+    }
+    match wharf_core::path::canonical(text.as_bytes()) {
+        Ok(None) => Ok(text.into()),
+        Ok(Some(canonical)) => {
+            let hint = format!("requests are matched in their canonical form; write `{}`", String::from_utf8_lossy(&canonical));
+            wrong(format!("path `{text}` is not canonical, so no request can have it"), hint)
+        }
+        Err(bad) => wrong(format!("no request can have the path `{text}`: {bad}"), "write a path such as `/orders`"),
+    }
+}
+
+/// A network in CIDR notation, or a single address.
+pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+    let hint = "write `10.0.0.0/8`, `2001:db8::/32` or a single address";
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else { return wrong(format!("`{text}` is not a network"), hint) };
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let bits = match bits.map(str::parse::<u8>) {
+        None => width,
+        Some(Ok(bits)) if bits <= width => bits,
+        Some(_) => return wrong(format!("`{text}` is not a network: at most {width} bits"), hint),
+    };
+    let first = match address {
+        IpAddr::V4(v4) => IpAddr::from((v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)).to_be_bytes()),
+        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)).to_be_bytes()),
+    };
+    if first != address {
+        return wrong(format!("`{text}` is not the first address of its network"), format!("write `{first}/{bits}`"));
+    }
+    Ok(Network { address, bits })
+}

@@ -1,0 +1,388 @@
+//! Control: what serves, and how it changes. One task at a time makes generations; cores take and acknowledge them.
+//!
+//! A change comes from three sides: the configuration file (watched, SIGHUP, or asked for), the plugin catalog (a push,
+//! an activation, a fall back), and nothing else. A file with a mistake changes nothing: it is told, and what served goes
+//! on. Directories change endpoints without a generation.
+
+use crate::assemble::{self, Generation};
+use crate::config::plan::{Plan, Source};
+use crate::config::{self, Mistakes, Surroundings};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use wharf_core::directory::{Directory, Listed};
+use wharf_core::metrics::{Count, Level, Registry};
+use wharf_embedded::dns::{DnsDirectory, DnsTimes, Host, Source as DnsSource, SystemResolver};
+use wharf_embedded::fixed::FixedDirectory;
+use wharf_http::routes::Routes;
+use wharf_upstream::Services;
+use wharf_wasm::{Catalog, Problem, Push};
+
+/// How long a core may take to take a generation over before an operator is told that it has not.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
+/// How long names may take to be resolved before the first generation serves without them.
+const NAMES_MAX: Duration = Duration::from_secs(5);
+
+/// An operator who waits for the file to be read.
+pub type Ask = oneshot::Sender<Result<u64, Mistakes>>;
+
+/// Makes generations. House-wide; its methods are called from the control thread.
+pub struct Control {
+    path: PathBuf,
+    catalog: Arc<Catalog>,
+    services: Arc<Services>,
+    generations: watch::Sender<Arc<Generation>>,
+    /// The newest generation that each core serves.
+    applied: Vec<Arc<AtomicU64>>,
+    /// One change at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Operators who want the file to be read now; see [`follow_file`].
+    asks: mpsc::Sender<Ask>,
+    state: Mutex<State>,
+    counts: Counts,
+}
+
+struct Counts {
+    reloads: Arc<Count>,
+    refused: Arc<Count>,
+    generation: Arc<Level>,
+    problems: Arc<Level>,
+}
+
+#[derive(Default)]
+struct State {
+    directories: HashMap<Arc<str>, Kept>,
+    shown: Shown,
+}
+
+struct Kept {
+    source: Source,
+    following: Option<JoinHandle<()>>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
+    }
+}
+
+/// What an operator is told about the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// When the file that serves was read.
+    pub since: Option<SystemTime>,
+    /// Why the newest file does not serve, if it does not.
+    pub refused: Option<Mistakes>,
+    /// Attachments that are not served as written.
+    pub problems: Vec<Problem>,
+    /// Changes in the file that only a restart brings.
+    pub needs_restart: Vec<String>,
+}
+
+impl Control {
+    /// Assembles the first generation.
+    pub async fn start(
+        path: PathBuf,
+        plan: Plan,
+        catalog: Arc<Catalog>,
+        services: Arc<Services>,
+        applied: Vec<Arc<AtomicU64>>,
+        metrics: &Registry,
+    ) -> (Arc<Control>, mpsc::Receiver<Ask>) {
+        // Operators are few; the next one waits in its own call.
+        let (asks, asked) = mpsc::channel(4);
+        let plan = Arc::new(plan);
+        let routes = compile(&plan);
+        let empty = Arc::new(Generation::new(0, plan.clone(), routes, &services, &catalog));
+        let control = Arc::new(Control {
+            path,
+            catalog,
+            services,
+            generations: watch::Sender::new(empty),
+            applied,
+            turn: tokio::sync::Mutex::default(),
+            asks,
+            state: Mutex::default(),
+            counts: Counts {
+                reloads: metrics.count("wharf_config_reloads_total", "configuration files that were put in force", &[]),
+                refused: metrics.count("wharf_config_refused_total", "configuration files that were refused for a mistake", &[]),
+                generation: metrics.level("wharf_generation", "number of the generation that serves", &[]),
+                problems: metrics.level("wharf_plugin_problems", "attachments that are not served as written", &[]),
+            },
+        });
+        control.adopt(plan).await;
+        (control, asked)
+    }
+
+    /// What every core follows.
+    pub fn generations(&self) -> watch::Receiver<Arc<Generation>> {
+        self.generations.subscribe()
+    }
+
+    /// The generation that serves.
+    pub fn serving(&self) -> Arc<Generation> {
+        self.generations.borrow().clone()
+    }
+
+    /// What an operator is told.
+    pub fn shown(&self) -> Shown {
+        self.lock().shown.clone()
+    }
+
+    /// The file that is followed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Do all cores serve the newest generation?
+    pub fn is_applied(&self) -> bool {
+        let number = self.serving().number;
+        self.applied.iter().all(|core| core.load(Ordering::Acquire) >= number)
+    }
+
+    /// Has the file read and put in force, from any thread. `None`: the gateway is ending.
+    pub async fn ask_reload(&self) -> Option<Result<u64, Mistakes>> {
+        let (tell, told) = oneshot::channel();
+        self.asks.send(tell).await.ok()?;
+        told.await.ok()
+    }
+
+    /// Reads the file and puts it in force.
+    ///
+    /// # Errors
+    /// Every mistake in it; what served goes on serving.
+    pub async fn reload(&self) -> Result<u64, Mistakes> {
+        let _turn = self.turn.lock().await;
+        let path = self.path.clone();
+        // Binding test sockets and reading files may wait for the disk.
+        let read = tokio::task::spawn_blocking(move || config::load(&path, &Surroundings::here())).await;
+        let plan = match read {
+            Ok(Ok(plan)) => plan,
+            Ok(Err(mistakes)) => {
+                self.counts.refused.add_shared(1);
+                tracing::warn!(file = %self.path.display(), "the configuration has mistakes and was not put in force:\n{mistakes}");
+                self.lock().shown.refused = Some(mistakes.clone());
+                return Err(mistakes);
+            }
+            Err(panicked) => {
+                tracing::error!(%panicked, "reading the configuration failed in a way that must not happen");
+                return Ok(self.serving().number);
+            }
+        };
+        self.adopt(Arc::new(plan)).await;
+        self.counts.reloads.add_shared(1);
+        Ok(self.serving().number)
+    }
+
+    /// Follows the catalog: every change of what is ready becomes a generation. Never resolves.
+    pub async fn follow_catalog(self: Arc<Self>) {
+        let mut changed = self.catalog.changed();
+        while changed.changed().await.is_ok() {
+            let _turn = self.turn.lock().await;
+            changed.mark_unchanged();
+            let plan = self.serving().plan.clone();
+            self.send(plan, None).await;
+        }
+    }
+
+    /// Pushes the component files that the configuration names for plugins that have no version yet.
+    async fn fetch_files(&self, plan: &Plan) -> Vec<(Arc<str>, String)> {
+        let mut failed = Vec::new();
+        for plugin in &plan.plugins {
+            let Some(file) = &plugin.file else { continue };
+            if self.catalog.versions(&plugin.name).is_ok_and(|versions| !versions.is_empty()) {
+                continue;
+            }
+            let wasm = match tokio::fs::read(file).await {
+                Ok(wasm) => wasm,
+                Err(error) => {
+                    failed.push((plugin.name.clone(), format!("its file {} cannot be read: {error}", file.display())));
+                    continue;
+                }
+            };
+            let push = Push { activate: true, note: format!("from the configuration: {}", file.display()) };
+            if let Err(error) = self.catalog.push(&plugin.name, wasm.into(), push).await {
+                failed.push((plugin.name.clone(), format!("its file {} was refused: {error}", file.display())));
+            }
+        }
+        failed
+    }
+
+    /// Puts a plan in force: directories, plugins, then the generation.
+    async fn adopt(&self, plan: Arc<Plan>) {
+        self.directories(&plan).await;
+        // Wanted first, so that a push of a file is rehearsed with what it will be attached with.
+        let mut problems = self.catalog.want(assemble::wants(&plan)).await;
+        let failed = self.fetch_files(&plan).await;
+        if plan.plugins.iter().any(|plugin| plugin.file.is_some()) {
+            problems = self.catalog.want(assemble::wants(&plan)).await;
+        }
+        for (plugin, why) in failed {
+            tracing::error!(%plugin, why, "a plugin of the configuration has no version");
+        }
+        for problem in &problems {
+            tracing::warn!(plugin = %problem.plugin, place = %problem.place, hint = problem.hint.as_deref(), "{}", problem.message);
+        }
+        let before = self.serving();
+        let needs_restart = needs_restart(&before.plan, &plan);
+        if !needs_restart.is_empty() {
+            tracing::warn!(?needs_restart, "part of the configuration is only taken at a restart");
+        }
+        self.counts.problems.set(problems.len() as i64);
+        self.lock().shown = Shown { since: Some(SystemTime::now()), refused: None, problems, needs_restart };
+        let routes = Some(compile(&plan));
+        self.send(plan, routes).await;
+    }
+
+    /// Makes the next generation, hands it to the cores and waits until all serve it.
+    async fn send(&self, plan: Arc<Plan>, routes: Option<Arc<Routes>>) {
+        let before = self.serving();
+        let number = before.number + 1;
+        let routes = routes.unwrap_or_else(|| before.routes.clone());
+        let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog));
+        self.generations.send_replace(generation);
+        self.counts.generation.set(number as i64);
+        let end = Instant::now() + TAKE_OVER_MAX;
+        // Before the cores have started nobody follows, and nobody has to.
+        while self.generations.receiver_count() > 0 && !self.is_applied() {
+            if Instant::now() > end {
+                tracing::warn!(generation = number, "a core is slow to take over the new generation");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tracing::info!(generation = number, "serving");
+    }
+
+    /// One directory for each service; those whose source stays are kept with all they know.
+    async fn directories(&self, plan: &Plan) {
+        let mut asked = Vec::new();
+        {
+            let mut state = self.lock();
+            let mut next = HashMap::new();
+            for service in &plan.services {
+                let kept = state.directories.remove(&service.name);
+                if let Some(kept) = kept.filter(|kept| kept.source == service.source) {
+                    next.insert(service.name.clone(), kept);
+                    continue;
+                }
+                let kept = match &service.source {
+                    // A directory that lists other endpoints takes the place of the old one; endpoints that both list
+                    // keep their connections.
+                    Source::Fixed(endpoints) => {
+                        self.services.put(&service.name, FixedDirectory::new(listed(endpoints)));
+                        Kept { source: service.source.clone(), following: None }
+                    }
+                    Source::Dns { name, port, refresh } => {
+                        let source = DnsSource { host: Host::Name(name.clone()), port: *port, weight: 1, zone: None, tags: Box::default() };
+                        let times = DnsTimes { interval: *refresh, ..DnsTimes::default() };
+                        let dns = DnsDirectory::new(vec![source], Arc::new(SystemResolver), times);
+                        let following = tokio::spawn(dns.run());
+                        self.services.put(&service.name, dns.clone() as Arc<dyn Directory>);
+                        asked.push(dns);
+                        Kept { source: service.source.clone(), following: Some(following) }
+                    }
+                };
+                next.insert(service.name.clone(), kept);
+            }
+            state.directories = next;
+        }
+        // Names get a moment, so that the first requests after a start do not find an empty service.
+        let all = async {
+            for dns in &asked {
+                dns.asked().await;
+            }
+        };
+        let _ = tokio::time::timeout(NAMES_MAX, all).await;
+        let names: HashSet<&str> = plan.services.iter().map(|service| &*service.name).collect();
+        self.services.keep_only(&names);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn compile(plan: &Plan) -> Arc<Routes> {
+    Arc::new(Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect()))
+}
+
+fn listed(endpoints: &[crate::config::plan::Endpoint]) -> Vec<Listed> {
+    let one = |endpoint: &crate::config::plan::Endpoint| Listed {
+        address: endpoint.address,
+        weight: endpoint.weight,
+        zone: endpoint.zone.clone(),
+        tags: endpoint.tags.clone().into(),
+    };
+    endpoints.iter().map(one).collect()
+}
+
+/// What of a changed file cannot be taken while running.
+fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
+    let mut changed = Vec::new();
+    let mut look = |same: bool, what: &str| {
+        if !same {
+            changed.push(what.to_owned());
+        }
+    };
+    look(before.listeners == after.listeners, "listeners");
+    look(before.admin == after.admin, "admin");
+    look(before.node == after.node, "node");
+    look(before.workers == after.workers, "workers");
+    look(before.access_log == after.access_log, "access_log");
+    changed
+}
+
+/// Reads the configuration file when it has changed, when an operator asks, and on SIGHUP. Never resolves.
+pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>) {
+    let (tell, mut told) = mpsc::channel::<()>(1);
+    let _watching = watch_folder(control.path(), tell.clone());
+    // Kept by us, so that the channel stays open where nothing can be watched.
+    let _tell = tell;
+    let mut seen = tokio::fs::read(control.path()).await.ok();
+    loop {
+        tokio::select! {
+            ask = asked.recv() => {
+                let Some(ask) = ask else { return };
+                seen = tokio::fs::read(control.path()).await.ok();
+                let _ = ask.send(control.reload().await);
+            }
+            _ = told.recv() => {
+                // Until nothing has happened for a moment: half a file is no configuration.
+                while tokio::time::timeout(Duration::from_millis(50), told.recv()).await.is_ok_and(|more| more.is_some()) {}
+                let now = tokio::fs::read(control.path()).await.ok();
+                if now.is_some() && now != seen {
+                    seen = now;
+                    // Mistakes have been logged, and are shown by the desk.
+                    let _ = control.reload().await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells of everything that happens in the file's folder. The folder is watched, not the file: editors and config maps
+/// replace files by renaming.
+fn watch_folder(path: &Path, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    use notify::Watcher as _;
+    let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Full means that a look is due already. Reading a file is no change to it.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = tell.try_send(());
+        }
+    });
+    let watching = watcher.and_then(|mut watcher| watcher.watch(folder, notify::RecursiveMode::NonRecursive).map(|()| watcher));
+    watching
+        .inspect_err(|error| {
+            tracing::warn!(%error, folder = %folder.display(), "the configuration's folder cannot be watched; hint: reload with SIGHUP or `POST /v1/config/reload`");
+        })
+        .ok()
+}

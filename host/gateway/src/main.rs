@@ -1,0 +1,24 @@
+//! `wharf`: the gateway and its command line.
+
+use clap::Parser as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use wharf_gateway::cli::{self, Cli, Command, Exit};
+use wharf_gateway::run;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::CompileChild { .. } => wharf_wasm::compile_child_main(),
+        Command::Run(args) => match run::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "error: {error:#}");
+                Exit::Config.into()
+            }
+        },
+        command => cli::execute(command, &mut std::io::stdout(), &mut std::io::stderr()).into(),
+    }
+}

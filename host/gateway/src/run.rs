@@ -1,0 +1,222 @@
+//! From the command line to a serving gateway, and to its end. Read from top to bottom.
+
+use crate::cli::RunArgs;
+use crate::config::plan::{self, Plan};
+use crate::config::{self, Surroundings};
+use crate::control::{self, Control};
+use crate::cores::{self, Seed};
+use crate::desk::GatewayDesk;
+use crate::listen::{self, Gate};
+use crate::telemetry::access::AccessWriter;
+use crate::telemetry::logs;
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit};
+use serde_json::{Map, Value, json};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{LocalSet, spawn_local};
+use wharf_centre::{Centre, Options, Readiness};
+use wharf_core::desk::Desk;
+use wharf_core::metrics::Registry;
+use wharf_core::store::Store;
+use wharf_embedded::kv::{Durability, Kv, KvConfig, Quota};
+use wharf_http::house::{Cidr, ListenerLimits};
+use wharf_http::record::Recorder;
+use wharf_upstream::Services;
+use wharf_wasm::{Catalog, CatalogParts};
+
+/// How long exchanges in flight may take to end when the process is told to.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Runs the gateway until it is told to end.
+///
+/// # Errors
+/// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let plan = config::load(&args.config, &Surroundings::here()).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+    let _logs = logs::start(&plan.log)?;
+    raise_open_files();
+    let state = plan.node.state_dir.clone();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).with_context(|| {
+        format!("the state folder {} cannot be made; hint: choose another by `node.state_dir`, or mend its permissions", state.display())
+    })?;
+
+    // Everything that others will look for is bound before anything is started.
+    let metrics = Arc::new(Registry::default());
+    let cores = plan.workers.max(1);
+    let mut bound = Vec::new();
+    for listener in &plan.listeners {
+        let (address, sockets) = listen::bind(&listener.name, listener.bind, cores)?;
+        bound.push((listener.clone(), address, Gate::new(&listener.name, listener.connections_max, &metrics), sockets));
+    }
+    let (admin_address, mut admin) = listen::bind("admin", plan.admin.bind, 1)?;
+    let admin = admin.pop().context("no socket for the admin listener")?;
+
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
+    LocalSet::new().block_on(&control, serve(args, plan, metrics, bound, admin_address, admin))
+}
+
+type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>);
+
+async fn serve(
+    args: &RunArgs,
+    plan: Plan,
+    metrics: Arc<Registry>,
+    mut bound: Vec<Bound>,
+    admin_address: std::net::SocketAddr,
+    admin: TcpListener,
+) -> Result<()> {
+    let state = plan.node.state_dir.clone();
+    let cores = plan.workers.max(1);
+    let admin_plan = plan.admin.clone();
+
+    // Rooms that are house-wide.
+    let store = open_store(&plan).await?;
+    let exe = std::env::current_exe().context("the path of this binary cannot be found")?;
+    let catalog = Catalog::open(CatalogParts::new(state.join("plugins"), exe, store, metrics.clone())).context("the plugin catalog cannot be opened")?;
+    let attending = catalog.clone();
+    tokio::spawn(async move { attending.attend().await });
+    let services = Services::new(metrics.clone());
+    tokio::spawn(services.clone().run());
+    let mut access = AccessWriter::start(&plan.access_log, metrics.clone()).context("the access log cannot be opened; see `access_log`")?;
+
+    // The first generation, then the cores that serve it.
+    let applied: Vec<_> = (0..cores).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let (control, asked) = Control::start(args.config.clone(), plan, catalog.clone(), services.clone(), applied.clone(), &metrics).await;
+    let (stop, stopped) = watch::channel(false);
+    let node = node_number();
+    let mut threads = Vec::new();
+    for (number, applied) in applied.into_iter().enumerate() {
+        let listeners = bound
+            .iter_mut()
+            .filter_map(|(listener, _, gate, sockets)| Some((limits(listener), gate.clone(), sockets.pop()?)))
+            .collect();
+        let log = access.as_ref().map(AccessWriter::for_core);
+        threads.push(cores::start(Seed {
+            number: u16::try_from(number).unwrap_or(u16::MAX),
+            node,
+            metrics: metrics.clone(),
+            recorder: Box::new(move || log.map(|log| Rc::new(log) as Rc<dyn Recorder>)),
+            faults: catalog.fault_sink(),
+            generations: control.generations(),
+            applied,
+            listeners,
+            stop: stopped.clone(),
+            grace: GRACE,
+        })?);
+    }
+
+    // Changes, from the file and from the catalog.
+    spawn_local(control.clone().follow_catalog());
+    spawn_local(control::follow_file(control.clone(), asked));
+
+    // The admin API, made of the desks.
+    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone()), catalog.clone(), services.clone()];
+    let mut options = Options::new(&state);
+    options.token_file = admin_plan.token_file.clone();
+    let ready = control.clone();
+    options.readiness = Arc::new(move || {
+        let applied = ready.is_applied();
+        Readiness { ready: applied, reasons: if applied { Vec::new() } else { vec!["a core has not taken over the newest generation".into()] } }
+    });
+    let centre = Centre::new(desks, metrics.clone(), options).context("the admin API cannot start")?;
+    let mut stopping = stopped.clone();
+    let serving = tokio::spawn(centre.serve(admin, async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }));
+
+    while !control.is_applied() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    announce(&bound, admin_address, &admin_plan)?;
+
+    // Until it is told to end.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+            _ = hang_up.recv() => {
+                if let Some(access) = &access {
+                    access.reopen();
+                }
+                let _ = control.ask_reload().await;
+            }
+        }
+    }
+    tracing::info!("ending: no new connections; exchanges in flight get up to {GRACE:?}");
+    stop.send_replace(true);
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let _ = joined.await;
+    let _ = serving.await;
+    if let Some(access) = &mut access {
+        access.close();
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>> {
+    let mut config = KvConfig::new(Durability::Synced(plan.node.state_dir.join("kv")));
+    for plugin in &plan.plugins {
+        if let Some(kv) = &plugin.kv {
+            config.quotas.insert(kv.namespace.as_ref().into(), Quota { bytes_max: kv.bytes_max, keys_max: kv.keys_max });
+        }
+    }
+    let opened = tokio::task::spawn_blocking(move || Kv::open(config)).await.context("opening the key-value store")?;
+    Ok(Arc::new(opened.context("the key-value store cannot be opened")?))
+}
+
+fn limits(listener: &plan::Listener) -> ListenerLimits {
+    ListenerLimits {
+        name: listener.name.clone(),
+        head_bytes_max: listener.head_bytes_max,
+        fields_max: listener.fields_max,
+        head: listener.head_timeout,
+        body: listener.body_timeout,
+        quiet: listener.quiet,
+        keep_alive: listener.keep_alive,
+        trusted: listener.trusted_proxies.iter().map(|network| Cidr { address: network.address, bits: network.bits }).collect(),
+    }
+}
+
+/// Says where it can be reached: for people in the log, for programs in one line on standard output.
+fn announce(bound: &[Bound], admin: std::net::SocketAddr, admin_plan: &plan::Admin) -> Result<()> {
+    let own = config::surroundings::local_addresses();
+    let mut listeners = Map::new();
+    for (listener, address, ..) in bound {
+        let advertised = plan::advertised(listener.advertise.as_deref(), *address, &own);
+        tracing::info!(listener = &*listener.name, bound = %address, advertised, "listening");
+        listeners.insert(listener.name.to_string(), Value::from(address.to_string()));
+    }
+    tracing::info!(admin = %admin, token_file = %admin_plan.token_file.display(), "admin API");
+    let line = json!({ "listeners": listeners, "admin": admin.to_string(), "token_file": admin_plan.token_file.display().to_string() });
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading; that is no reason not to serve.
+    let _ = writeln!(out, "READY {line}").and_then(|()| out.flush());
+    Ok(())
+}
+
+/// A proxied connection takes two files; the soft limit of many shells is 1,024.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!(limit = limit.current, "the limit of open files cannot be raised");
+    }
+}
+
+/// Tells this process from others in exchange ids: not secret, and different with every start.
+fn node_number() -> u32 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let mixed = (time ^ u64::from(std::process::id()).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
+}

@@ -1,0 +1,495 @@
+//! The access log: one line of JSON for each request, written without ever making a request wait.
+//!
+//! Each core formats into a buffer of its own. A full buffer, or one older than [`AGE_MAX`], goes to the one writer
+//! thread over a bounded queue; where the queue is full the lines are dropped and counted. What must not be written is
+//! left out here, before anything leaves the core: values of query arguments that may be secrets. Of the request's
+//! headers only `user-agent` is ever written. Files, rotation and full disks are the business of `sink.rs`.
+
+use super::sink::{Message, Sink};
+use crate::config::plan::{AccessLog as Settings, LogTarget};
+use std::cell::RefCell;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use wharf_core::metrics::{Count, Registry};
+use wharf_http::record::{Record, Recorder};
+
+/// A buffer is handed on when it holds this much.
+pub const BUFFER_BYTES: usize = 32 * 1024;
+/// A line waits no longer than this for others, give or take a tick.
+pub const AGE_MAX: Duration = Duration::from_millis(250);
+/// Buffers that may wait for the writer: 4 MiB, a second of 20,000 requests.
+const QUEUE_BUFFERS: usize = 128;
+/// Longest text in one field; what is longer is cut, so that one line cannot fill a buffer.
+const TEXT_MAX: usize = 4096;
+
+/// The one writer of the access log. House-wide.
+pub struct AccessWriter {
+    queue: SyncSender<Message>,
+    thread: Option<JoinHandle<()>>,
+    metrics: Arc<Registry>,
+    /// Lines written, lines lost in writing; held here so that they outlive the thread.
+    counts: (Arc<Count>, Arc<Count>),
+    redact_query: Arc<[Box<str>]>,
+}
+
+impl AccessWriter {
+    /// Opens the log and starts its thread. `None`: the log is off.
+    ///
+    /// # Errors
+    /// The file cannot be opened now; later troubles are survived and counted.
+    pub fn start(settings: &Settings, metrics: Arc<Registry>) -> io::Result<Option<AccessWriter>> {
+        if settings.target == LogTarget::Off {
+            return Ok(None);
+        }
+        let (queue, waiting) = sync_channel(QUEUE_BUFFERS);
+        let counts = (
+            metrics.count("wharf_access_log_lines_total", "lines of the access log that were written", &[]),
+            metrics.count(LOST, LOST_HELP, &[("reason", "write")]),
+        );
+        let sink = Sink::open(settings.target.clone(), counts.clone())?;
+        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || sink.run(&waiting))?;
+        Ok(Some(AccessWriter { queue, thread: Some(thread), metrics, counts, redact_query: settings.redact_query.clone().into() }))
+    }
+
+    /// The log of one core.
+    pub fn for_core(&self) -> AccessLog {
+        let (back, empty) = sync_channel(4);
+        let lost = self.metrics.count(LOST, LOST_HELP, &[("reason", "queue_full")]);
+        AccessLog(RefCell::new(Pen {
+            buffer: Vec::with_capacity(BUFFER_BYTES + TEXT_MAX),
+            lines: 0,
+            since: None,
+            second: u64::MAX,
+            stamp: [b' '; STAMP],
+            queue: self.queue.clone(),
+            back,
+            empty,
+            lost,
+            redact_query: self.redact_query.clone(),
+            came_in: came_in("", ""),
+            listener: Box::default(),
+            protocol: Box::default(),
+        }))
+    }
+
+    /// Opens the file anew (SIGHUP, after a rotation). Returns at once.
+    pub fn reopen(&self) {
+        // If the queue is full the writer is busy, and it looks for itself every second whether the file was moved.
+        let _ = self.queue.try_send(Message::Reopen);
+    }
+
+    /// Lines written so far, and lines lost in writing.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.counts.0.get(), self.counts.1.get())
+    }
+
+    /// Writes what has been handed over and ends the thread. Cores should have flushed before.
+    pub fn close(&mut self) {
+        if self.queue.send(Message::Stop).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) const LOST: &str = "wharf_access_log_lost_total";
+const LOST_HELP: &str = "lines of the access log that were not written, by reason";
+
+/// The access log of one core.
+pub struct AccessLog(RefCell<Pen>);
+
+struct Pen {
+    buffer: Vec<u8>,
+    lines: u32,
+    /// When a tick first saw the oldest line in the buffer.
+    since: Option<Instant>,
+    /// The second that `stamp` is the text of.
+    second: u64,
+    stamp: [u8; STAMP],
+    queue: SyncSender<Message>,
+    back: SyncSender<Vec<u8>>,
+    empty: Receiver<Vec<u8>>,
+    lost: Arc<Count>,
+    redact_query: Arc<[Box<str>]>,
+    /// The part of a line that only differs by listener and protocol, for those that came last.
+    came_in: Vec<u8>,
+    listener: Box<str>,
+    protocol: Box<str>,
+}
+
+impl Recorder for AccessLog {
+    fn record(&self, record: &Record<'_>) {
+        // Never borrowed already: nothing in here calls back.
+        if let Ok(mut pen) = self.0.try_borrow_mut() {
+            pen.write(record);
+            if pen.buffer.len() >= BUFFER_BYTES {
+                pen.hand_over();
+            }
+        }
+    }
+
+    fn tick(&self) {
+        if let Ok(mut pen) = self.0.try_borrow_mut()
+            && pen.lines > 0
+        {
+            let now = Instant::now();
+            let since = *pen.since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= AGE_MAX {
+                pen.hand_over();
+            }
+        }
+    }
+}
+
+impl AccessLog {
+    /// Hands over what there is, however little.
+    pub fn flush(&self) {
+        if let Ok(mut pen) = self.0.try_borrow_mut() {
+            pen.hand_over();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.0.get_mut().hand_over();
+    }
+}
+
+impl Pen {
+    fn hand_over(&mut self) {
+        self.since = None;
+        if self.lines == 0 {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        let mut next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + TEXT_MAX));
+        next.clear();
+        let text = std::mem::replace(&mut self.buffer, next);
+        match self.queue.try_send(Message::Lines { text, lines, back: self.back.clone() }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Message::Lines { text, .. }) | TrySendError::Disconnected(Message::Lines { text, .. })) => {
+                self.lost.add(lines.into());
+                self.buffer = text;
+                self.buffer.clear();
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn write(&mut self, record: &Record<'_>) {
+        self.stamp_for(record.time);
+        self.lines += 1;
+        let out = &mut self.buffer;
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&self.stamp);
+        put_id(out, record.id.time, record.id.serial);
+        if *self.listener != *record.listener || *self.protocol != *record.protocol {
+            self.came_in = came_in(record.listener, record.protocol);
+            (self.listener, self.protocol) = (record.listener.into(), record.protocol.into());
+        }
+        out.extend_from_slice(&self.came_in);
+        put_ip(out, record.client);
+        text(out, b"\",\"method\":\"", record.method);
+        text(out, b"\",\"authority\":\"", record.authority);
+        text(out, b"\",\"path\":\"", record.path);
+        if let Some(query) = record.query {
+            out.extend_from_slice(b"\",\"query\":\"");
+            put_query(out, query, &self.redact_query);
+        }
+        if let Some(agent) = record.user_agent {
+            out.extend_from_slice(b"\",\"user_agent\":\"");
+            put_bytes(out, agent);
+        }
+        text(out, b"\",\"route\":\"", record.route);
+        out.push(b'"');
+        number(out, b",\"status\":", record.status.into());
+        number(out, b",\"bytes_in\":", record.bytes_in);
+        number(out, b",\"bytes_out\":", record.bytes_out);
+        number(out, b",\"duration_us\":", record.duration.as_micros() as u64);
+        if let Some(endpoint) = record.endpoint {
+            out.extend_from_slice(b",\"endpoint\":\"");
+            put_address(out, endpoint.address);
+            out.push(b'"');
+        }
+        number(out, b",\"tries\":", record.tries.into());
+        optional(out, b",\"fault\":\"", record.fault);
+        optional(out, b",\"consumer\":\"", record.consumer);
+        optional(out, b",\"answered_by\":\"", record.answered_by);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// The time as text: the second is made once, the milliseconds each time.
+    fn stamp_for(&mut self, time: SystemTime) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if since.as_secs() != self.second {
+            self.second = since.as_secs();
+            self.stamp = stamp_of(self.second);
+        }
+        let millis = since.subsec_millis() as u16;
+        if let Some(place) = self.stamp.get_mut(20..23) {
+            place.copy_from_slice(&[b'0' + (millis / 100) as u8, b'0' + (millis / 10 % 10) as u8, b'0' + (millis % 10) as u8]);
+        }
+    }
+}
+
+/// `2026-11-22T15:20:02.000Z","id":"`: the time and what follows it.
+const STAMP: usize = 32;
+
+fn stamp_of(second: u64) -> [u8; STAMP] {
+    let (year, month, day) = date_of(second / 86_400);
+    let rest = second % 86_400;
+    let mut stamp = *b"0000-00-00T00:00:00.000Z\",\"id\":\"";
+    let mut put = |at: usize, mut value: u64, digits: usize| {
+        for at in (at..at + digits).rev() {
+            if let Some(place) = stamp.get_mut(at) {
+                *place = b'0' + (value % 10) as u8;
+            }
+            value /= 10;
+        }
+    };
+    put(0, year, 4);
+    put(5, month, 2);
+    put(8, day, 2);
+    put(11, rest / 3600, 2);
+    put(14, rest / 60 % 60, 2);
+    put(17, rest % 60, 2);
+    stamp
+}
+
+/// Year, month and day of a day since 1970-01-01 (the civil calendar counted in eras of 400 years from 1 March).
+fn date_of(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    (year + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// Everything between the id and the client's address.
+fn came_in(listener: &str, protocol: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    text(&mut out, b"\",\"listener\":\"", listener);
+    text(&mut out, b"\",\"protocol\":\"", protocol);
+    out.extend_from_slice(b"\",\"client\":\"");
+    out
+}
+
+#[inline]
+fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    put_text(out, value);
+}
+
+fn optional(out: &mut Vec<u8>, name: &[u8], value: Option<&str>) {
+    if let Some(value) = value {
+        text(out, name, value);
+        out.push(b'"');
+    }
+}
+
+#[inline]
+fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    // Most counts are one digit.
+    if value < 10 {
+        out.push(b'0' + value as u8);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+}
+
+const HEX: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let digits = b"0123456789abcdef";
+    let mut at = 0;
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    while at < 256 {
+        pairs[at] = [digits[at >> 4], digits[at & 15]];
+        at += 1;
+    }
+    pairs
+};
+
+#[allow(clippy::indexing_slicing, reason = "a table of 256 is indexed by a byte")]
+fn put_id(out: &mut Vec<u8>, time: u64, serial: u64) {
+    let mut digits = [[0; 2]; 16];
+    let bytes = time.to_be_bytes().into_iter().chain(serial.to_be_bytes());
+    for (pair, byte) in digits.iter_mut().zip(bytes) {
+        *pair = HEX[byte as usize];
+    }
+    out.extend_from_slice(digits.as_flattened());
+}
+
+fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut text = [0; 16];
+            let len = dotted(&mut text, v4.octets());
+            out.extend_from_slice(text.get(..len).unwrap_or_default());
+        }
+        // Writing to a Vec cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
+
+/// Digits and dot of each octet, and how many bytes that is.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (mut text, mut len) = ([0; 4], 0);
+        if octet >= 100 {
+            text[len] = b'0' + (octet / 100) as u8;
+            len += 1;
+        }
+        if octet >= 10 {
+            text[len] = b'0' + (octet / 10 % 10) as u8;
+            len += 1;
+        }
+        text[len] = b'0' + (octet % 10) as u8;
+        text[len + 1] = b'.';
+        octets[octet] = (text, len as u8 + 2);
+        octet += 1;
+    }
+    octets
+};
+
+/// Writes an IPv4 address and returns its length.
+#[allow(clippy::indexing_slicing, reason = "a table of 256 is indexed by a byte")]
+fn dotted(text: &mut [u8; 16], octets: [u8; 4]) -> usize {
+    let mut len = 0;
+    for octet in octets {
+        let (digits, more) = &OCTETS[octet as usize];
+        if let Some(place) = text.get_mut(len..len + 4) {
+            place.copy_from_slice(digits);
+        }
+        len += usize::from(*more);
+    }
+    // Without the last dot.
+    len - 1
+}
+
+fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            put_ip(out, IpAddr::V4(*v4.ip()));
+            number(out, b":", v4.port().into());
+        }
+        SocketAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
+
+/// Text inside quotes. Most text needs no change and is copied whole.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    if is_plain(text.as_bytes()) && text.len() <= TEXT_MAX {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        put_escaped(out, text);
+    }
+}
+
+/// Bytes that need not be UTF-8: read as the plugins read them.
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) && bytes.len() <= TEXT_MAX {
+        out.extend_from_slice(bytes);
+    } else {
+        put_escaped(out, &wharf_core::head::text(bytes));
+    }
+}
+
+#[cold]
+fn put_escaped(out: &mut Vec<u8>, text: &str) {
+    let cut = text.floor_char_boundary(TEXT_MAX);
+    for char in text.get(..cut).unwrap_or_default().chars() {
+        match char {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            // U+007F to U+009F steer terminals and are no text either.
+            control if control.is_control() => drop(write!(out, "\\u{:04x}", control as u32)),
+            other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    if cut < text.len() {
+        out.extend_from_slice("…".as_bytes());
+    }
+}
+
+/// No quote, no backslash, no control character, nothing beyond ASCII: eight bytes at a time.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let odd = |word: u64| {
+        let equals = |byte: u8| {
+            let zero = word ^ (ONES * byte as u64);
+            zero.wrapping_sub(ONES) & !zero
+        };
+        (word.wrapping_sub(ONES * 0x20) | equals(b'"') | equals(b'\\') | equals(0x7f) | word) & HIGH
+    };
+    if let Some(last) = text.last_chunk::<8>() {
+        let (words, _) = text.as_chunks::<8>();
+        let mut any = odd(u64::from_ne_bytes(*last));
+        for word in words {
+            any |= odd(u64::from_ne_bytes(*word));
+        }
+        any == 0
+    } else {
+        text.iter().all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
+    }
+}
+
+/// A query without the values of arguments that may be secrets. Names are compared decoded, so that `%74oken=` does not
+/// slip through.
+fn put_query(out: &mut Vec<u8>, query: &str, redact: &[Box<str>]) {
+    let query = query.get(..query.floor_char_boundary(TEXT_MAX)).unwrap_or_default();
+    for (at, argument) in query.split('&').enumerate() {
+        if at > 0 {
+            out.push(b'&');
+        }
+        let secret = argument.split_once('=').map(|(name, _)| name).filter(|name| is_secret(name, redact));
+        match secret {
+            Some(name) => {
+                put_text(out, name);
+                out.extend_from_slice(b"=***");
+            }
+            None => put_text(out, argument),
+        }
+    }
+}
+
+fn is_secret(name: &str, redact: &[Box<str>]) -> bool {
+    if !name.contains(['%', '+']) {
+        return redact.iter().any(|secret| secret.eq_ignore_ascii_case(name));
+    }
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let pair = tail.first_chunk::<2>().and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        match (byte, pair) {
+            (b'%', Some(value)) => {
+                decoded.push(value);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => decoded.push(b' '),
+            _ => decoded.push(byte),
+        }
+    }
+    let decoded = decoded.trim_ascii();
+    redact.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(decoded))
+}
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

@@ -1,0 +1,279 @@
+//! THE LIFE OF ONE CALL, top to bottom.
+//!
+//! ```text
+//! seat     = pool.take()            a warm instance, or the right to make one; refused early if the plugin's house is full
+//! facts -> shared                   the call takes them along, so it can change threads; they come back at the end
+//! turn     = poll once, here        nearly every call ends in this turn and has cost no task, no thread, no timer
+//!   done   -> 8
+//!   waits  -> stay here, under a timer, and take a turn whenever the host call is answered
+//!   cut    -> move to the guest thread, and wait for a message
+//! 8. count, give the instance back or throw it away, put the facts back, say what was said
+//! ```
+//!
+//! What a question is made of is in `rules/`; this file knows no role.
+
+use crate::error::{Broken, Stop, panic_text};
+use crate::grants::http::Home;
+use crate::grants::log::Gate;
+use crate::guest_thread::{Ended, Moving};
+use crate::instance::{Instance, Tally};
+use crate::limits::{GRACE, REHEARSAL};
+use crate::pool::{LONG, Pool, Seat};
+use crate::ready::Ready;
+use crate::turn::{self, Turned};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Instant;
+use wharf_core::exchange::Facts;
+use wharf_core::fault::Fault;
+
+/// A question of one role.
+pub(crate) trait Question: Send + 'static {
+    /// What is said to it, in core's nouns.
+    type Answer: Send + 'static;
+    /// Its number and word in the metrics.
+    const NAME: Name;
+
+    /// Puts it to an instance.
+    fn put(&self, instance: &mut Instance, facts: &Facts) -> impl Future<Output = Result<Self::Answer, Broken>> + Send;
+}
+
+/// Names of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Name {
+    Check,
+    Pick,
+    OnRequest,
+    OnResponse,
+    OnFault,
+}
+
+impl Name {
+    pub(crate) const COUNT: usize = 5;
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Name::Check => "check",
+            Name::Pick => "pick",
+            Name::OnRequest => "on_request",
+            Name::OnResponse => "on_response",
+            Name::OnFault => "on_fault",
+        }
+    }
+}
+
+/// What a call leaves behind.
+struct Done<A> {
+    said: Result<A, Broken>,
+    /// None: it broke, and the instance is gone already (on the thread where it broke).
+    instance: Option<Box<Instance>>,
+    tally: Tally,
+}
+
+/// Asks, and if the version fails by its own fault and there is a last good one, asks that.
+///
+/// # Errors
+/// What broke, as the exchange hears it. The facts are in place, whatever happened.
+///
+/// # Cancel safety
+/// Dropping the future ends the call and throws its instance away; the facts may stay empty.
+pub(crate) async fn ask<Q: Question + Clone>(pool: &Rc<Pool>, last_good: Option<&Rc<Pool>>, facts: &mut Facts, question: Q) -> Result<Q::Answer, Fault> {
+    let Some(last_good) = last_good else {
+        return ask_one(pool, facts, question).await.map_err(|broken| broken.fault(&pool.ready.setup));
+    };
+    match ask_one(pool, facts, question.clone()).await {
+        Ok(answer) => Ok(answer),
+        Err(broken) if broken.is_plugins() => {
+            pool.metrics.fell_back();
+            // The first fault is the one worth telling: the operator has to mend the new version, not the old one.
+            ask_one(last_good, facts, question).await.map_err(|_| broken.fault(&pool.ready.setup))
+        }
+        Err(broken) => Err(broken.fault(&pool.ready.setup)),
+    }
+}
+
+async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -> Result<Q::Answer, Broken> {
+    let begun = Instant::now();
+    let (said, tally) = match pool.take() {
+        Err(broken) => (Err(broken), Tally::default()),
+        Ok(seat) => {
+            let mut shared = pool.core.facts_box();
+            if let Some(inside) = Arc::get_mut(&mut shared) {
+                std::mem::swap(inside, facts);
+            }
+            let ended = live(pool, seat, &shared, question, begun).await;
+            // Unique again in all cases but two: the guest thread has not let go yet of a call that we gave up, or a
+            // panic took the store's copy with it. Then the exchange goes on with a copy.
+            match Arc::get_mut(&mut shared) {
+                Some(inside) => std::mem::swap(inside, facts),
+                None => facts.clone_from(&shared),
+            }
+            pool.core.give_box(shared);
+            ended
+        }
+    };
+    let now = Instant::now();
+    let took = now.saturating_duration_since(begun);
+    if tally.in_one_turn && took > LONG {
+        pool.strike(now);
+    }
+    pool.metrics.record(Q::NAME, said.as_ref().err(), &tally, took);
+    match said {
+        Ok((answer, instance)) => {
+            pool.put(instance, now);
+            Ok(answer)
+        }
+        Err(broken) => {
+            if broken.is_plugins() {
+                pool.core.report(&pool.ready.setup, &broken);
+            }
+            Err(broken)
+        }
+    }
+}
+
+type Said<A> = (Result<(A, Box<Instance>), Broken>, Tally);
+
+/// From the first turn to the last.
+async fn live<Q: Question>(pool: &Rc<Pool>, seat: Seat, facts: &Arc<Facts>, question: Q, begun: Instant) -> Said<Q::Answer> {
+    let allowed = pool.ready.setup.quotas.deadline;
+    let (deadline, cold) = match seat {
+        Seat::Warm(_) => (begun + allowed, None),
+        // An instance that has to be made first has the time of a rehearsal for that, as the contract says.
+        Seat::Cold => (begun + REHEARSAL + allowed, Some((pool.ready.clone(), pool.core.home(), pool.gate.clone()))),
+    };
+    let mut call = Box::pin(run(seat, cold, facts.clone(), question, deadline));
+    if pool.is_banished(begun) {
+        return elsewhere(pool, call, deadline).await;
+    }
+    let presence = pool.core.presence();
+    let first = std::future::poll_fn(|task| Poll::Ready(turn::on_core(presence, begun, call.as_mut(), task))).await;
+    match first {
+        Turned::Done(mut done) => {
+            done.tally.in_one_turn = true;
+            settle(Ended::Done(done))
+        }
+        Turned::Panicked(panic) => settle(Ended::Panicked(panic)),
+        Turned::Waits => stay(pool, call, deadline).await,
+        Turned::Cut => elsewhere(pool, call, deadline).await,
+    }
+}
+
+/// A call that waits for a host call stays on its core.
+async fn stay<A: Send + 'static>(pool: &Rc<Pool>, mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>, deadline: Instant) -> Said<A> {
+    let place = match Place::take(pool) {
+        Ok(place) => place,
+        Err(broken) => return (Err(broken), Tally::default()),
+    };
+    let presence = pool.core.presence();
+    let turns = std::future::poll_fn(|task| match turn::on_core(presence, Instant::now(), call.as_mut(), task) {
+        Turned::Waits => Poll::Pending,
+        other => Poll::Ready(other),
+    });
+    match tokio::time::timeout_at(deadline.into(), turns).await {
+        Ok(Turned::Done(done)) => settle(Ended::Done(done)),
+        Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic)),
+        Ok(Turned::Cut | Turned::Waits) => moved(pool, call, deadline, place).await,
+        Err(_) => settle(Ended::TooLate),
+    }
+}
+
+/// A call that computes leaves its core.
+async fn elsewhere<A: Send + 'static>(pool: &Rc<Pool>, call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>, deadline: Instant) -> Said<A> {
+    match Place::take(pool) {
+        Ok(place) => moved(pool, call, deadline, place).await,
+        Err(broken) => (Err(broken), Tally::default()),
+    }
+}
+
+async fn moved<A: Send + 'static>(
+    pool: &Rc<Pool>,
+    call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
+    deadline: Instant,
+    _place: Place<'_>,
+) -> Said<A> {
+    pool.metrics.moved();
+    if !pool.is_banished(Instant::now()) {
+        pool.strike(Instant::now());
+    }
+    let call: Moving<Done<A>> = call;
+    let ended = pool.ready.code.loaded().engine.guest_thread.run(call, deadline.into());
+    // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
+    // exchange does not wait for it. Dropping the receiver tells it to let go.
+    match tokio::time::timeout_at((deadline + GRACE).into(), ended).await {
+        Ok(Ok(ended)) => settle(ended),
+        Ok(Err(_)) => (Err(Broken::Internal("the guest thread has ended".into())), Tally::default()),
+        Err(_) => settle(Ended::TooLate),
+    }
+}
+
+fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
+    match ended {
+        Ended::Done(Done { said: Ok(answer), instance: Some(instance), tally }) => (Ok((answer, instance)), tally),
+        Ended::Done(Done { said: Err(broken), tally, .. }) => (Err(broken), tally),
+        Ended::Done(Done { said: Ok(_), instance: None, tally }) => (Err(Broken::Internal("an answer without an instance".into())), tally),
+        Ended::TooLate => (Err(Broken::Stopped(Stop::Deadline)), Tally::default()),
+        Ended::Panicked(panic) => (Err(Broken::Panic(panic_text(&*panic))), Tally::default()),
+    }
+}
+
+/// The call itself. It owns all it needs and can change threads between two turns.
+async fn run<Q: Question>(
+    seat: Seat,
+    cold: Option<(Arc<Ready>, Home, Arc<Gate>)>,
+    facts: Arc<Facts>,
+    question: Q,
+    mut deadline: Instant,
+) -> Done<Q::Answer> {
+    let mut instance = match (seat, cold) {
+        (Seat::Warm(instance), _) => instance,
+        (Seat::Cold, Some((ready, home, gate))) => match make(&ready, home, gate).await {
+            Ok(instance) => {
+                deadline = Instant::now() + ready.setup.quotas.deadline;
+                instance
+            }
+            Err(broken) => return Done { said: Err(broken), instance: None, tally: Tally::default() },
+        },
+        (Seat::Cold, None) => {
+            let broken = Broken::Internal("a cold seat without a version".into());
+            return Done { said: Err(broken), instance: None, tally: Tally::default() };
+        }
+    };
+    instance.begin(facts.clone(), deadline);
+    let said = question.put(&mut instance, &facts).await;
+    let tally = instance.end();
+    // After a trap nothing inside the instance can be trusted, itself included.
+    let instance = said.is_ok().then_some(instance);
+    Done { said, instance, tally }
+}
+
+/// A configured instance for a core.
+pub(crate) async fn make(ready: &Arc<Ready>, home: Home, gate: Arc<Gate>) -> Result<Box<Instance>, Broken> {
+    Instance::make(&ready.code, &ready.terms, Some((home, gate))).await?.configured().await
+}
+
+/// A place among the questions of one plugin that do not end at once.
+struct Place<'a>(&'a Pool);
+
+impl<'a> Place<'a> {
+    fn take(pool: &'a Rc<Pool>) -> Result<Place<'a>, Broken> {
+        let plugin = &pool.ready.terms.plugin;
+        let place = Place(pool);
+        if plugin.in_flight.fetch_add(1, Ordering::Relaxed) >= pool.ready.setup.quotas.concurrency_max {
+            return Err(Broken::NoRoom("concurrency"));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.ready.terms.plugin.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+

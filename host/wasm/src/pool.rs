@@ -1,0 +1,123 @@
+//! Warm instances of one version on one core, between two questions.
+//!
+//! Last in, first out, so that what is not needed grows old at the other end and is given back. Nothing is shared with
+//! other cores; an instance that went to the guest thread comes back here.
+
+use crate::core::WasmCore;
+use crate::error::Broken;
+use crate::grants::log::Gate;
+use crate::instance::Instance;
+use crate::metrics::VersionMetrics;
+use crate::ready::Ready;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// An instance that has not been asked for so long goes.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A version that had so many long turns within [`BANISHED`] ...
+const STRIKES: u32 = 4;
+/// ... is asked on the guest thread from the start, for so long. A guest that computes for ever takes 200 us from its
+/// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
+/// cannot interrupt a bulk operation; this bounds how often.
+const BANISHED: Duration = Duration::from_secs(1);
+/// A turn on a network thread that lasted longer than this is a long one, even if no tick cut it short.
+/// (Far beyond a tick: the kernel may have taken the thread away in between, and that is not the guest's doing.)
+pub(crate) const LONG: Duration = Duration::from_millis(1);
+
+/// The pool of one version on one core.
+pub(crate) struct Pool {
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) core: Rc<WasmCore>,
+    pub(crate) metrics: VersionMetrics,
+    pub(crate) gate: Arc<Gate>,
+    idle: RefCell<VecDeque<(Instant, Box<Instance>)>>,
+    strikes: Cell<(Instant, u32)>,
+    banished_until: Cell<Option<Instant>>,
+}
+
+/// Who answers the next question.
+pub(crate) enum Seat {
+    /// An instance that is ready.
+    Warm(Box<Instance>),
+    /// One that is to be made.
+    Cold,
+}
+
+impl Pool {
+    pub(crate) fn new(core: &Rc<WasmCore>, ready: &Arc<Ready>) -> Rc<Pool> {
+        Rc::new(Pool {
+            ready: ready.clone(),
+            core: core.clone(),
+            metrics: VersionMetrics::new(&ready.terms),
+            gate: Arc::new(Gate::new(ready.setup.quotas.log_lines_per_second)),
+            idle: RefCell::default(),
+            strikes: Cell::new((Instant::now(), 0)),
+            banished_until: Cell::new(None),
+        })
+    }
+
+    /// A seat for one question. Refused before anything is made if too many questions of the plugin wait already.
+    pub(crate) fn take(&self) -> Result<Seat, Broken> {
+        let in_flight = self.ready.terms.plugin.in_flight.load(Ordering::Relaxed);
+        if in_flight >= self.ready.setup.quotas.concurrency_max {
+            return Err(Broken::NoRoom("concurrency"));
+        }
+        Ok(match self.idle.borrow_mut().pop_back() {
+            Some((_, instance)) => Seat::Warm(instance),
+            None => Seat::Cold,
+        })
+    }
+
+    /// An instance comes back.
+    pub(crate) fn put(&self, instance: Box<Instance>, now: Instant) {
+        let mut old = None;
+        let mut idle = self.idle.borrow_mut();
+        if idle.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > IDLE) {
+            old = idle.pop_front();
+        }
+        if instance.is_worn(now) {
+            drop(idle);
+            drop(instance);
+        } else {
+            idle.push_back((now, instance));
+            drop(idle);
+        }
+        drop(old);
+    }
+
+    /// An instance that was made ahead of need. It joins the cold end: one that has answered already is warmer.
+    pub(crate) fn add(&self, instance: Box<Instance>) {
+        self.idle.borrow_mut().push_front((Instant::now(), instance));
+    }
+
+    /// A turn was cut short, or was long.
+    pub(crate) fn strike(&self, now: Instant) {
+        let (since, strikes) = self.strikes.get();
+        if now.saturating_duration_since(since) > BANISHED {
+            self.strikes.set((now, 1));
+        } else if strikes + 1 >= STRIKES {
+            self.strikes.set((now, 0));
+            self.banished_until.set(Some(now + BANISHED));
+            self.metrics.banished();
+        } else {
+            self.strikes.set((since, strikes + 1));
+        }
+    }
+
+    /// Is it to be asked on the guest thread from the start?
+    pub(crate) fn is_banished(&self, now: Instant) -> bool {
+        match self.banished_until.get() {
+            None => false,
+            Some(until) if now < until => true,
+            Some(_) => {
+                self.banished_until.set(None);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What the host will refuse, so that a plugin can look before it answers. The host checks all the same.
+
+pub use crate::lookup::hash;
+
+/// At most this many edits in one answer.
+pub const EDITS_MAX: usize = 64;
+/// At most this much text in one answer, bytes.
+pub const EDIT_TEXT_MAX: usize = 32 * 1024;
+/// Longest attribute value, bytes.
+pub const ATTR_VALUE_MAX: usize = 1024;
+/// Longest attribute name, bytes.
+pub const ATTR_NAME_MAX: usize = 64;
+
+/// Is this a field name: a token (RFC 9110 section 5.6.2) in lower case?
+pub fn is_field_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|byte| {
+            matches!(byte,
+                b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+        })
+}
+
+/// May this stand in a field: no control characters but the tab?
+pub fn is_field_value(value: &str) -> bool {
+    value.bytes().all(|byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
+}
+
+/// Is this field the host's own business, so that no plugin may set or remove it?
+pub fn is_hosts_own(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "upgrade"
+            | "te"
+            | "trailer"
+            | "keep-alive"
+            | "proxy-connection"
+            | "forwarded"
+            | "x-real-ip"
+    ) || name.starts_with("x-forwarded-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_that_could_split_a_head_are_told_apart() {
+        for (name, good) in [("x-a", true), ("", false), ("X-A", false), ("a b", false), ("a:", false), ("a\r\nb", false), ("ä", false)] {
+            assert_eq!(is_field_name(name), good, "{name:?}");
+        }
+        for (value, good) in [("", true), ("a\tb", true), ("ä", true), ("a\r\nb", false), ("a\0", false), ("\u{7f}", false)] {
+            assert_eq!(is_field_value(value), good, "{value:?}");
+        }
+        assert!(is_hosts_own("x-forwarded-for") && is_hosts_own("host") && !is_hosts_own("x-forward"));
+    }
+}

@@ -1,0 +1,3 @@
+;; component
+;; A component that answers no question.
+(component)
