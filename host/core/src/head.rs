@@ -395,13 +395,14 @@ pub struct RequestHead {
     pub fields: Fields,
     authority: Span,
     path: Span,
+    asked_path: Span,
     query: Option<Span>,
 }
 
 impl RequestHead {
     /// A head from the codec. Spans are of `fields`' text.
     pub fn new(method: Method, scheme: Scheme, fields: Fields, authority: Span, path: Span, query: Option<Span>) -> RequestHead {
-        RequestHead { method, scheme, fields, authority, path, query }
+        RequestHead { method, scheme, fields, authority, path, asked_path: path, query }
     }
 
     /// A head from text, for rules' tests and calls that the house makes itself. `path` must be canonical.
@@ -410,7 +411,7 @@ impl RequestHead {
         let authority = fields.keep(authority.as_bytes());
         let path = fields.keep(path.as_bytes());
         let query = query.map(|query| fields.keep(query.as_bytes()));
-        RequestHead { method, scheme: Scheme::Http, fields, authority, path, query }
+        RequestHead { method, scheme: Scheme::Http, fields, authority, path, asked_path: path, query }
     }
 
     /// Host and port as the client meant them, lower case.
@@ -431,6 +432,11 @@ impl RequestHead {
     /// The canonical path, for the hot road.
     pub fn path_bytes(&self) -> &[u8] {
         self.fields.bytes(self.path)
+    }
+
+    /// The canonical path as the client asked for it, whatever rules have made of it since: for the record.
+    pub fn asked_path(&self) -> &[u8] {
+        self.fields.bytes(self.asked_path)
     }
 
     /// What stands behind `?`, undecoded. `None`: there is no `?`.

@@ -104,6 +104,7 @@ struct Family {
     help: &'static str,
     kind: &'static str,
     rows: BTreeMap<String, Row>,
+    sweep_at: usize,
 }
 
 /// All metrics of the process. Made once, handed to every room.
@@ -136,8 +137,14 @@ impl Registry {
 
     fn enter(&self, name: &'static str, help: &'static str, kind: &'static str, labels: &[(&str, &str)], series: Series) {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name).or_insert_with(|| Family { help, kind, rows: BTreeMap::new() });
+        let family = families.entry(name).or_insert_with(|| Family { help, kind, rows: BTreeMap::new(), sweep_at: 32 });
         let mut key = render(labels);
+        // Rows that nobody writes and that keep no past are those of routes and plugin versions that are gone. Looked for
+        // only when the family has doubled, so that entering stays cheap.
+        if family.rows.len() >= family.sweep_at {
+            family.rows.retain(|_, row| row.past != 0 || row.past_times.1 != 0 || row.live.iter().any(Series::is_live));
+            family.sweep_at = 2 * family.rows.len() + 16;
+        }
         if !family.rows.contains_key(&key) && family.rows.len() >= SERIES_MAX {
             key = render(&labels.iter().map(|&(label, _)| (label, "other")).collect::<Vec<_>>());
         }
@@ -174,6 +181,9 @@ impl Registry {
         for (name, family) in families.iter() {
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
             for (labels, row) in &family.rows {
+                if row.past == 0 && row.past_times.1 == 0 && !row.live.iter().any(Series::is_live) {
+                    continue;
+                }
                 row.render(&mut out, name, labels, family.kind);
             }
         }
@@ -270,6 +280,18 @@ mod tests {
         registry.retire("x_total", &[("route", "a\"b")], &one);
         drop(one);
         assert!(registry.render().contains("x_total{route=\"a\\\"b\"} 5\n"));
+    }
+
+    #[test]
+    fn rows_that_nobody_writes_any_more_do_not_pile_up() {
+        let registry = Registry::default();
+        for version in 0..10_000 {
+            registry.count("v_total", "help", &[("version", &version.to_string())]).add(1);
+        }
+        let last = registry.count("v_total", "help", &[("version", "last")]);
+        last.add(7);
+        assert!(registry.families.lock().unwrap()["v_total"].rows.len() < 100);
+        assert!(registry.render().contains("v_total{version=\"last\"} 7\n"));
     }
 
     #[test]

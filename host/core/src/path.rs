@@ -59,28 +59,28 @@ pub fn is_canonical(path: &[u8]) -> bool {
         return false;
     }
     // One pass over the bytes; only a byte that is special, or the one behind a `/`, is looked at twice.
-    let mut at = 0;
-    while let Some(&byte) = path.get(at) {
+    let mut rest = path;
+    while let Some(plain) = rest.iter().position(|&byte| class(byte) != PLAIN) {
+        let Some((&byte, behind)) = rest.get(plain..).and_then(<[u8]>::split_first) else { return false };
+        rest = behind;
         match class(byte) {
-            PLAIN => {}
-            SLASH => match path.get(at + 1) {
-                Some(b'/') => return false,
-                Some(b'.') if is_dot_segment(path.get(at + 1..).unwrap_or_default()) => return false,
+            SLASH => match behind {
+                [b'/', ..] => return false,
+                [b'.', ..] if is_dot_segment(behind) => return false,
                 _ => {}
             },
             PERCENT => {
-                let Some(&[high, low]) = path.get(at + 1..at + 3).and_then(<[u8]>::first_chunk::<2>) else { return false };
+                let Some((&[high, low], behind)) = behind.split_first_chunk::<2>() else { return false };
                 let (Some(decoded), false) = (pair(high, low), high.is_ascii_lowercase() || low.is_ascii_lowercase()) else {
                     return false;
                 };
-                if is_unreserved(decoded) || hidden(decoded, path.get(at + 3..).unwrap_or_default()).is_some() {
+                if is_unreserved(decoded) || hidden(decoded, behind).is_some() {
                     return false;
                 }
-                at += 2;
+                rest = behind;
             }
             _ => return false,
         }
-        at += 1;
     }
     true
 }

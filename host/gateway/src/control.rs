@@ -8,6 +8,7 @@ use crate::assemble::{self, Generation};
 use crate::config::plan::{Plan, Source};
 use crate::config::{self, Mistakes, Surroundings};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,31 @@ const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 const NAMES_MAX: Duration = Duration::from_secs(5);
 
 /// An operator who waits for the file to be read.
-pub type Ask = oneshot::Sender<Result<u64, Mistakes>>;
+pub type Ask = oneshot::Sender<Result<u64, Refused>>;
+
+/// Why a file was not put in force.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// It has mistakes.
+    Mistakes(Mistakes),
+    /// Attachments whose plugin does not accept what the file says.
+    Attachments(Vec<Problem>),
+    /// A fault of ours.
+    Internal,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Mistakes(mistakes) => mistakes.fmt(f),
+            Refused::Attachments(problems) => problems.iter().try_for_each(|problem| {
+                writeln!(f, "{}: {}", problem.place, problem.message)?;
+                problem.hint.iter().try_for_each(|hint| writeln!(f, "  hint: {hint}"))
+            }),
+            Refused::Internal => f.write_str("reading the file failed in a way that must not happen"),
+        }
+    }
+}
 
 /// Makes generations. House-wide; its methods are called from the control thread.
 pub struct Control {
@@ -78,7 +103,7 @@ pub struct Shown {
     /// When the file that serves was read.
     pub since: Option<SystemTime>,
     /// Why the newest file does not serve, if it does not.
-    pub refused: Option<Mistakes>,
+    pub refused: Option<Refused>,
     /// Attachments that are not served as written.
     pub problems: Vec<Problem>,
     /// Changes in the file that only a restart brings.
@@ -116,7 +141,8 @@ impl Control {
                 problems: metrics.level("wharf_plugin_problems", "attachments that are not served as written", &[]),
             },
         });
-        control.adopt(plan).await;
+        // Not strict: it cannot refuse.
+        let _ = control.adopt(plan, false).await;
         (control, asked)
     }
 
@@ -147,7 +173,7 @@ impl Control {
     }
 
     /// Has the file read and put in force, from any thread. `None`: the gateway is ending.
-    pub async fn ask_reload(&self) -> Option<Result<u64, Mistakes>> {
+    pub async fn ask_reload(&self) -> Option<Result<u64, Refused>> {
         let (tell, told) = oneshot::channel();
         self.asks.send(tell).await.ok()?;
         told.await.ok()
@@ -156,27 +182,29 @@ impl Control {
     /// Reads the file and puts it in force.
     ///
     /// # Errors
-    /// Every mistake in it; what served goes on serving.
-    pub async fn reload(&self) -> Result<u64, Mistakes> {
+    /// Every mistake in it, or every attachment that its plugin refuses; what served goes on serving.
+    pub async fn reload(&self) -> Result<u64, Refused> {
         let _turn = self.turn.lock().await;
         let path = self.path.clone();
         // Binding test sockets and reading files may wait for the disk.
         let read = tokio::task::spawn_blocking(move || config::load(&path, &Surroundings::here())).await;
-        let plan = match read {
-            Ok(Ok(plan)) => plan,
-            Ok(Err(mistakes)) => {
-                self.counts.refused.add_shared(1);
-                tracing::warn!(file = %self.path.display(), "the configuration has mistakes and was not put in force:\n{mistakes}");
-                self.lock().shown.refused = Some(mistakes.clone());
-                return Err(mistakes);
-            }
+        let adopted = match read {
+            Ok(Ok(plan)) => self.adopt(Arc::new(plan), true).await,
+            Ok(Err(mistakes)) => Err(Refused::Mistakes(mistakes)),
             Err(panicked) => {
-                tracing::error!(%panicked, "reading the configuration failed in a way that must not happen");
-                return Ok(self.serving().number);
+                tracing::error!(%panicked, "reading the configuration panicked");
+                Err(Refused::Internal)
             }
         };
-        self.adopt(Arc::new(plan)).await;
-        self.counts.reloads.add_shared(1);
+        match adopted {
+            Ok(()) => self.counts.reloads.add_shared(1),
+            Err(refused) => {
+                self.counts.refused.add_shared(1);
+                tracing::warn!(file = %self.path.display(), "the configuration was not put in force; the last good one serves on:\n{refused}");
+                self.lock().shown.refused = Some(refused.clone());
+                return Err(refused);
+            }
+        }
         Ok(self.serving().number)
     }
 
@@ -214,21 +242,28 @@ impl Control {
         failed
     }
 
-    /// Puts a plan in force: directories, plugins, then the generation.
-    async fn adopt(&self, plan: Arc<Plan>) {
-        self.directories(&plan).await;
-        // Wanted first, so that a push of a file is rehearsed with what it will be attached with.
-        let mut problems = self.catalog.want(assemble::wants(&plan)).await;
-        let failed = self.fetch_files(&plan).await;
+    /// Puts a plan in force: plugins, directories, then the generation. `strict`: not if a plugin refuses what the plan
+    /// attaches it with. (At the start there is nothing else to serve, so what can serve serves.)
+    async fn adopt(&self, plan: Arc<Plan>, strict: bool) -> Result<(), Refused> {
+        let mut prepared = self.catalog.prepare(assemble::wants(&plan)).await;
+        let mut problems = std::mem::take(&mut prepared.problems);
+        // That nothing has been uploaded yet is no mistake: a push will mend it.
+        let refuses: Vec<_> = problems.iter().filter(|problem| problem.code != "nothing-serves").cloned().collect();
+        if strict && !refuses.is_empty() {
+            return Err(Refused::Attachments(refuses));
+        }
+        self.catalog.adopt(prepared);
+        // Wanted first, so that a component from a file is rehearsed with what it will be attached with.
+        for (plugin, why) in self.fetch_files(&plan).await {
+            tracing::error!(%plugin, why, "a plugin of the configuration has no version");
+        }
         if plan.plugins.iter().any(|plugin| plugin.file.is_some()) {
             problems = self.catalog.want(assemble::wants(&plan)).await;
-        }
-        for (plugin, why) in failed {
-            tracing::error!(%plugin, why, "a plugin of the configuration has no version");
         }
         for problem in &problems {
             tracing::warn!(plugin = %problem.plugin, place = %problem.place, hint = problem.hint.as_deref(), "{}", problem.message);
         }
+        self.directories(&plan).await;
         let before = self.serving();
         let needs_restart = needs_restart(&before.plan, &plan);
         if !needs_restart.is_empty() {
@@ -238,6 +273,7 @@ impl Control {
         self.lock().shown = Shown { since: Some(SystemTime::now()), refused: None, problems, needs_restart };
         let routes = Some(compile(&plan));
         self.send(plan, routes).await;
+        Ok(())
     }
 
     /// Makes the next generation, hands it to the cores and waits until all serve it.

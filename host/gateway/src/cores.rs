@@ -73,13 +73,12 @@ async fn serve(seed: Seed) {
     let sweeping = core.clone();
     let mut tidied = Instant::now();
     tokio::task::spawn_local(core.deadlines.clone().sweep(move |now| {
-        if let Some(recorder) = &sweeping.recorder {
-            recorder.tick();
-        }
+        let lines_wait = sweeping.recorder.as_ref().is_some_and(|recorder| recorder.tick());
         if now.saturating_duration_since(tidied) >= TIDY_EVERY {
             tidied = now;
-            sweeping.client.tidy(now);
+            sweeping.client.tidy();
         }
+        lines_wait || sweeping.client.keeps_any()
     }));
     let accepting: Vec<_> = listeners
         .into_iter()

@@ -1,7 +1,7 @@
 //! The gateway's own desk: the configuration's state, routes with their effective chains, a reload.
 
 use crate::config::plan::{Attachment, Route, Target};
-use crate::control::Control;
+use crate::control::{Control, Refused};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -66,8 +66,8 @@ impl Desk for GatewayDesk {
                 "config.reload" => match self.control.ask_reload().await {
                     Some(Ok(_)) => self.state(),
                     None => return Err(DeskError::new(DeskErrorKind::Internal, "the gateway is ending")),
-                    Some(Err(mistakes)) => {
-                        let error = DeskError::new(DeskErrorKind::Refused, format!("the configuration has mistakes; the last good one serves on\n{mistakes}"));
+                    Some(Err(refused)) => {
+                        let error = DeskError::new(DeskErrorKind::Refused, format!("the configuration was not put in force; the last good one serves on\n{refused}"));
                         return Err(error.hint("`wharf check` shows the same without a gateway"));
                     }
                 },
@@ -87,7 +87,10 @@ impl GatewayDesk {
             "generation": self.control.serving().number,
             "applied": self.control.is_applied(),
             "since_ms": since,
-            "refused": shown.refused.map(|mistakes| mistakes.json()),
+            "refused": shown.refused.map(|refused| match refused {
+                Refused::Mistakes(mistakes) => mistakes.json(),
+                other => json!({ "message": other.to_string() }),
+            }),
             "problems": shown.problems.iter().map(|problem| json!({
                 "plugin": &*problem.plugin, "place": &*problem.place, "code": problem.code, "message": problem.message, "hint": problem.hint,
             })).collect::<Vec<_>>(),

@@ -14,7 +14,8 @@ use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -79,10 +80,22 @@ async fn serve(
 
     // Rooms that are house-wide.
     let store = open_store(&plan).await?;
-    let exe = std::env::current_exe().context("the path of this binary cannot be found")?;
-    let catalog = Catalog::open(CatalogParts::new(state.join("plugins"), exe, store, metrics.clone())).context("the plugin catalog cannot be opened")?;
+    // Not the path of the binary: after an upgrade on disk that names another one, whose code this one could not load.
+    let exe = PathBuf::from("/proc/self/exe");
+    let mut parts = CatalogParts::new(state.join("plugins"), exe, store, metrics.clone());
+    let audit_file = state.join("audit.log");
+    parts.audit = Arc::new(move |line| own_change(&audit_file, line));
+    let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened")?;
     let attending = catalog.clone();
     tokio::spawn(async move { attending.attend().await });
+    let showing = catalog.clone();
+    tokio::spawn(async move {
+        let mut each = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            each.tick().await;
+            showing.show();
+        }
+    });
     let services = Services::new(metrics.clone());
     tokio::spawn(services.clone().run());
     let mut access = AccessWriter::start(&plan.access_log, metrics.clone()).context("the access log cannot be opened; see `access_log`")?;
@@ -173,6 +186,18 @@ async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>> {
     }
     let opened = tokio::task::spawn_blocking(move || Kv::open(config)).await.context("opening the key-value store")?;
     Ok(Arc::new(opened.context("the key-value store cannot be opened")?))
+}
+
+/// Writes down what the house changed by itself, where operators' changes are written down.
+fn own_change(file: &Path, line: &str) {
+    tracing::warn!(change = line, "the house made a change by itself");
+    let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let entry = json!({ "time_ms": time_ms, "actor": "house", "change": line });
+    let opened = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file);
+    let written = opened.and_then(|mut file| file.write_all(format!("{entry}\n").as_bytes()).and_then(|()| file.sync_data()));
+    if let Err(error) = written {
+        tracing::error!(%error, file = %file.display(), "a change is missing from the audit log");
+    }
 }
 
 fn limits(listener: &plan::Listener) -> ListenerLimits {

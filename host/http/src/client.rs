@@ -7,7 +7,7 @@
 use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, response, write};
 use crate::deadlines::{Alarm, Deadlines};
-use crate::io::{Socket, poll_write_all};
+use crate::io::{Socket, Spare, poll_write_all};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -44,11 +44,13 @@ struct Inner {
     deadlines: Rc<Deadlines>,
     kept: RefCell<HashMap<u64, Vec<Kept>, BuildHasherDefault<IdHasher>>>,
     out: Cell<Vec<u8>>,
+    spare: Rc<Spare>,
 }
 
 struct Kept {
     link: Link,
-    until: Instant,
+    /// The tick of the core's deadlines after which it is too old.
+    until: u32,
 }
 
 /// One connection.
@@ -67,12 +69,13 @@ impl Drop for Link {
 impl Client {
     /// A client for one core, its pools empty.
     pub fn new(deadlines: Rc<Deadlines>) -> Client {
-        Client(Rc::new(Inner { deadlines, kept: RefCell::default(), out: Cell::default() }))
+        Client(Rc::new(Inner { deadlines, kept: RefCell::default(), out: Cell::default(), spare: Spare::new(READ_ROOM) }))
     }
 
     /// Closes kept connections that are too old, whose endpoint is gone, or that the other side has closed. Called now
     /// and then, not for each request.
-    pub fn tidy(&self, now: Instant) {
+    pub fn tidy(&self) {
+        let now = self.0.deadlines.tick_in(Duration::ZERO);
         let mut task = Context::from_waker(Waker::noop());
         self.0.kept.borrow_mut().retain(|_, kept| {
             kept.retain(|kept| {
@@ -84,9 +87,9 @@ impl Client {
         });
     }
 
-    /// Connections kept at the moment.
-    pub fn kept(&self) -> usize {
-        self.0.kept.borrow().values().map(Vec::len).sum()
+    /// Is any connection kept, to be looked after?
+    pub fn keeps_any(&self) -> bool {
+        !self.0.kept.borrow().is_empty()
     }
 }
 
@@ -138,12 +141,12 @@ impl Inner {
             return;
         }
         // An idle connection holds no buffer.
-        link.buf = BytesMut::new();
+        link.socket.give(&mut link.buf);
         let id = link.endpoint.id;
         let mut pools = self.kept.borrow_mut();
         let kept = pools.entry(id).or_default();
         if kept.len() < KEPT_MAX {
-            kept.push(Kept { link, until: self.deadlines.about_now() + idle });
+            kept.push(Kept { link, until: self.deadlines.tick_in(idle) });
         }
     }
 
@@ -199,7 +202,7 @@ impl Inner {
         // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
         std::mem::forget(counted);
-        Ok(Link { socket: Socket::new(stream), buf: BytesMut::new(), endpoint: endpoint.clone() })
+        Ok(Link { socket: Socket::new(stream, self.spare.clone()), buf: BytesMut::new(), endpoint: endpoint.clone() })
     }
 }
 
@@ -310,9 +313,9 @@ impl<'a> Call<'a> {
                 }
             }
             let read = if self.waited {
-                link.socket.poll_read_ready(task, &mut link.buf, READ_ROOM)
+                link.socket.poll_read_ready(task, &mut link.buf)
             } else {
-                link.socket.poll_read(task, &mut link.buf, READ_ROOM)
+                link.socket.poll_read(task, &mut link.buf)
             };
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed("closed the connection"))),
@@ -539,7 +542,7 @@ impl BodyStream for AnswerBody {
                 Ok(Piece::More) => {}
                 Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
             }
-            let cut = match link.socket.poll_read(task, &mut link.buf, READ_ROOM) {
+            let cut = match link.socket.poll_read(task, &mut link.buf) {
                 Poll::Ready(Ok(0)) => match self.decoder.end_of_input() {
                     Ok(()) => {
                         self.link = None;
@@ -581,7 +584,7 @@ struct LinkTunnel {
 impl Tunnel for LinkTunnel {
     fn poll_read(&mut self, task: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.link.buf.is_empty() {
-            let read = ready!(self.link.socket.poll_read(task, &mut self.link.buf, into.len().max(1024)))?;
+            let read = ready!(self.link.socket.poll_read(task, &mut self.link.buf))?;
             if read == 0 {
                 return Poll::Ready(Ok(0));
             }
@@ -590,7 +593,7 @@ impl Tunnel for LinkTunnel {
         self.link.buf.split_to(len).copy_to_slice(into.get_mut(..len).unwrap_or_default());
         if self.link.buf.is_empty() {
             // A tunnel that is quiet holds no buffer.
-            self.link.buf = BytesMut::new();
+            self.link.socket.give(&mut self.link.buf);
         }
         Poll::Ready(Ok(len))
     }

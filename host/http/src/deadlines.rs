@@ -66,16 +66,16 @@ impl Deadlines {
     }
 
     /// Sweeps until dropped: one task of the core. `also` is called once a tick, for whoever else wants to look around
-    /// now and then (the access log's age, idle connections).
-    pub async fn sweep(self: Rc<Self>, mut also: impl FnMut(Instant)) {
+    /// now and then (the access log's age, kept connections); while it answers `true` the sweep is not parked.
+    pub async fn sweep(self: Rc<Self>, mut also: impl FnMut(Instant) -> bool) {
         let mut ticks = tokio::time::interval(Duration::from_nanos(1 << TICK_SHIFT));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let now = Instant::now();
             self.fire(now);
-            also(now);
-            let idle = {
+            let wanted = also(now);
+            let idle = !wanted && {
                 let slots = self.slots.borrow();
                 slots.free.len() == slots.at.len()
             };
@@ -113,6 +113,12 @@ impl Deadlines {
         (nanos(now.saturating_duration_since(self.start)) >> TICK_SHIFT) as u32
     }
 
+    /// The tick that is surely not before `wait` from now. Reads no clock.
+    pub(crate) fn tick_in(&self, wait: Duration) -> u32 {
+        let ticks = (nanos(wait) >> TICK_SHIFT).min(u64::from(NEVER / 2)) as u32;
+        self.tick.get().saturating_add(ticks + 2)
+    }
+
     fn tick_after(&self, at: Instant) -> u32 {
         let passed = nanos(at.saturating_duration_since(self.start)) >> TICK_SHIFT;
         // 0 is FIRED and MAX is NEVER.
@@ -128,17 +134,12 @@ impl Alarm {
 
     /// Sets the deadline to `wait` from now, reading no clock: it is late by up to two ticks.
     pub fn set_in(&self, wait: Duration) {
-        self.set_tick(self.tick_in(wait));
+        self.set_tick(self.of.tick_in(wait));
     }
 
     /// Sets the deadline to `wait` from now, but not beyond `end`.
     pub fn set_in_until(&self, wait: Duration, end: Instant) {
-        self.set_tick(self.tick_in(wait).min(self.of.tick_after(end)));
-    }
-
-    fn tick_in(&self, wait: Duration) -> u32 {
-        let ticks = (nanos(wait) >> TICK_SHIFT).min(u64::from(NEVER / 2)) as u32;
-        self.of.tick.get().saturating_add(ticks + 2)
+        self.set_tick(self.of.tick_in(wait).min(self.of.tick_after(end)));
     }
 
     fn set_tick(&self, tick: u32) {

@@ -1,5 +1,6 @@
 //! Outlets that need no upstream: a fixed answer, and a prefix taken off on the way to another outlet.
 
+use crate::routes::behind;
 use bytes::Bytes;
 use std::rc::Rc;
 use wharf_core::LocalBoxFuture;
@@ -33,12 +34,9 @@ pub struct Stripped {
 impl Outlet for Stripped {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
         let request = &mut exchange.facts.request;
-        let rest = match request.path().strip_prefix(&*self.prefix) {
-            Some("") => Some("/".to_owned()),
-            Some(rest) if rest.starts_with('/') => Some(rest.to_owned()),
-            _ => None,
-        };
-        if let Some(rest) = rest {
+        // By the same comparison that found the route, or a path would be stripped for some spellings only.
+        if let Some(rest) = behind(request.path(), &self.prefix) {
+            let rest = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
             request.set_path(&rest);
         }
         self.inner.call(exchange, wish)

@@ -27,7 +27,7 @@ use wharf_core::fault::{Fault, FaultKind, Phase};
 use wharf_core::head::{Fields, Known, Method, Scheme};
 
 /// Read at once from a client: a head with its cookies, or a fair piece of a body.
-const READ_ROOM: usize = 16 * 1024;
+pub(crate) const READ_ROOM: usize = 16 * 1024;
 /// A head on its way out, nearly always.
 const OUT_ROOM: usize = 1024;
 /// What a client may still send to a connection that we are ending, before it is cut.
@@ -46,7 +46,7 @@ pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream
     let _ = stream.set_nodelay(true);
     let front = Rc::new(Front {
         alarm: core.deadlines.alarm(),
-        socket: Socket::new(stream),
+        socket: Socket::new(stream, core.spare.clone()),
         buf: RefCell::default(),
         body: Cell::new(BodyState::Read),
         bytes_in: Cell::new(0),
@@ -127,8 +127,8 @@ impl Front {
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
             let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
             let written = poll_fn(|task| writing.poll(task)).await;
-            let (bytes_out, keep_alive) = (writing.bytes_out, writing.keep_alive);
-            self.core.out.set(writing.out);
+            // Consumed here: a piece of the answer that lived until the next request would keep its buffer from use.
+            let (bytes_out, keep_alive) = writing.end();
             let status = done.answer.head.status;
             let fault = written.as_ref().err().map(Fault::word);
             done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
@@ -143,7 +143,7 @@ impl Front {
                 return Next::Close;
             }
             if self.buf.borrow().is_empty() {
-                self.buf.take();
+                self.socket.give(&mut self.buf.borrow_mut());
                 // Between the requests of a busy client the state is kept, without a buffer; making it anew each time
                 // would cost more than the request's routing.
                 self.alarm.set_in(self.limits.keep_alive.min(WARM));
@@ -156,9 +156,16 @@ impl Front {
 
     /// Waits until there is something to read. `false`: the alarm went off first.
     async fn readable(&self) -> bool {
-        poll_fn(|task| match self.socket.poll_readable(task) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending => self.alarm.poll_elapsed(task).map(|()| false),
+        let mut slept = false;
+        poll_fn(|task| {
+            // Woken, and not by the alarm: there is something. Whoever reads will see; looking twice is not free.
+            if !std::mem::replace(&mut slept, true) || self.alarm.poll_elapsed(task).is_ready() {
+                return match self.socket.poll_readable(task) {
+                    Poll::Ready(_) => Poll::Ready(true),
+                    Poll::Pending => self.alarm.poll_elapsed(task).map(|()| false),
+                };
+            }
+            Poll::Ready(true)
         })
         .await
     }
@@ -183,7 +190,7 @@ impl Front {
                 }
             }
             // Whoever comes here has seen that there is something to read, or is woken because there is.
-            match self.socket.poll_read_ready(task, &mut buf, READ_ROOM) {
+            match self.socket.poll_read_ready(task, &mut buf) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
@@ -262,7 +269,7 @@ impl Front {
         poll_fn(|task| {
             let _ = ready!(self.socket.poll_shutdown(task));
             loop {
-                match self.socket.poll_read(task, &mut scrap, READ_ROOM) {
+                match self.socket.poll_read(task, &mut scrap) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(read)) if read > left => return Poll::Ready(()),
                     Poll::Ready(Ok(read)) => {
@@ -342,7 +349,7 @@ impl BodyStream for ClientBody {
                     return Poll::Ready(Err(Fault::caller(FaultKind::Malformed, refusal.what.to_string())));
                 }
             }
-            match front.socket.poll_read(task, &mut buf, READ_ROOM) {
+            match front.socket.poll_read(task, &mut buf) {
                 Poll::Ready(Ok(0) | Err(_)) => return gone(front, "the client closed the connection in the middle of the body"),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
@@ -429,6 +436,12 @@ impl<'a> Writing<'a> {
             deadline: (!event_stream).then_some(done.exchange.deadline),
             quiet: if event_stream { front.limits.quiet } else { front.limits.body },
         }
+    }
+
+    /// Bytes written, and whether the connection is kept. The buffer goes to the next answer.
+    fn end(self) -> (u64, bool) {
+        self.front.core.out.set(self.out);
+        (self.bytes_out, self.keep_alive)
     }
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {

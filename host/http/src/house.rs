@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::deadlines::Deadlines;
+use crate::io::Spare;
 use crate::record::Recorder;
 use crate::routes::{HostTable, Routes};
 use std::cell::{Cell, RefCell};
@@ -112,6 +113,8 @@ pub struct Core {
     pub in_flight: Arc<Level>,
     /// What matched no route.
     pub unmatched: Meters,
+    /// Buffers that clients are read into.
+    pub(crate) spare: Rc<Spare>,
     /// A buffer for the head of the next answer.
     pub(crate) out: Cell<Vec<u8>>,
     /// Requests refused before they had a route, by reason.
@@ -135,6 +138,7 @@ impl Core {
             draining: Cell::new(false),
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
             unmatched: Meters::new(&metrics, ""),
+            spare: Spare::new(crate::h1::READ_ROOM),
             out: Cell::default(),
             refused: RefCell::default(),
             metrics,

@@ -15,9 +15,10 @@ pub struct Record<'a> {
     pub protocol: &'a str,
     pub client: IpAddr,
     pub method: &'a str,
-    pub authority: &'a str,
-    pub path: &'a str,
-    pub query: Option<&'a str>,
+    /// ASCII, as are path and query.
+    pub authority: &'a [u8],
+    pub path: &'a [u8],
+    pub query: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
     pub route: &'a str,
     /// 0: the client went away before it had a status.
@@ -36,8 +37,10 @@ pub struct Record<'a> {
 pub trait Recorder {
     /// Takes one.
     fn record(&self, record: &Record<'_>);
-    /// A moment to hand on what has waited long enough; called about 60 times a second.
-    fn tick(&self) {}
+    /// A moment to hand on what has waited long enough; called about 60 times a second. `true`: something still waits.
+    fn tick(&self) -> bool {
+        false
+    }
     /// Hands on everything: the core is about to end.
     fn flush(&self) {}
 }

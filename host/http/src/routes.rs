@@ -13,6 +13,8 @@
 //!
 //! Paths are canonical on both sides (`wharf_core::path`) and case-sensitive. They are walked segment by segment in a
 //! tree, so a request costs at most the depth of the tree, however many routes there are and however long its path is.
+//! A segment that no route names as it stands is compared once more as a careless upstream would read it ([`loosely`]):
+//! else `/admin;x` would walk around the rules of `/admin`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -362,9 +364,18 @@ impl Routes {
         let mut node = self.nodes.get(root as usize)?;
         let mut rest = path.get(1..);
         while let Some(segments) = rest {
-            let Some((child, behind)) = node.child(segments) else { break };
-            let Some(child) = self.nodes.get(child as usize) else { break };
-            (node, rest) = (child, behind);
+            let (child, behind) = match node.child(segments) {
+                Some((child, behind)) => (Some(child), behind),
+                None => match node.child_loosely(segments) {
+                    Some(found) => found,
+                    None => break,
+                },
+            };
+            rest = behind;
+            if let Some(child) = child {
+                let Some(child) = self.nodes.get(child as usize) else { break };
+                node = child;
+            }
         }
         if rest.is_none()
             && let Some(route) = pick(&node.exact, method, head, refused)
@@ -439,6 +450,85 @@ impl Node {
         let child = *self.many.get(segment)?;
         Some((child, end.and_then(|end| segments.get(end + 1..))))
     }
+
+    /// The same for the loose reading of the first segment. No child: it reads as empty, so it counts for nothing.
+    #[cold]
+    fn child_loosely<'p>(&self, segments: &'p [u8]) -> Option<(Option<u32>, Option<&'p [u8]>)> {
+        if self.few.is_empty() && self.many.is_empty() {
+            return None;
+        }
+        let mut halves = segments.splitn(2, |&byte| byte == b'/');
+        let read = loosely(halves.next()?)?;
+        let behind = halves.next();
+        if read.is_empty() {
+            return Some((None, behind));
+        }
+        self.child(&read).map(|(child, _)| (Some(child), behind))
+    }
+}
+
+/// A segment as a careless upstream reads it, where that differs from how it stands: percent-encoding undone again and
+/// again, cut where parameters begin or where its parser thinks that the path ends, without spaces at its end. There is
+/// no `/` to be found: where one hides the path was refused.
+fn loosely(segment: &[u8]) -> Option<Vec<u8>> {
+    if !segment.iter().any(|byte| matches!(byte, b'%' | b';')) {
+        return None;
+    }
+    let mut read = segment.to_vec();
+    loop {
+        let before = read.len();
+        let mut undone = Vec::with_capacity(before);
+        let mut rest = read.as_slice();
+        while let Some((&byte, tail)) = rest.split_first() {
+            let digit = |at: usize| tail.get(at).and_then(|&byte| (byte as char).to_digit(16));
+            rest = match (byte, digit(0), digit(1)) {
+                (b'%', Some(high), Some(low)) => {
+                    undone.push((high << 4 | low) as u8);
+                    tail.get(2..).unwrap_or_default()
+                }
+                _ => {
+                    undone.push(byte);
+                    tail
+                }
+            };
+        }
+        read = undone;
+        if read.len() == before {
+            break;
+        }
+    }
+    let end = read.iter().position(|byte| matches!(byte, b';' | b'?' | b'#' | b'\r' | b'\n'));
+    read.truncate(end.unwrap_or(read.len()));
+    read.truncate(read.trim_ascii_end().len());
+    Some(read)
+}
+
+/// What stands behind a prefix that the path begins with, by whole segments and as [`Routes::find`] compares them; the
+/// prefix without a `/` at its end.
+pub(crate) fn behind<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let is_whole = |rest: &&str| rest.is_empty() || rest.starts_with('/');
+    if let Some(rest) = path.strip_prefix(prefix).filter(is_whole) {
+        return Some(rest);
+    }
+    let mut rest = path;
+    for wanted in prefix.split('/').skip(1) {
+        loop {
+            rest = rest.strip_prefix('/')?;
+            let (segment, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            rest = tail;
+            if segment == wanted {
+                break;
+            }
+            let read = loosely(segment.as_bytes())?;
+            if read == wanted.as_bytes() {
+                break;
+            }
+            if !read.is_empty() {
+                return None;
+            }
+        }
+    }
+    Some(rest)
 }
 
 fn pick(candidates: &[Candidate], method: u16, head: &RequestHead, refused: &mut bool) -> Option<usize> {
@@ -482,11 +572,10 @@ impl PathPattern {
     /// How exactly this pattern names the path; `None`: it does not fit.
     fn rank(&self, path: &str) -> Option<usize> {
         match self {
-            PathPattern::Exact(exact) => (**exact == *path).then_some(usize::MAX),
+            PathPattern::Exact(exact) => (behind(path, exact) == Some("")).then_some(usize::MAX),
             PathPattern::Prefix(prefix) => {
                 let prefix = prefix.trim_end_matches('/');
-                let rest = path.strip_prefix(prefix)?;
-                (rest.is_empty() || rest.starts_with('/')).then_some(prefix.len())
+                behind(path, prefix).map(|_| prefix.len())
             }
         }
     }
@@ -705,6 +794,42 @@ mod tests {
         check(&routes, &head, 1);
         let said: Vec<_> = routes.explain(&get("h", "/a")).into_iter().map(|judged| (judged.route, judged.verdict)).collect();
         assert_eq!(said, [(1, Verdict::Header("x-debug".into())), (0, Verdict::Fits), (2, Verdict::Fits)]);
+    }
+
+    #[test]
+    fn a_path_takes_the_route_that_a_careless_upstream_would_read() {
+        let routes = Routes::compile(["/", "/admin", "/a;b", "/a", "/deep/er"].map(prefix).to_vec());
+        for (path, expected) in [
+            ("/admin;x", 1),
+            ("/admin;x=1/y;z", 1),
+            ("/;/admin", 1),
+            ("/;x/;y/admin;z", 1),
+            ("/admin%3Bx", 1),
+            ("/admin%253Bx", 1),
+            ("/admin%3Fx", 1),
+            ("/admin%23", 1),
+            ("/admin%20", 1),
+            ("/admin%0D%0Ax", 1),
+            ("/%2561dmin/x", 1),
+            ("/admin%20x", 0),
+            ("/administrator;x", 0),
+            ("/x;admin", 0),
+            ("/x/admin;", 0),
+            // What a route names as it stands goes before what it may be read as.
+            ("/a;b/c", 2),
+            ("/a;c", 3),
+            ("/deep;x/er;y/z", 4),
+            ("/deep;x/;/er", 4),
+            ("/deep;x", 0),
+        ] {
+            check(&routes, &get("h", path), expected);
+            let explained = routes.explain(&get("h", path)).into_iter().find(|judged| judged.verdict == Verdict::Fits);
+            assert_eq!(explained.map(|judged| judged.route as i64), Some(expected), "explain {path}");
+        }
+        assert_eq!(behind("/a/b/c", "/a/b"), Some("/c"));
+        assert_eq!(behind("/a;x/;/b;y/c;z", "/a/b"), Some("/c;z"));
+        assert_eq!(behind("/a;x/bc", "/a/b"), None);
+        assert_eq!(behind("/a;x", "/a/b"), None);
     }
 
     /// The rules of this file's head, as plainly as they can be written: look at all, keep the best.

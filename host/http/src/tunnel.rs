@@ -76,8 +76,8 @@ fn poll_up(way: &mut Way, client: &Socket, other_side: &mut dyn Tunnel, task: &m
             }
             return Poll::Ready(Ok(()));
         }
-        way.buf = BytesMut::new();
-        way.ended = ready!(client.poll_read(task, &mut way.buf, ROOM))? == 0;
+        client.give(&mut way.buf);
+        way.ended = ready!(client.poll_read(task, &mut way.buf))? == 0;
     }
 }
 

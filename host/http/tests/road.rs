@@ -71,7 +71,7 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
             };
             let routes = Arc::new(Routes::compile(vec![RouteMatch::default()]));
             *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry] });
-            tokio::task::spawn_local(core.deadlines.clone().sweep(|_| ()));
+            tokio::task::spawn_local(core.deadlines.clone().sweep(|_| false));
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let limits = Rc::new(setting.listener);

@@ -4,6 +4,8 @@
 //! The figures are of the whole door, `Authenticate::check` and its like: boxes, facts, limits, metrics, two clock
 //! reads and the call itself.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a bench prints, and stops at the first surprise")]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 
@@ -16,7 +18,6 @@ use wharf_wasm::rules;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ROUNDS: usize = 20_000;
 const EACH: usize = 8;
 
 fn request() -> Facts {
@@ -39,13 +40,25 @@ struct Rules {
 }
 
 fn main() {
+    // A number on the command line: so many calls, for a profiler.
+    let rounds = std::env::args().find_map(|arg| arg.parse::<usize>().ok()).unwrap_or(20_000);
+    let began = Instant::now();
+    drop(wharf_wasm::Engine::start(&wharf_wasm::EngineLimits::default()).unwrap());
+    println!(
+        "engine of {} instances made and unmade in {} us",
+        wharf_wasm::EngineLimits::default().instances_max,
+        began.elapsed().as_micros()
+    );
     common::on_a_core(async {
         let house = common::House::new(64);
         let core = house.core();
         let mut made = Vec::new();
-        for version in 1..=3 {
-            made.push(house.try_ready("quick", version, "{}", common::patient()).await.unwrap());
+        for (version, config) in [(1, "\"auth\""), (2, "\"route\""), (3, "\"filter\"")] {
+            made.push(house.try_ready("quick", version, config, common::patient()).await.unwrap());
         }
+        let fresh = wharf_wasm::Quotas { fresh_per_call: true, ..common::patient() };
+        let fresh = house.try_ready("quick", 4, "\"filter\"", fresh).await.unwrap();
+        let fresh = rules::filter(&core, &fresh, None).unwrap();
         let rules = Rules {
             auth: rules::auth(&core, &made[0], None).unwrap(),
             route: rules::route(&core, &made[1], None).unwrap(),
@@ -54,9 +67,9 @@ fn main() {
         let mut facts = request();
         assert!(matches!(rules.auth.check(&mut facts).await, Ok(Decision::Next(edits)) if edits.len() == 1));
         assert!(rules.route.pick(&mut facts).await.unwrap().is_some());
-        let mut cases: [(&str, Vec<u64>); 4] =
-            [("filter, one header set", vec![]), ("route table", vec![]), ("auth, one HS256 check", vec![]), ("all three", vec![])];
-        for _ in 0..ROUNDS / EACH {
+        let names = ["filter, one header set", "route table", "auth, one HS256 check", "all three", "filter, fresh instance"];
+        let mut cases = names.map(|name| (name, Vec::<u64>::new()));
+        for _ in 0..rounds / EACH {
             for (at, (_, times)) in cases.iter_mut().enumerate() {
                 for _ in 0..EACH {
                     let began = Instant::now();
@@ -69,16 +82,23 @@ fn main() {
                     if at == 1 || at == 3 {
                         std::hint::black_box(rules.route.pick(&mut facts).await.unwrap());
                     }
+                    if at == 4 {
+                        std::hint::black_box(fresh.on_request(&mut facts).await.unwrap());
+                    }
                     times.push(began.elapsed().as_nanos() as u64);
                 }
             }
         }
-        println!("{:24} {:>8} {:>8} {:>8}   ns, {ROUNDS} calls", "warm call", "p10", "p50", "p99");
+        println!("{:24} {:>8} {:>8} {:>8}   ns, {rounds} calls", "warm call", "p10", "p50", "p99");
         for (name, times) in &mut cases {
             times.sort_unstable();
             let at = |share: usize| times[times.len() * share / 100];
             println!("{name:24} {:8} {:8} {:8}", at(10), at(50), at(99));
         }
-        println!("late ticks: {}", house.metric("wharf_wasm_ticks_late_total"));
+        let moved: u64 =
+            (1..=3).map(|version| house.metric(&format!("wharf_plugin_moved_total{{plugin=\"quick\",version=\"{version}\"}}"))).sum();
+        let banished: u64 =
+            (1..=3).map(|version| house.metric(&format!("wharf_plugin_banished_total{{plugin=\"quick\",version=\"{version}\"}}"))).sum();
+        println!("late ticks {}, moved {moved}, banished {banished}", house.metric("wharf_wasm_ticks_late_total"));
     });
 }

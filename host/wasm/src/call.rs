@@ -18,7 +18,7 @@ use crate::grants::log::Gate;
 use crate::guest_thread::{Ended, Moving};
 use crate::instance::{Instance, Tally};
 use crate::limits::{GRACE, REHEARSAL};
-use crate::pool::{LONG, Pool, Seat};
+use crate::pool::{CUTS, LONG, Pool, Seat};
 use crate::ready::Ready;
 use crate::turn::{self, Turned};
 use std::future::Future;
@@ -82,7 +82,12 @@ struct Done<A> {
 ///
 /// # Cancel safety
 /// Dropping the future ends the call and throws its instance away; the facts may stay empty.
-pub(crate) async fn ask<Q: Question + Clone>(pool: &Rc<Pool>, last_good: Option<&Rc<Pool>>, facts: &mut Facts, question: Q) -> Result<Q::Answer, Fault> {
+pub(crate) async fn ask<Q: Question + Clone>(
+    pool: &Rc<Pool>,
+    last_good: Option<&Rc<Pool>>,
+    facts: &mut Facts,
+    question: Q,
+) -> Result<Q::Answer, Fault> {
     let Some(last_good) = last_good else {
         return ask_one(pool, facts, question).await.map_err(|broken| broken.fault(&pool.ready.setup));
     };
@@ -110,17 +115,21 @@ async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -
             // Unique again in all cases but two: the guest thread has not let go yet of a call that we gave up, or a
             // panic took the store's copy with it. Then the exchange goes on with a copy.
             match Arc::get_mut(&mut shared) {
-                Some(inside) => std::mem::swap(inside, facts),
+                Some(inside) => {
+                    std::mem::swap(inside, facts);
+                    pool.core.keep_box(shared);
+                }
                 None => facts.clone_from(&shared),
             }
-            pool.core.give_box(shared);
             ended
         }
     };
     let now = Instant::now();
     let took = now.saturating_duration_since(begun);
-    if tally.in_one_turn && took > LONG {
-        pool.strike(now);
+    if let Some(watch) = tally.first_turn
+        && (took > LONG || watch.is_some())
+    {
+        pool.watched(watch, took, now);
     }
     pool.metrics.record(Q::NAME, said.as_ref().err(), &tally, took);
     match said {
@@ -152,11 +161,15 @@ async fn live<Q: Question>(pool: &Rc<Pool>, seat: Seat, facts: &Arc<Facts>, ques
         return elsewhere(pool, call, deadline).await;
     }
     let presence = pool.core.presence();
+    pool.approach(begun);
+    let watch = pool.watch();
     let first = std::future::poll_fn(|task| Poll::Ready(turn::on_core(presence, begun, call.as_mut(), task))).await;
     match first {
         Turned::Done(mut done) => {
-            done.tally.in_one_turn = true;
-            settle(Ended::Done(done))
+            pool.proved();
+            // Its end is told by the caller's clock; see `Pool::watched`.
+            done.tally.first_turn = Some(watch);
+            settle(Ended::Done(done, 0))
         }
         Turned::Panicked(panic) => settle(Ended::Panicked(panic)),
         Turned::Waits => stay(pool, call, deadline).await,
@@ -165,7 +178,11 @@ async fn live<Q: Question>(pool: &Rc<Pool>, seat: Seat, facts: &Arc<Facts>, ques
 }
 
 /// A call that waits for a host call stays on its core.
-async fn stay<A: Send + 'static>(pool: &Rc<Pool>, mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>, deadline: Instant) -> Said<A> {
+async fn stay<A: Send + 'static>(
+    pool: &Rc<Pool>,
+    mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
+    deadline: Instant,
+) -> Said<A> {
     let place = match Place::take(pool) {
         Ok(place) => place,
         Err(broken) => return (Err(broken), Tally::default()),
@@ -176,7 +193,7 @@ async fn stay<A: Send + 'static>(pool: &Rc<Pool>, mut call: Pin<Box<impl Future<
         other => Poll::Ready(other),
     });
     match tokio::time::timeout_at(deadline.into(), turns).await {
-        Ok(Turned::Done(done)) => settle(Ended::Done(done)),
+        Ok(Turned::Done(done)) => settle(Ended::Done(done, 0)),
         Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic)),
         Ok(Turned::Cut | Turned::Waits) => moved(pool, call, deadline, place).await,
         Err(_) => settle(Ended::TooLate),
@@ -184,7 +201,11 @@ async fn stay<A: Send + 'static>(pool: &Rc<Pool>, mut call: Pin<Box<impl Future<
 }
 
 /// A call that computes leaves its core.
-async fn elsewhere<A: Send + 'static>(pool: &Rc<Pool>, call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>, deadline: Instant) -> Said<A> {
+async fn elsewhere<A: Send + 'static>(
+    pool: &Rc<Pool>,
+    call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
+    deadline: Instant,
+) -> Said<A> {
     match Place::take(pool) {
         Ok(place) => moved(pool, call, deadline, place).await,
         Err(broken) => (Err(broken), Tally::default()),
@@ -198,15 +219,19 @@ async fn moved<A: Send + 'static>(
     _place: Place<'_>,
 ) -> Said<A> {
     pool.metrics.moved();
-    if !pool.is_banished(Instant::now()) {
-        pool.strike(Instant::now());
-    }
     let call: Moving<Done<A>> = call;
     let ended = pool.ready.code.loaded().engine.guest_thread.run(call, deadline.into());
     // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
     // exchange does not wait for it. Dropping the receiver tells it to let go.
     match tokio::time::timeout_at((deadline + GRACE).into(), ended).await {
-        Ok(Ok(ended)) => settle(ended),
+        Ok(Ok(ended)) => {
+            // A short call whose thread was taken away by the kernel at a bad moment is moved too, and ends in its next
+            // turn. One that goes on for several is a long one.
+            if matches!(ended, Ended::Done(_, cut) if cut >= CUTS) {
+                pool.strike(Instant::now());
+            }
+            settle(ended)
+        }
         Ok(Err(_)) => (Err(Broken::Internal("the guest thread has ended".into())), Tally::default()),
         Err(_) => settle(Ended::TooLate),
     }
@@ -214,9 +239,11 @@ async fn moved<A: Send + 'static>(
 
 fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
     match ended {
-        Ended::Done(Done { said: Ok(answer), instance: Some(instance), tally }) => (Ok((answer, instance)), tally),
-        Ended::Done(Done { said: Err(broken), tally, .. }) => (Err(broken), tally),
-        Ended::Done(Done { said: Ok(_), instance: None, tally }) => (Err(Broken::Internal("an answer without an instance".into())), tally),
+        Ended::Done(Done { said: Ok(answer), instance: Some(instance), tally }, _) => (Ok((answer, instance)), tally),
+        Ended::Done(Done { said: Err(broken), tally, .. }, _) => (Err(broken), tally),
+        Ended::Done(Done { said: Ok(_), instance: None, tally }, _) => {
+            (Err(Broken::Internal("an answer without an instance".into())), tally)
+        }
         Ended::TooLate => (Err(Broken::Stopped(Stop::Deadline)), Tally::default()),
         Ended::Panicked(panic) => (Err(Broken::Panic(panic_text(&*panic))), Tally::default()),
     }
@@ -276,4 +303,3 @@ impl Drop for Place<'_> {
         self.0.ready.terms.plugin.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
-

@@ -164,8 +164,19 @@ struct Plugin {
 
 /// What is held while one plugin is changed.
 struct Turn {
+    /// Of an upload: swept before the next one has its turn, and not before a record that has begun is complete.
+    pin: Option<Pin>,
     _attached: OwnedRwLockReadGuard<()>,
     _plugin: OwnedMutexGuard<()>,
+}
+
+/// What if a change cannot be written down?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// Then it is not done: an operator asked for it and is told.
+    Required,
+    /// Then it is done in memory: the house turns away from a bad version even with a full disk.
+    BestEffort,
 }
 
 /// What serves from now on.
@@ -269,13 +280,14 @@ impl Catalog {
         self.may_serve(&plugin, &examined)?;
 
         // Store the component where nobody refers to it yet, and compile it in a child.
-        let _pin = self.pin(digest);
+        let pin = self.pin(digest);
         let me = self.clone();
         blocking(move || me.disk.write_component(&digest, &wasm)).await??;
         let code = self.code(&plugin, digest).await?;
 
         // From here on nothing that this version is rehearsed against may change.
-        let turn = self.turn(&plugin).await;
+        let mut turn = self.turn(&plugin).await;
+        turn.pin = Some(pin);
         self.may_serve(&plugin, &examined)?;
         let (version, known, serving, wants) = {
             let state = self.lock();
@@ -310,7 +322,7 @@ impl Catalog {
             None => self.ask_schema(&plugin, version, digest, &code, &wants).await?,
         };
         let candidate = Candidate { plugin: &plugin, version, digest, schema: &schema, code: &code };
-        let ready = all_ready(self.rehearse(&candidate, &wants, true).await?)?;
+        let ready = all_ready(self.rehearse(&candidate, &wants, known.is_none()).await?)?;
 
         // Stage and let it serve, in one step that is finished even if the caller goes away.
         let Examined { imports, wasi, .. } = examined;
@@ -339,7 +351,7 @@ impl Catalog {
             true => Some(self.serving_with_spare(&plugin, version, ready, &change, &wants).await),
             false => None,
         };
-        self.commit(turn, &plugin, change, serving).await?;
+        self.commit(turn, &plugin, change, serving, Record::Required).await?;
         pushed.ms = ms(began.elapsed());
         Ok(pushed)
     }
@@ -389,7 +401,7 @@ impl Catalog {
         if previous.is_some() || !self.is_ready(&plugin, &wants) {
             let ready = self.stage(&plugin, &stored, &wants).await?;
             let serving = self.serving_with_spare(&plugin, version, ready, &change, &wants).await;
-            self.commit(turn, &plugin, change, Some(serving)).await?;
+            self.commit(turn, &plugin, change, Some(serving), Record::Required).await?;
         }
         Ok(Activated { plugin: plugin.to_string(), version, previous, ms: ms(began.elapsed()) })
     }
@@ -479,7 +491,9 @@ impl Catalog {
             let Ok(stored) = self.stored(&plugin, to) else { continue };
             let Some(digest) = digest_of(&stored.digest) else { continue };
             let Ok(instead) = self.stored_code(&plugin, to, digest).await else { continue };
-            if let Err(unwritten) = self.commit(turn, &plugin, move |index| index.history.back_to(to), Some(Serving::new(to))).await {
+            if let Err(unwritten) =
+                self.commit(turn, &plugin, move |index| index.history.back_to(to), Some(Serving::new(to)), Record::BestEffort).await
+            {
                 return (plugin, Vec::new(), Err(unwritten));
             }
             let damage = code.err().map(|error| error.to_string()).unwrap_or_default();
@@ -616,7 +630,7 @@ impl Catalog {
                 Ok(ready) => {
                     let change = move |index: &mut Index| index.history.back_to(to);
                     let serving = self.serving_with_spare(plugin, to, ready, &change, &wants).await;
-                    match self.commit(turn, plugin, change, Some(serving)).await {
+                    match self.commit(turn, plugin, change, Some(serving), Record::BestEffort).await {
                         Ok(()) => return self.tell_fallback(plugin, bad, to, &why),
                         Err(error) => {
                             warn!(%plugin, version = to, reason = %error, "an earlier version cannot come back");
@@ -633,7 +647,7 @@ impl Catalog {
         warn!("{line}");
         (self.parts.audit)(&line);
         // So that the mark outlives a restart; it is only a mark, so a disk that does not take it changes nothing.
-        let _ = self.commit(turn, plugin, |_| (), None).await;
+        let _ = self.commit(turn, plugin, |_| (), None, Record::BestEffort).await;
     }
 
     fn tell_fallback(&self, plugin: &Arc<str>, bad: u32, to: u32, why: &str) {
@@ -653,17 +667,24 @@ impl Catalog {
         plugin: &Arc<str>,
         change: impl Fn(&mut Index) + Send + 'static,
         serve: Option<Serving>,
+        record: Record,
     ) -> Result<(), CatalogError> {
         let (me, plugin) = (self.clone(), plugin.clone());
         blocking(move || {
             let _turn = turn;
-            me.commit_now(&plugin, change, serve)
+            me.commit_now(&plugin, change, serve, record)
         })
         .await??;
         Ok(())
     }
 
-    fn commit_now(&self, plugin: &Arc<str>, change: impl Fn(&mut Index), serve: Option<Serving>) -> Result<(), StorageError> {
+    fn commit_now(
+        &self,
+        plugin: &Arc<str>,
+        change: impl Fn(&mut Index),
+        serve: Option<Serving>,
+        record: Record,
+    ) -> Result<(), StorageError> {
         let versions_max = self.parts.versions_max.max(1);
         let changed = |mut index: Index| {
             change(&mut index);
@@ -671,7 +692,11 @@ impl Catalog {
             index
         };
         let before = self.lock().plugins.get(plugin).map_or_else(|| Index::new(plugin), |known| known.index.clone());
-        self.disk.write_index(&changed(before.clone()))?;
+        match self.disk.write_index(&changed(before.clone())) {
+            Err(error) if record == Record::Required => return Err(error),
+            Err(error) => warn!(%plugin, %error, "a change is in force and could not be written down: a restart will undo it"),
+            Ok(()) => {}
+        }
         let digests = |index: &Index| index.versions.iter().map(|stored| stored.digest.clone()).collect::<BTreeSet<_>>();
         let (serves, old, gone) = {
             let mut state = self.lock();
@@ -733,7 +758,7 @@ impl Catalog {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             turns.entry(plugin.into()).or_default().clone()
         };
-        Turn { _attached: attached, _plugin: turn.lock_owned().await }
+        Turn { pin: None, _attached: attached, _plugin: turn.lock_owned().await }
     }
 
     fn known(&self, name: &str) -> Result<Arc<str>, CatalogError> {

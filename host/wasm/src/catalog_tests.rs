@@ -701,3 +701,67 @@ async fn an_attachment_in_all_roles_loses_none_by_an_upload() {
     let only_route = push(&catalog, "route", Guest { roles: &["route"], ..Guest::numbered(3) }).await.unwrap();
     assert_eq!(only_route.roles, ["route"], "attached nowhere: nothing is asked of it");
 }
+
+#[tokio::test]
+async fn a_new_configuration_keeps_what_is_ready_and_rehearses_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = with_auth(dir.path()).await;
+    push_numbers(&catalog, 1..=1).await;
+    let before = catalog.ready("auth", "{}", Role::Auth).unwrap();
+    let mut wants = attached();
+    wants.attachments.push(wanted("auth", "route \"more\", auth 1", Role::Auth, r#"{"a":1}"#));
+    assert!(catalog.want(wants.clone()).await.is_empty());
+    let after = catalog.ready("auth", "{}", Role::Auth).unwrap();
+    assert!(Arc::ptr_eq(&before, &after), "the cores keep their warm instances");
+    assert!(catalog.ready("auth", r#"{"a":1}"#, Role::Auth).is_some());
+    let quotas = Quotas { deadline: Duration::from_millis(7), ..Quotas::default() };
+    wants.granted.push(Granted { plugin: "auth".into(), grants: Arc::default(), quotas: quotas.into() });
+    assert!(catalog.want(wants).await.is_empty());
+    let tightened = catalog.ready("auth", "{}", Role::Auth).unwrap();
+    assert_eq!(tightened.setup.quotas.deadline, Duration::from_millis(7));
+    assert!(catalog.want(Wants::default()).await.is_empty());
+    assert!(catalog.ready("auth", "{}", Role::Auth).is_none(), "attached nowhere");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_while_it_is_stored_is_stored_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = with_auth(dir.path()).await;
+    push_numbers(&catalog, 1..=1).await;
+    let index = dir.path().join("plugins/index/auth.json");
+    for build in 2..=6 {
+        let before = std::fs::read(&index).unwrap();
+        let mut given_up = Box::pin(push(&catalog, "auth", Guest::numbered(build)));
+        while std::fs::read(&index).unwrap() == before {
+            let polled = futures_util::future::select(&mut given_up, Box::pin(tokio::task::yield_now())).await;
+            if matches!(polled, futures_util::future::Either::Left(_)) {
+                break;
+            }
+        }
+        drop(given_up);
+        // Changes of one plugin are made in turn, so this one comes after what was begun.
+        let _ = catalog.activate("auth", 999).await;
+        assert_eq!(serves(&catalog), Some(build));
+        assert_eq!(catalog.inspect("auth", build).await.unwrap().row.damage, None, "its component is there");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_version_gives_way_even_if_that_cannot_be_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let quotas = Quotas { faults_max: 1, ..Quotas::default() };
+    let granted = Granted { plugin: "auth".into(), grants: Arc::default(), quotas: quotas.into() };
+    catalog.want(Wants { granted: vec![granted], ..attached() }).await;
+    push_numbers(&catalog, 1..=2).await;
+    std::fs::remove_dir_all(dir.path().join("plugins/new")).unwrap();
+    std::fs::write(dir.path().join("plugins/new"), b"").unwrap();
+    let mut changed = catalog.changed();
+    changed.mark_unchanged();
+    let attending = catalog.clone();
+    let attendant = tokio::spawn(async move { attending.attend().await });
+    catalog.fault("auth", 2);
+    changed.changed().await.unwrap();
+    assert_eq!(serves(&catalog), Some(1));
+    attendant.abort();
+}

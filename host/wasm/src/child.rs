@@ -225,7 +225,10 @@ fn why_ended(status: ExitStatus, complained: &[u8], memory: u64, cpu: Duration, 
         ChildError::Cpu(cpu)
     } else if is(Signal::XFSZ) {
         ChildError::Output(output)
-    } else if ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"].iter().any(|words| text.contains(words)) {
+    } else if ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"]
+        .iter()
+        .any(|words| text.contains(words))
+    {
         // The last one is what a thread says that gets no stack.
         ChildError::Memory(memory)
     } else {
@@ -394,6 +397,15 @@ mod tests {
     async fn what_is_no_component_is_refused_by_the_compiler() {
         let error = compile(ChildLimits::default(), b"\0asm\x0d\0\x01\0garbage").await.unwrap_err();
         assert!(matches!(&error, ChildError::Refused(why) if !why.is_empty()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_compiled_form_that_cannot_be_written_is_no_fault_of_the_component() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("in");
+        std::fs::write(&input, crate::guests::Guest::default().build()).unwrap();
+        let error = child(ChildLimits::default()).compile(&input, &dir.path().join("nowhere/out")).await.unwrap_err();
+        assert!(matches!(&error, ChildError::NotWritten(why) if why.contains("nowhere/out")), "{error}");
     }
 
     #[tokio::test]

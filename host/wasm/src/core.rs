@@ -79,7 +79,7 @@ impl WasmCore {
         #[allow(clippy::disallowed_methods, reason = "a task of this core that ends within the rehearsal's time")]
         tokio::task::spawn_local(async move {
             // A failure says nothing new: the first question meets it again and tells it.
-            if let (Ok(Ended::Done(Ok(instance))), Some(pool)) = (made.await, pool.upgrade()) {
+            if let (Ok(Ended::Done(Ok(instance), _)), Some(pool)) = (made.await, pool.upgrade()) {
                 pool.add(instance);
             }
         });
@@ -98,10 +98,10 @@ impl WasmCore {
         self.boxes.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a box back, if nobody else holds it.
-    pub(crate) fn give_box(&self, mut shared: Arc<Facts>) {
+    /// Keeps an empty box that nobody else holds for the next call.
+    pub(crate) fn keep_box(&self, shared: Arc<Facts>) {
         let mut boxes = self.boxes.borrow_mut();
-        if boxes.len() < BOXES_MAX && Arc::get_mut(&mut shared).is_some() {
+        if boxes.len() < BOXES_MAX {
             boxes.push(shared);
         }
     }

@@ -134,6 +134,11 @@ fn told(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageErr
     move |error| StorageError { what, path: path.to_owned(), error }
 }
 
+/// Makes the names in a folder survive a crash.
+fn sync_folder(folder: &Path) -> Result<(), StorageError> {
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(told("cannot sync", folder))
+}
+
 /// What a plugin's index was found to be when the folder was opened.
 pub(crate) struct Found {
     pub(crate) plugin: String,
@@ -255,6 +260,7 @@ impl Disk {
         }
         let blob = self.blob(digest);
         DirBuilder::new().recursive(true).mode(0o700).create(&blob).map_err(told("cannot make the folder", &blob))?;
+        sync_folder(&self.dir.join("blobs"))?;
         self.write_aside(&path, wasm)
     }
 
@@ -275,8 +281,7 @@ impl Disk {
     /// Gives a written file its name.
     fn place(&self, aside: &Path, path: &Path) -> Result<(), StorageError> {
         fs::rename(aside, path).map_err(told("cannot write", path))?;
-        let parent = path.parent().unwrap_or(&self.dir);
-        File::open(parent).and_then(|folder| folder.sync_all()).map_err(told("cannot sync", parent))
+        sync_folder(path.parent().unwrap_or(&self.dir))
     }
 
     /// Reads a component, checked against its digest.

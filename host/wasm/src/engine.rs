@@ -63,18 +63,10 @@ impl Engine {
                 "no room for {instances_max} instances: {cause:#}; lower `plugins.instances_max`, or allow the process more address space"
             ))
         })?;
-        let ticker = Ticker::start(wasmtime.weak())?;
+        let ticker = Ticker::start(wasmtime.weak(), max.tick_calm)?;
         let guest_thread = GuestThread::start(ticker.join())?;
         let linker = grants::link(&wasmtime).map_err(|cause| WasmError::internal(format!("the host functions do not link: {cause:#}")))?;
-        Ok(Arc::new(Engine {
-            guest_thread,
-            ticker,
-            wasmtime,
-            linker,
-            instances_max,
-            live: AtomicU32::new(0),
-            plugins: Mutex::default(),
-        }))
+        Ok(Arc::new(Engine { guest_thread, ticker, wasmtime, linker, instances_max, live: AtomicU32::new(0), plugins: Mutex::default() }))
     }
 
     /// Loads code that [`compile`] has made and the caller has written, after verifying the digest of exactly the bytes
@@ -104,12 +96,8 @@ impl Engine {
             return plugin;
         }
         plugins.retain(|_, plugin| plugin.strong_count() > 0);
-        let plugin = Arc::new(Plugin {
-            name: name.clone(),
-            live: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
-            counters: Mutex::default(),
-        });
+        let plugin =
+            Arc::new(Plugin { name: name.clone(), live: AtomicU32::new(0), in_flight: AtomicU32::new(0), counters: Mutex::default() });
         plugins.insert(name.clone(), Arc::downgrade(&plugin));
         plugin
     }
@@ -159,7 +147,8 @@ impl Drop for Ticket {
 /// The engine's words about what is wrong with the component.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, WasmError> {
     // The same settings, without the pool: the child may not have its address space, and code does not depend on it.
-    let engine = wasmtime::Engine::new(&settings()).map_err(|cause| WasmError::internal(format!("the compiler does not start: {cause:#}")))?;
+    let engine =
+        wasmtime::Engine::new(&settings()).map_err(|cause| WasmError::internal(format!("the compiler does not start: {cause:#}")))?;
     engine.precompile_component(wasm).map_err(|cause| WasmError::refused(format!("the component does not compile: {cause:#}")))
 }
 

@@ -24,8 +24,8 @@ pub(crate) type Moving<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How a call on the guest thread ended.
 pub(crate) enum Ended<T> {
-    /// It said something.
-    Done(T),
+    /// It said something, after this many turns that a tick cut short.
+    Done(T, u32),
     /// It was still waiting at its deadline and was dropped.
     TooLate,
     /// The host panicked.
@@ -68,10 +68,15 @@ impl GuestThread {
         #[allow(clippy::disallowed_methods, reason = "a task of the guest thread, which has the thread's name")]
         self.handle.spawn(async move {
             let mut answer = answer;
+            let mut cut = 0;
             let turns = std::future::poll_fn(|task| match turn::on_guest_thread(&presence, call.as_mut(), task) {
-                Turned::Done(done) => Poll::Ready(Ended::Done(done)),
+                Turned::Done(done) => Poll::Ready(Ended::Done(done, cut)),
                 Turned::Panicked(panic) => Poll::Ready(Ended::Panicked(panic)),
-                Turned::Waits | Turned::Cut => Poll::Pending,
+                Turned::Cut => {
+                    cut += 1;
+                    Poll::Pending
+                }
+                Turned::Waits => Poll::Pending,
             });
             // A guest that computes is ended by its epoch callback; the timer is for one that waits.
             let ended = tokio::select! {

@@ -9,6 +9,7 @@ use crate::grants::Keys;
 use crate::grants::http::Home;
 use crate::grants::log::{Gate, Lines};
 use crate::limits::{COPY_MAX, REFUSAL_MAX, REHEARSAL};
+use crate::pool::Watch;
 use crate::ready::{Code, Needs, Role, Terms};
 use crate::turn::{self, AtTick};
 use std::cell::RefCell;
@@ -45,8 +46,8 @@ pub(crate) struct Tally {
     /// Time spent waiting in host calls.
     pub(crate) waited: Duration,
     pub(crate) lines_dropped: u32,
-    /// It ended in its first turn, on its core.
-    pub(crate) in_one_turn: bool,
+    /// It ended in its first turn, on its core; and the watch that was kept on that turn, if one was.
+    pub(crate) first_turn: Option<Option<Watch>>,
 }
 
 impl Guest {
@@ -210,9 +211,10 @@ pub(crate) struct Instance {
     pub(crate) questions: Questions,
     instance: wasmtime::component::Instance,
     exports: Exports,
-    needs: Arc<Needs>,
-    pub(crate) born: Instant,
-    pub(crate) calls: u32,
+    /// What it asked to be shown.
+    pub(crate) needs: Needs,
+    born: Instant,
+    calls: u32,
     /// Last, so that the place in the counts is free only when the instance is gone.
     _ticket: Ticket,
 }
@@ -253,7 +255,7 @@ impl Instance {
             on_response: typed(&mut store, &instance, exports.on_response)?,
             on_fault: typed(&mut store, &instance, exports.on_fault)?,
         };
-        Ok(Box::new(Instance { store, questions, instance, exports, needs: Arc::default(), born, calls: 0, _ticket: ticket }))
+        Ok(Box::new(Instance { store, questions, instance, exports, needs: Needs::default(), born, calls: 0, _ticket: ticket }))
     }
 
     /// Asks for the schema of its configuration.
@@ -266,28 +268,17 @@ impl Instance {
 
     /// Has it take its configuration and say what it needs.
     pub(crate) async fn configured(mut self: Box<Instance>) -> Result<Box<Instance>, Broken> {
-        let configure = self
-            .instance
-            .get_typed_func::<(&str,), (Result<wit::lifecycle::Needs, String>,)>(&mut self.store, self.exports.configure)?;
+        let configure =
+            self.instance.get_typed_func::<(&str,), (Result<wit::lifecycle::Needs, String>,)>(&mut self.store, self.exports.configure)?;
         let config = self.store.data().terms.setup.config.clone();
         self.store.set_epoch_deadline(1);
         let (said,) = configure.call_async(&mut self.store, (&config,)).await?;
         match said {
-            Ok(needs) => self.needs = Arc::new(Needs::check(needs)?),
+            Ok(needs) => self.needs = Needs::check(needs)?,
             Err(why) => return Err(Broken::Refused(clipped(&why, REFUSAL_MAX).into_owned())),
         }
         self.end();
         Ok(self)
-    }
-
-    /// What it asked to be shown.
-    pub(crate) fn needs(&self) -> &Needs {
-        &self.needs
-    }
-
-    /// The same, for who holds the instance as well.
-    pub(crate) fn needs_shared(&self) -> Arc<Needs> {
-        self.needs.clone()
     }
 
     /// A question begins.
@@ -356,4 +347,40 @@ pub(crate) fn clipped(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
     }
     let end = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     format!("{}...", text.get(..end).unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_and_a_memory_beyond_their_limits_end_in_a_trap_that_says_so() {
+        let engine = wasmtime::Engine::default();
+        let module = r#"(module
+            (table 1 funcref) (memory 1)
+            (func (export "table") (param i32) (result i32) (table.grow (ref.null func) (local.get 0)))
+            (func (export "memory") (param i32) (result i32) (memory.grow (local.get 0))))"#;
+        let module = wasmtime::Module::new(&engine, wat::parse_str(module).unwrap()).unwrap();
+        let shown = (Arc::new(Level::default()), Arc::new(Level::default()));
+        let limits = || Limits { memory_bytes_max: 4 << 16, memory_bytes: 0, shown: shown.clone() };
+        for (what, fits, bomb, stop) in
+            [("table", 99_999, 1_000_000, Stop::Table), ("memory", 3, 60_000, Stop::Memory), ("memory", 3, 4, Stop::Memory)]
+        {
+            for (by, expected) in [(fits, None), (bomb, Some(stop))] {
+                let mut store = Store::new(&engine, limits());
+                store.limiter(|limits| limits);
+                let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+                let grow = instance.get_typed_func::<i32, i32>(&mut store, what).unwrap();
+                let said = grow.call(&mut store, by).map_err(|error| error.downcast_ref::<Stop>().cloned());
+                assert_eq!(said.err().flatten(), expected, "{what} by {by}");
+            }
+        }
+        assert_eq!(shown.1.get(), 0, "what was counted is given back");
+    }
+
+    #[test]
+    fn text_is_clipped_at_a_characters_edge() {
+        assert_eq!(clipped("short", 5), "short");
+        assert_eq!(clipped("\u{e9}\u{e9}", 3), "\u{e9}...");
+    }
 }

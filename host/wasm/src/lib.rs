@@ -7,6 +7,11 @@
 //! goes on), `instance.rs` and `pool.rs` (what is asked), `core.rs` (what one core holds of all that), `limits.rs` (the
 //! numbers), `metrics.rs` (what is counted). `rules/` turns core's questions into the contract's, one file per role;
 //! `grants/` is what a guest may ask of the host, one file per capability. `load.rs` holds the room's one unsafe line.
+//!
+//! Around the catalog: `catalog/staging.rs` (from stored bytes to a version that is ready), `catalog/shown.rs` and
+//! `answers.rs` (what an operator sees), `desk.rs` (where an operator asks), `examine.rs` (what an upload is), `child.rs`
+//! (work that is done in a child process), `disk.rs` (the folder), `history.rs` (which version served when, and which is
+//! the last good one), `wants.rs` (what the configuration attaches), `refusal.rs` (every no, with its remedy).
 
 mod answers;
 mod call;

@@ -12,8 +12,9 @@ use wasmtime::component::Component;
 
 /// Reads, verifies and maps compiled code.
 pub(crate) fn load(engine: &wasmtime::Engine, compiled: &Path, compiled_sha256: &[u8; 32]) -> Result<Component, WasmError> {
-    let bytes = std::fs::read(compiled)
-        .map_err(|cause| WasmError::internal(format!("compiled code {} cannot be read: {cause}; it will be compiled again", compiled.display())))?;
+    let bytes = std::fs::read(compiled).map_err(|cause| {
+        WasmError::internal(format!("compiled code {} cannot be read: {cause}; it will be compiled again", compiled.display()))
+    })?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
     if digest.as_ref() != compiled_sha256 {
         return Err(WasmError::refused(format!(
@@ -24,6 +25,9 @@ pub(crate) fn load(engine: &wasmtime::Engine, compiled: &Path, compiled_sha256: 
     // SAFETY: `bytes` are what `compile` of this program returned, by their digest, which the caller keeps apart from
     // the file; `deserialize` itself refuses code of another engine version or other settings.
     unsafe { Component::deserialize(engine, &bytes) }.map_err(|cause| {
-        WasmError::refused(format!("compiled code {} is of another engine or other settings: {cause}; it must be compiled again", compiled.display()))
+        WasmError::refused(format!(
+            "compiled code {} is of another engine or other settings: {cause}; it must be compiled again",
+            compiled.display()
+        ))
     })
 }

@@ -19,15 +19,31 @@ use std::time::{Duration, Instant};
 /// An instance that has not been asked for so long goes.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Questions that a version must have answered on a core, each in one turn, before it is trusted to be short.
+pub(crate) const PROBATION: u32 = 1000;
+
 /// A version that had so many long turns within [`BANISHED`] ...
 const STRIKES: u32 = 4;
 /// ... is asked on the guest thread from the start, for so long. A guest that computes for ever takes 200 us from its
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
 /// cannot interrupt a bulk operation; this bounds how often.
 const BANISHED: Duration = Duration::from_secs(1);
-/// A turn on a network thread that lasted longer than this is a long one, even if no tick cut it short.
-/// (Far beyond a tick: the kernel may have taken the thread away in between, and that is not the guest's doing.)
+/// A moved call that was cut short so often on the guest thread as well had much to do.
+pub(crate) const CUTS: u32 = 3;
+/// A turn on a network thread that lasted longer than this, without being cut short, is suspicious.
 pub(crate) const LONG: Duration = Duration::from_millis(1);
+
+/// Time that this thread has waited for a processor, so far: what a suspicious turn is measured against. On a busy
+/// machine most of them are the kernel's doing and not the guest's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch(Duration);
+
+impl Watch {
+    fn read() -> Option<Watch> {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos).map(Watch)
+    }
+}
 
 /// The pool of one version on one core.
 pub(crate) struct Pool {
@@ -38,6 +54,8 @@ pub(crate) struct Pool {
     idle: RefCell<VecDeque<(Instant, Box<Instance>)>>,
     strikes: Cell<(Instant, u32)>,
     banished_until: Cell<Option<Instant>>,
+    suspected: Cell<bool>,
+    proved: Cell<u32>,
 }
 
 /// Who answers the next question.
@@ -58,6 +76,8 @@ impl Pool {
             idle: RefCell::default(),
             strikes: Cell::new((Instant::now(), 0)),
             banished_until: Cell::new(None),
+            suspected: Cell::new(false),
+            proved: Cell::new(0),
         })
     }
 
@@ -95,8 +115,38 @@ impl Pool {
         self.idle.borrow_mut().push_front((Instant::now(), instance));
     }
 
-    /// A turn was cut short, or was long.
+    /// Before a turn: raises the alert if the version is not trusted.
+    pub(crate) fn approach(&self, now: Instant) {
+        if self.proved.get() < PROBATION {
+            self.core.presence().alert(now);
+        }
+    }
+
+    /// A question was answered in one turn.
+    pub(crate) fn proved(&self) {
+        self.proved.set(self.proved.get().saturating_add(1));
+    }
+
+    /// Keeps a watch on the next turn, if the last one was suspicious. (Two reads of a file of the kernel's: too much
+    /// for every turn.)
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        if self.suspected.get() { Watch::read() } else { None }
+    }
+
+    /// A turn that was not cut short is over, and was either suspicious or watched.
+    pub(crate) fn watched(&self, watch: Option<Watch>, took: Duration, now: Instant) {
+        let waited = watch.and_then(|before| Some(Watch::read()?.0.saturating_sub(before.0)));
+        match waited {
+            Some(waited) if took.saturating_sub(waited) > LONG => self.strike(now),
+            // It was not the guest's doing, or it has mended its ways.
+            Some(_) => self.suspected.set(false),
+            None => self.suspected.set(took > LONG),
+        }
+    }
+
+    /// A turn was long.
     pub(crate) fn strike(&self, now: Instant) {
+        self.proved.set(0);
         let (since, strikes) = self.strikes.get();
         if now.saturating_duration_since(since) > BANISHED {
             self.strikes.set((now, 1));

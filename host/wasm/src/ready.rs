@@ -212,7 +212,7 @@ impl Code {
         let said = self
             .aside(Box::pin(async move {
                 let instance = Instance::make(&code, &inside, None).await?.configured().await?;
-                Ok(instance.needs().clone())
+                Ok(instance.needs.clone())
             }))
             .await;
         let needs = said.map_err(|broken| broken.error(&setup, "lifecycle.configure"))?;
@@ -223,7 +223,7 @@ impl Code {
     async fn aside<T: Send + 'static>(&self, call: Moving<Result<T, Broken>>) -> Result<T, Broken> {
         let deadline = Instant::now() + REHEARSAL + crate::limits::GRACE;
         match self.0.engine.guest_thread.run(call, deadline.into()).await {
-            Ok(Ended::Done(said)) => said,
+            Ok(Ended::Done(said, _)) => said,
             Ok(Ended::TooLate) => Err(Broken::Stopped(Stop::Deadline)),
             Ok(Ended::Panicked(panic)) => Err(Broken::Panic(crate::error::panic_text(&*panic))),
             Err(_) => Err(Broken::Internal("the guest thread has ended".into())),

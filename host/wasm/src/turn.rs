@@ -42,19 +42,30 @@ pub(crate) enum Turned<T> {
 }
 
 /// A turn on a network thread; `now` is its beginning.
-pub(crate) fn on_core<F: Future + ?Sized>(presence: &Presence, now: Instant, call: Pin<&mut F>, task: &mut Context<'_>) -> Turned<F::Output> {
-    turn(presence, Place::Core(now), call, task)
+pub(crate) fn on_core<F: Future + ?Sized>(
+    presence: &Presence,
+    now: Instant,
+    call: Pin<&mut F>,
+    task: &mut Context<'_>,
+) -> Turned<F::Output> {
+    turn(presence, now, Place::Core(now), call, task)
 }
 
 /// A turn on the guest thread, where guests take turns at every tick.
 pub(crate) fn on_guest_thread<F: Future + ?Sized>(presence: &Presence, call: Pin<&mut F>, task: &mut Context<'_>) -> Turned<F::Output> {
-    turn(presence, Place::GuestThread, call, task)
+    turn(presence, Instant::now(), Place::GuestThread, call, task)
 }
 
-fn turn<F: Future + ?Sized>(presence: &Presence, place: Place, call: Pin<&mut F>, task: &mut Context<'_>) -> Turned<F::Output> {
+fn turn<F: Future + ?Sized>(
+    presence: &Presence,
+    now: Instant,
+    place: Place,
+    call: Pin<&mut F>,
+    task: &mut Context<'_>,
+) -> Turned<F::Output> {
     PLACE.set(place);
     CUT.set(false);
-    presence.enter();
+    presence.enter(now);
     // A fault of the host inside a call (a bug of ours, of the engine, of a library) costs that call, not the thread
     // with all its connections. The call's store is never entered again, so what it left behind cannot be seen.
     let polled = catch_unwind(AssertUnwindSafe(|| call.poll(task)));
@@ -62,7 +73,10 @@ fn turn<F: Future + ?Sized>(presence: &Presence, place: Place, call: Pin<&mut F>
     PLACE.set(Place::Nowhere);
     match polled {
         Ok(Poll::Ready(done)) => Turned::Done(done),
-        Ok(Poll::Pending) if CUT.get() => Turned::Cut,
+        Ok(Poll::Pending) if CUT.get() => {
+            presence.alert(now);
+            Turned::Cut
+        }
         Ok(Poll::Pending) => Turned::Waits,
         Err(panic) => Turned::Panicked(panic),
     }
@@ -80,11 +94,10 @@ pub(crate) enum AtTick {
 pub(crate) fn at_tick(now: Instant) -> AtTick {
     match PLACE.get() {
         Place::Core(since) if now.saturating_duration_since(since) < YOUNG => AtTick::GoOn,
-        Place::Core(_) => {
+        Place::Core(_) | Place::GuestThread | Place::Nowhere => {
             CUT.set(true);
             AtTick::GiveWay
         }
-        Place::GuestThread | Place::Nowhere => AtTick::GiveWay,
     }
 }
 

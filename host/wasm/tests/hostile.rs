@@ -1,6 +1,8 @@
 //! Each hostile act costs its guest one question: the fault says which rule was broken, the metrics count it, the core
 //! lives, the next question is answered.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+
 mod common;
 
 use common::{House, facts, on_a_core};
@@ -166,7 +168,8 @@ fn a_storm_of_traps_leaves_no_instance_and_no_memory() {
 fn a_core_goes_on_while_a_guest_loops() {
     on_a_core(async {
         let house = House::new(16);
-        let (core, ready) = (house.core(), house.ready("hostile", Quotas { deadline: Duration::from_millis(100), ..Quotas::default() }).await);
+        let (core, ready) =
+            (house.core(), house.ready("hostile", Quotas { deadline: Duration::from_millis(100), ..Quotas::default() }).await);
         let auth = rules::auth(&core, &ready, None).unwrap();
         let (turns, over) = (Rc::new(Cell::new(0u64)), Rc::new(Cell::new(false)));
         let (counted, ended) = (turns.clone(), over.clone());
@@ -183,6 +186,24 @@ fn a_core_goes_on_while_a_guest_loops() {
         neighbour.await.unwrap();
         assert!(turns.get() > 50, "{} turns", turns.get());
         assert_eq!(house.metric("wharf_plugin_moved_total{plugin=\"hostile\",version=\"1\"}"), 1);
+    });
+}
+
+#[test]
+fn a_panic_of_the_host_costs_one_question() {
+    on_a_core(async {
+        let house = House::new(16);
+        let (core, ready) = (house.core(), house.ready("hostile", quotas()).await);
+        let auth = rules::auth(&core, &ready, None).unwrap();
+        for _ in 0..3 {
+            let mut given = facts("/get?panic");
+            let fault = auth.check(&mut given).await.unwrap_err();
+            assert_eq!(fault.blame, Blame::Host);
+            assert!(fault.detail().contains("a fault of the host"), "{fault}");
+            assert_eq!(given.request.path(), "/get", "the facts are back");
+            still_answers(&auth).await;
+        }
+        assert!(house.parts.engine.instances() <= 2);
     });
 }
 
@@ -214,7 +235,8 @@ fn several_loops_take_turns_and_an_honest_call_among_them_ends() {
 fn a_version_that_keeps_looping_is_asked_elsewhere_from_the_start() {
     on_a_core(async {
         let house = House::new(16);
-        let (core, ready) = (house.core(), house.ready("hostile", Quotas { deadline: Duration::from_millis(5), ..Quotas::default() }).await);
+        let (core, ready) =
+            (house.core(), house.ready("hostile", Quotas { deadline: Duration::from_millis(5), ..Quotas::default() }).await);
         let auth = rules::auth(&core, &ready, None).unwrap();
         for _ in 0..50 {
             assert!(auth.check(&mut facts("/loop")).await.is_err());

@@ -133,22 +133,19 @@ impl Recorder for AccessLog {
         }
     }
 
-    fn tick(&self) {
-        if let Ok(mut pen) = self.0.try_borrow_mut()
-            && pen.lines > 0
-        {
+    fn tick(&self) -> bool {
+        let Ok(mut pen) = self.0.try_borrow_mut() else { return true };
+        if pen.lines > 0 {
             let now = Instant::now();
             let since = *pen.since.get_or_insert(now);
             if now.saturating_duration_since(since) >= AGE_MAX {
                 pen.hand_over();
             }
         }
+        pen.lines > 0
     }
-}
 
-impl AccessLog {
-    /// Hands over what there is, however little.
-    pub fn flush(&self) {
+    fn flush(&self) {
         if let Ok(mut pen) = self.0.try_borrow_mut() {
             pen.hand_over();
         }
@@ -196,11 +193,13 @@ impl Pen {
         out.extend_from_slice(&self.came_in);
         put_ip(out, record.client);
         text(out, b"\",\"method\":\"", record.method);
-        text(out, b"\",\"authority\":\"", record.authority);
-        text(out, b"\",\"path\":\"", record.path);
+        out.extend_from_slice(b"\",\"authority\":\"");
+        put_bytes(out, record.authority);
+        out.extend_from_slice(b"\",\"path\":\"");
+        put_bytes(out, record.path);
         if let Some(query) = record.query {
             out.extend_from_slice(b"\",\"query\":\"");
-            put_query(out, query, &self.redact_query);
+            put_query(out, &wharf_core::head::text(query), &self.redact_query);
         }
         if let Some(agent) = record.user_agent {
             out.extend_from_slice(b"\",\"user_agent\":\"");

@@ -14,8 +14,8 @@ fn plain<'a>() -> Record<'a> {
         protocol: "http/1.1",
         client: [10, 0, 0, 117].into(),
         method: "GET",
-        authority: "api.example.com",
-        path: "/orders/4711",
+        authority: "api.example.com".as_bytes(),
+        path: "/orders/4711".as_bytes(),
         query: None,
         user_agent: Some(b"curl/8.5.0"),
         route: "orders",
@@ -63,7 +63,7 @@ fn counted(metrics: &Registry, series: &str) -> u64 {
 fn a_line_says_what_happened_and_nothing_else() {
     let endpoint = Endpoint::new("orders".into(), "10.0.0.7:8080".parse().unwrap(), 1, None, Box::default());
     let full = Record {
-        query: Some("a=1"),
+        query: Some("a=1".as_bytes()),
         endpoint: Some(&endpoint),
         fault: Some("timeout_head"),
         consumer: Some("ada"),

@@ -84,6 +84,33 @@ fn lower_word(word: u64) -> u64 {
     word | ((from_a ^ behind_z) & (EACH * 0x80)) >> 2
 }
 
+/// The fields that [`Survey::take`] has something to say about, a bit each.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+pub(super) const TELLING: u64 = {
+    let mut bits = 0;
+    let kinds = [
+        Known::Host,
+        Known::ContentLength,
+        Known::TransferEncoding,
+        Known::Connection,
+        Known::Upgrade,
+        Known::Expect,
+        Known::KeepAlive,
+        Known::ProxyConnection,
+        Known::Te,
+        Known::Trailer,
+        Known::HttpTwoSettings,
+        Known::ProxyAuthenticate,
+        Known::ProxyAuthorization,
+    ];
+    let mut at = 0;
+    while at < kinds.len() {
+        bits |= 1 << kinds[at] as u64;
+        at += 1;
+    }
+    bits
+};
+
 impl Survey {
     /// Brings all names into lower case, in place, reads what this room has to know, and removes what is not passed on:
     /// fields about one connection only, those that `Connection` names, and expectations, which are met here.
@@ -95,7 +122,7 @@ impl Survey {
         for at in 0..list.len() {
             let Some(&field) = list.get(at) else { break };
             let known = known(text, field.name());
-            if known != Known::Other && !survey.take(text, known, field.value())? {
+            if TELLING >> known as u64 & 1 != 0 && !survey.take(text, known, field.value())? {
                 continue;
             }
             if let Some(slot) = list.get_mut(kept) {
@@ -104,16 +131,21 @@ impl Survey {
             kept += 1;
         }
         list.truncate(kept);
-        if !survey.named.is_empty() {
-            let named =
-                |name: &[u8]| survey.named.iter().any(|at| text.get(at.clone()).is_some_and(|named| named.eq_ignore_ascii_case(name)));
-            list.retain(|field| field.known().is_hosts_own() || !named(span(text, field.name())));
-        }
+        survey.strip_named(text, list);
         Ok(survey)
     }
 
+    /// Removes the fields that `Connection` names.
+    pub(super) fn strip_named(&self, text: &[u8], list: &mut Vec<Field>) {
+        if !self.named.is_empty() {
+            let named =
+                |name: &[u8]| self.named.iter().any(|at| text.get(at.clone()).is_some_and(|named| named.eq_ignore_ascii_case(name)));
+            list.retain(|field| field.known().is_hosts_own() || !named(span(text, field.name())));
+        }
+    }
+
     /// Reads a field. Is it passed on?
-    fn take(&mut self, text: &[u8], known: Known, at: Span) -> Result<bool, RefusalKind> {
+    pub(super) fn take(&mut self, text: &[u8], known: Known, at: Span) -> Result<bool, RefusalKind> {
         let value = span(text, at);
         match known {
             Known::Host => {
@@ -143,7 +175,7 @@ impl Survey {
                 return Ok(false);
             }
             Known::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
+                if !is(value, b"100-continue") {
                     return Err(RefusalKind::Expectation);
                 }
                 self.expects_continue = true;
@@ -157,7 +189,7 @@ impl Survey {
     fn connection(&mut self, text: &[u8], at: Span) -> Result<(), RefusalKind> {
         let value = span(text, at);
         // What nearly everybody says.
-        if value.eq_ignore_ascii_case(b"keep-alive") {
+        if is(value, b"keep-alive") {
             self.keep_alive = true;
             return Ok(());
         }
@@ -207,6 +239,15 @@ pub(super) fn span(text: &[u8], span: Span) -> &[u8] {
     span.range().and_then(|range| text.get(range)).unwrap_or_default()
 }
 
+/// Is this the word, in whatever case? Values hold no control characters, so bit 5 is all that can differ by case.
+fn is<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
+    match value.first_chunk::<N>() {
+        // No early end: for a few bytes that is one vector comparison.
+        Some(chunk) if value.len() == N => chunk.iter().zip(word).fold(0, |other, (byte, lower)| other | ((byte | 0x20) ^ lower)) == 0,
+        _ => false,
+    }
+}
+
 /// Digits only, and not more than fit.
 fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
@@ -224,7 +265,7 @@ fn number(value: &[u8]) -> Option<u64> {
 
 /// Is this exactly `chunked`? What else it may be decides between "wrong" and "not understood".
 fn coding(value: &[u8]) -> Result<(), RefusalKind> {
-    if value.eq_ignore_ascii_case(b"chunked") {
+    if is(value, b"chunked") {
         return Ok(());
     }
     let mut others = false;
@@ -244,7 +285,7 @@ fn coding(value: &[u8]) -> Result<(), RefusalKind> {
 }
 
 /// RFC 9110 section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
@@ -256,5 +297,56 @@ pub(super) fn field_refusal(error: httparse::Error, fields_max: usize) -> Refusa
         httparse::Error::HeaderValue => RefusalKind::FieldValue,
         httparse::Error::TooManyHeaders => RefusalKind::FieldCount { max: fields_max },
         _ => RefusalKind::LineEnd,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_about_one_connection_is_a_telling_one() {
+        for name in [
+            "te",
+            "host",
+            "date",
+            "expect",
+            "trailer",
+            "upgrade",
+            "forwarded",
+            "keep-alive",
+            "connection",
+            "content-length",
+            "authorization",
+            "http2-settings",
+            "transfer-encoding",
+            "proxy-connection",
+            "proxy-authorization",
+            "proxy-authenticate",
+            "x-forwarded-for",
+            "x",
+        ] {
+            let known = Known::of(name.as_bytes());
+            let told = matches!(known, Known::Host | Known::ContentLength | Known::Expect) || known.is_hop_by_hop();
+            assert_eq!(TELLING >> known as u64 & 1 != 0, told, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_itself_in_whatever_case() {
+        for word in [&b"keep-alive"[..], b"Keep-Alive", b"KEEP-ALIVE", b"keep-alivE"] {
+            assert!(is(word, b"keep-alive"));
+        }
+        for other in [&b""[..], b"keep-aliv", b"keep-alivee", b"keep_alive", b"keep-alive ", b"close", b"kee\xf0-alive"] {
+            assert!(!is(other, b"keep-alive"));
+        }
+        // Words have no letters that bit 5 would make of something else that a value may hold.
+        for word in [&b"keep-alive"[..], b"chunked", b"100-continue"] {
+            for (at, &byte) in word.iter().enumerate() {
+                let mut other = word.to_vec();
+                other[at] = byte ^ 0x20;
+                assert!(byte.is_ascii_alphabetic() || other[at] < 0x20, "{:?} has {byte:#x}", word.escape_ascii().to_string());
+            }
+        }
     }
 }

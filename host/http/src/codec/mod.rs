@@ -1,6 +1,7 @@
 //! The strict HTTP/1.1 codec: bytes in, events out. No I/O, no clock, nothing that can wait.
 //!
-//! Heads are split by httparse; what they mean (RFC 9110, RFC 9112) is decided here. What is ambiguous is refused, never
+//! Heads are split by httparse, ordinary ones by a shorter way (`split`); what they mean (RFC 9110, RFC 9112) is decided
+//! here. What is ambiguous is refused, never
 //! repaired: two readers of the same bytes must not disagree about where a message ends. What is read is always written
 //! anew by [`write`], so an upstream never sees framing that a client made.
 //!
@@ -13,9 +14,11 @@
 
 pub mod body;
 mod fields;
+mod lanes;
 mod refusal;
 pub mod request;
 pub mod response;
+mod split;
 pub mod write;
 
 pub use refusal::{Refusal, RefusalKind};
@@ -36,6 +39,11 @@ pub struct HeadLimits {
 impl HeadLimits {
     /// No head has more fields than this, whatever is configured: room for them is taken from the stack.
     pub const FIELDS_CEILING: usize = 256;
+
+    /// Fields that a head may have.
+    fn fields(&self) -> usize {
+        self.fields_max.min(HeadLimits::FIELDS_CEILING)
+    }
 }
 
 impl Default for HeadLimits {

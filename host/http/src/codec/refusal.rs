@@ -21,6 +21,7 @@ impl Refusal {
 }
 
 impl From<RefusalKind> for Refusal {
+    #[cold]
     fn from(what: RefusalKind) -> Refusal {
         Refusal { status: what.status(), what }
     }

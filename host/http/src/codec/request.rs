@@ -3,12 +3,13 @@
 //! Deliberately not here: whom to believe about `X-Forwarded-*` (the front knows its client), and routes.
 
 use super::fields::{Survey, field_refusal, is_token, span, spans};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version};
+use super::lanes::{self, LANES};
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
 use bytes::BytesMut;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 use std::ops::Range;
-use wharf_core::head::{Fields, Method, RequestHead, Scheme, Span};
+use wharf_core::head::{Field, Fields, Method, RequestHead, Scheme, Span};
 use wharf_core::path;
 
 /// A request, up to its body.
@@ -29,73 +30,53 @@ pub struct Received {
     pub upgrade: Option<Box<str>>,
 }
 
-/// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed, `buf` is
-/// as it was.
+/// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed; `buf`
+/// holds what it held, but for names of fields that may have become lower case.
 ///
 /// # Errors
 /// What is no valid request. `buf` is of no further use then; answer and close.
 pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, Refusal> {
-    // Only what is wrong goes through here: a head is too large to be moved for nothing.
-    let mut received = None;
-    match parse_head(buf, limits, scheme, &mut received) {
-        Ok(()) => Ok(received),
-        Err(what) => Err(what.into()),
-    }
-}
-
-fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, made: &mut Option<Received>) -> Result<(), RefusalKind> {
     // One empty line before a request is left over from clients that end a body with it (RFC 9112 section 2.2).
     let from = match buf.as_ref() {
-        [] | [b'\r'] | [b'\r', b'\n'] => return Ok(()),
-        [b'\r', b'\n', b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd),
+        [] | [b'\r'] | [b'\r', b'\n'] => return Ok(None),
+        [b'\r', b'\n', b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd.into()),
         [b'\r', b'\n', ..] => 2,
-        [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd),
+        [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd.into()),
         _ => 0,
     };
-    let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
-    let fields_max = limits.fields_max.min(HeadLimits::FIELDS_CEILING);
-    let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
-    let mut split = httparse::Request::new(&mut []);
-    let end = match split.parse_with_uninit_headers(view, slots.get_mut(..fields_max).unwrap_or_default()) {
-        Ok(httparse::Status::Complete(len)) => from + len,
-        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(()),
-        Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
-        Err(error) => return Err(refusal_of(error, view, fields_max)),
+    let Split { method, target, version, end, list, survey } = match ordinary(buf, from, limits) {
+        Some(split) => split,
+        None => match thorough(buf, from, limits)? {
+            Some(split) => split,
+            None => return Ok(None),
+        },
     };
-    let mut list = spans(buf, from, end, split.headers)?;
-    let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
-    let method = Method::from_token(split.method.unwrap_or_default());
-    let target = split.path.unwrap_or_default();
-    let target_at = (target.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
-    let target = Target::of(&method, target.as_bytes(), target_at)?;
-
-    let mut text = buf.split_to(end);
-    let survey = Survey::of(&mut text, &mut list)?;
+    let target = Target::of(&method, buf.get(target.clone()).unwrap_or_default(), target.start)?;
     let framing = survey.framing(version)?.unwrap_or(Framing::None);
     let has_body = !matches!(framing, Framing::None | Framing::Length(0));
 
     // Exactly one valid host, even where the target overrules it.
     let host = match survey.host {
-        Some(host) => Some(authority(&mut text, host.range().unwrap_or_default())?),
-        None if version == Version::Http11 => return Err(RefusalKind::HostMissing),
+        Some(host) => Some(authority(buf, host.range().unwrap_or_default())?),
+        None if version == Version::Http11 => return Err(RefusalKind::HostMissing.into()),
         None => None,
     };
     let overruled = target.authority.is_some();
     let named = match target.authority {
-        Some(at) => Some(authority(&mut text, at)?),
+        Some(at) => Some(authority(buf, at)?),
         None => host,
     };
     let upgrade = match survey.upgrade {
-        Some(at) if survey.switches && version == Version::Http11 && framing == Framing::None => protocol(&method, span(&text, at)),
+        Some(at) if survey.switches && version == Version::Http11 && framing == Framing::None => protocol(&method, span(buf, at)),
         _ => None,
     };
 
     let new_path = match &target.path {
-        Path::Given(at) => path::canonical(text.get(at.clone()).unwrap_or_default()).map_err(RefusalKind::Path)?,
+        Path::Given(at) => path::canonical(buf.get(at.clone()).unwrap_or_default()).map_err(RefusalKind::Path)?,
         Path::Root => Some(b"/".to_vec()),
         Path::Star => Some(b"*".to_vec()),
     };
-    let mut fields = Fields::received(text.freeze(), list);
+    let mut fields = Fields::received(buf.split_to(end).freeze(), list);
     let path = match (new_path, target.path) {
         (None, Path::Given(at)) => received(at),
         (new, _) => fields.keep(new.as_deref().unwrap_or(b"/")),
@@ -110,15 +91,62 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, made: &mu
             fields.keep(&name)
         }
     };
-    *made = Some(Received {
+    Ok(Some(Received {
         head: RequestHead::new(method, scheme, fields, authority, path, target.query.map(received)),
         framing,
         version,
         keep_alive: survey.persists(version),
         expects_continue: survey.expects_continue && version == Version::Http11 && has_body,
         upgrade,
-    });
-    Ok(())
+    }))
+}
+
+/// A head in its parts, the fields already stripped of what is not passed on.
+struct Split {
+    method: Method,
+    target: Range<usize>,
+    version: Version,
+    end: usize,
+    list: Vec<Field>,
+    survey: Survey,
+}
+
+/// The short way; `None`: take the other one.
+fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Option<Split> {
+    let room = buf.len().min(from + limits.bytes_max);
+    let text = buf.get_mut(..room)?;
+    let (method_len, target, version, line) = split::request_line(text.get(from..)?)?;
+    let method = match text.get(from..from + method_len)? {
+        b"GET" => Method::Get,
+        b"POST" => Method::Post,
+        other => Method::from_token(std::str::from_utf8(other).ok()?),
+    };
+    let (end, list, survey) = split::field_lines(text, from + line, limits.fields())?;
+    Some(Split { method, target: from + target.start..from + target.end, version, end, list, survey })
+}
+
+/// By httparse. `None`: more bytes are needed.
+#[cold]
+fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Option<Split>, RefusalKind> {
+    let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
+    let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
+    let mut split = httparse::Request::new(&mut []);
+    let end = match split.parse_with_uninit_headers(view, slots.get_mut(..limits.fields()).unwrap_or_default()) {
+        Ok(httparse::Status::Complete(len)) => from + len,
+        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
+        Err(error) => return Err(refusal_of(error, view, limits.fields())),
+    };
+    let mut list = spans(buf, from, end, split.headers)?;
+    let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
+    let method = Method::from_token(split.method.unwrap_or_default());
+    let target = split.path.unwrap_or_default();
+    let at = (target.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
+    let target = at..at + target.len();
+    // What the target says counts before what the fields say: the short way asks in the same order.
+    Target::of(&method, buf.get(target.clone()).unwrap_or_default(), at)?;
+    let survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), &mut list)?;
+    Ok(Some(Split { method, target, version, end, list, survey }))
 }
 
 fn received(at: Range<usize>) -> Span {
@@ -139,8 +167,6 @@ fn refusal_of(error: httparse::Error, view: &[u8], fields_max: usize) -> Refusal
             let well_formed = version.strip_prefix(b"HTTP/").and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit);
             if well_formed { RefusalKind::Version } else { RefusalKind::RequestLine }
         }
-        // Behind the version, or between two lines: in the first line it is that line that is wrong.
-        httparse::Error::NewLine if !view.contains(&b'\n') => RefusalKind::LineEnd,
         other => field_refusal(other, fields_max),
     }
 }
@@ -207,9 +233,22 @@ struct Authority {
 /// Host and optional port (RFC 3986 section 3.2), brought into one form: lower case, in place; without the dot of the
 /// root and without a colon that no port follows. Names are what DNS and hosts files can hold, and `_`; no user
 /// information, no percent-encoding.
-fn authority(text: &mut BytesMut, at: Range<usize>) -> Result<Authority, RefusalKind> {
-    let bytes = text.get_mut(at.clone()).unwrap_or_default();
+fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind> {
     let mut host_len = 0;
+    // No empty label: a dot follows something that is none.
+    let mut before = b'.';
+    // What stands behind a host, a line end for one, is no part of a name: the block may reach beyond it.
+    if let Some(block) = text.get_mut(at.start..).and_then(<[u8]>::first_chunk_mut::<LANES>) {
+        let name = lanes::lower_name::<true>(block);
+        if name.empty_label {
+            return Err(RefusalKind::Host);
+        }
+        if name.len > 0 && !name.rooted {
+            before = b'a';
+        }
+        host_len = name.len.min(at.len());
+    }
+    let bytes = text.get_mut(at.clone()).unwrap_or_default();
     if let [b'[', rest @ ..] = bytes {
         let len = rest.iter().position(|&byte| byte == b']').ok_or(RefusalKind::Host)?;
         let inner = rest.get_mut(..len).unwrap_or_default();
@@ -218,15 +257,13 @@ fn authority(text: &mut BytesMut, at: Range<usize>) -> Result<Authority, Refusal
         inner.parse::<Ipv6Addr>().map_err(|_| RefusalKind::Host)?;
         host_len = len + 2;
     } else {
-        // No empty label: a dot follows something that is none.
-        let mut before = b'.';
-        for byte in bytes.iter_mut() {
+        for byte in bytes.get_mut(host_len..).unwrap_or_default() {
             let lower = name_byte(*byte);
-            if lower == b'.' && before == b'.' {
-                return Err(RefusalKind::Host);
-            }
             if lower == 0 {
                 break;
+            }
+            if lower == b'.' && before == b'.' {
+                return Err(RefusalKind::Host);
             }
             *byte = lower;
             before = lower;

@@ -1,10 +1,10 @@
 //! An upstream's head, held to what a client's is held to: a hostile or broken upstream must not confuse our client.
 
 use super::fields::{Survey, field_refusal, spans};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version};
-use bytes::BytesMut;
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
+use bytes::{Buf, BytesMut};
 use std::mem::MaybeUninit;
-use wharf_core::head::{Fields, Known, ResponseHead};
+use wharf_core::head::{Field, Fields, Known, ResponseHead};
 
 /// What the answer is an answer to; its framing depends on that.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,58 +37,34 @@ pub enum Event {
     Final(Received),
 }
 
-/// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed, `buf` is
-/// as it was.
+/// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed; `buf`
+/// holds what it held, but for names of fields that may have become lower case.
 ///
 /// # Errors
 /// What is no valid answer; its status is 502. The connection is of no further use.
 pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<Option<Event>, Refusal> {
-    // Only what is wrong goes through here: a head is too large to be moved for nothing.
-    let mut event = None;
-    match parse_head(buf, limits, asked, &mut event) {
-        Ok(()) => Ok(event),
-        Err(what) => Err(Refusal { status: 502, what }),
-    }
-}
-
-fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, event: &mut Option<Event>) -> Result<(), RefusalKind> {
-    let view = buf.get(..buf.len().min(limits.bytes_max)).unwrap_or_default();
-    // httparse would skip empty lines; here they are what a longer body than announced leaves behind.
-    if matches!(view.first(), Some(b'\r' | b'\n')) {
-        return Err(RefusalKind::StatusLine);
-    }
-    let fields_max = limits.fields_max.min(HeadLimits::FIELDS_CEILING);
-    let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
-    let mut split = httparse::Response::new(&mut []);
-    let slots = slots.get_mut(..fields_max).unwrap_or_default();
-    let end = match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut split, view, slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(()),
-        Ok(httparse::Status::Partial) => return Err(RefusalKind::HeadBytes { max: limits.bytes_max }),
-        Err(httparse::Error::Token | httparse::Error::Status | httparse::Error::Version) => return Err(RefusalKind::StatusLine),
-        Err(other) => return Err(field_refusal(other, fields_max)),
+    let (version, status, end, list, survey) = match ordinary(buf, limits) {
+        Some(split) => split,
+        None => match thorough(buf, limits).map_err(bad)? {
+            Some(split) => split,
+            None => return Ok(None),
+        },
     };
-    let mut list = spans(buf, 0, end, split.headers)?;
-    let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
-    let status = split.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
-        return Err(RefusalKind::Status(status));
+        return Err(bad(RefusalKind::Status(status)));
     }
-
-    let mut text = buf.split_to(end);
-    let survey = Survey::of(&mut text, &mut list)?;
-    let said = survey.framing(version)?;
+    let said = survey.framing(version).map_err(bad)?;
     let says_body = !matches!(said, None | Some(Framing::Length(0)));
     if status < 200 {
         if says_body {
-            return Err(RefusalKind::InterimBody);
+            return Err(bad(RefusalKind::InterimBody));
         }
         if status != 101 {
-            *event = Some(Event::Interim(status));
-            return Ok(());
+            buf.advance(end);
+            return Ok(Some(Event::Interim(status)));
         }
         if !asked.upgrade || !survey.switches || survey.upgrade.is_none() || version != Version::Http11 {
-            return Err(RefusalKind::Switch);
+            return Err(bad(RefusalKind::Switch));
         }
     }
     let mut keep_alive = survey.persists(version) && status != 101;
@@ -103,7 +79,7 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, event: &mu
         said.unwrap_or(Framing::UntilClose)
     };
     keep_alive &= framing != Framing::UntilClose;
-    let mut fields = Fields::received(text.freeze(), list);
+    let mut fields = Fields::received(buf.split_to(end).freeze(), list);
     if status == 204 && said.is_some() {
         fields.remove_if(|known, _| known == Known::ContentLength);
     }
@@ -113,6 +89,49 @@ fn parse_head(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, event: &mu
         let protocol = fields.bytes(protocol).to_vec();
         fields.add(b"upgrade", &protocol);
     }
-    *event = Some(Event::Final(Received { head: ResponseHead { status, fields }, framing, keep_alive }));
-    Ok(())
+    Ok(Some(Event::Final(Received { head: ResponseHead { status, fields }, framing, keep_alive })))
+}
+
+/// Version, status, end, the fields that are passed on, and what all of them say.
+type Split = (Version, u16, usize, Vec<Field>, Survey);
+
+/// The short way; `None`: take the other one.
+fn ordinary(buf: &mut BytesMut, limits: &HeadLimits) -> Option<Split> {
+    let room = buf.len().min(limits.bytes_max);
+    let text = buf.get_mut(..room)?;
+    let (version, status, line) = split::status_line(text)?;
+    let (end, list, survey) = split::field_lines(text, line, limits.fields())?;
+    Some((version, status, end, list, survey))
+}
+
+/// By httparse. `None`: more bytes are needed.
+#[cold]
+fn thorough(buf: &mut BytesMut, limits: &HeadLimits) -> Result<Option<Split>, RefusalKind> {
+    let view = buf.get(..buf.len().min(limits.bytes_max)).unwrap_or_default();
+    // httparse would skip empty lines; here they are what a longer body than announced leaves behind.
+    if matches!(view.first(), Some(b'\r' | b'\n')) {
+        return Err(RefusalKind::StatusLine);
+    }
+    let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
+    let mut split = httparse::Response::new(&mut []);
+    let slots = slots.get_mut(..limits.fields()).unwrap_or_default();
+    let end = match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut split, view, slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if view.len() < limits.bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(RefusalKind::HeadBytes { max: limits.bytes_max }),
+        Err(httparse::Error::Token | httparse::Error::Status | httparse::Error::Version) => return Err(RefusalKind::StatusLine),
+        Err(other) => return Err(field_refusal(other, limits.fields())),
+    };
+    let mut list = spans(buf, 0, end, split.headers)?;
+    let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
+    let status = split.code.unwrap_or_default();
+    if !(100..=599).contains(&status) {
+        return Err(RefusalKind::Status(status));
+    }
+    let survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), &mut list)?;
+    Ok(Some((version, status, end, list, survey)))
+}
+
+fn bad(what: RefusalKind) -> Refusal {
+    Refusal { status: 502, what }
 }

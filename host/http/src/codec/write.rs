@@ -81,6 +81,11 @@ pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, u
     let authority = head.authority_bytes();
     match forwarded.host {
         None => out.put(authority),
+        Some(SocketAddr::V4(own)) => {
+            address(out, (*own.ip()).into());
+            out.put(b":");
+            out.put(itoa::Buffer::new().format(own.port()).as_bytes());
+        }
         Some(own) => out.put(own.to_string().as_bytes()),
     }
     out.put(b"\r\n");

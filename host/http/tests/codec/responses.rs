@@ -12,7 +12,7 @@ fn told(input: &[u8], asked: &Asked, limits: &HeadLimits) -> String {
         Ok(Some(Event::Final(received))) => received,
         Ok(Some(Event::Interim(status))) => return format!("interim {status} +{}", String::from_utf8_lossy(&buf)),
         Ok(None) => {
-            assert_eq!(buf, input, "an unfinished head is left as it is");
+            assert!(buf.eq_ignore_ascii_case(input), "an unfinished head is left as it is");
             return "more".into();
         }
         Err(refusal) => {

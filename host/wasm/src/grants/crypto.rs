@@ -102,16 +102,17 @@ struct Known {
 }
 
 enum Key {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(Box<ParsedPublicKey>),
 }
 
 impl Keys {
     fn get(&mut self, algorithm: SignatureAlgorithm, given: &[u8]) -> Result<Arc<Key>, String> {
         // In constant time for each: a plugin may hold a secret here and be handed a guess by its caller.
-        let found = self.0.iter().position(|known| {
-            known.algorithm == algorithm && constant_time::verify_slices_are_equal(&known.given, given).is_ok()
-        });
+        let found = self
+            .0
+            .iter()
+            .position(|known| known.algorithm == algorithm && constant_time::verify_slices_are_equal(&known.given, given).is_ok());
         match found {
             Some(0) => {}
             Some(at) => self.0.swap(0, at),
@@ -128,9 +129,9 @@ impl Keys {
 impl Key {
     fn parse(algorithm: SignatureAlgorithm, given: &[u8]) -> Result<Key, String> {
         let (algorithm, kind): (&'static dyn VerificationAlgorithm, &str) = match algorithm {
-            SignatureAlgorithm::Hs256 => return Ok(Key::Secret(hmac::Key::new(hmac::HMAC_SHA256, given))),
-            SignatureAlgorithm::Hs384 => return Ok(Key::Secret(hmac::Key::new(hmac::HMAC_SHA384, given))),
-            SignatureAlgorithm::Hs512 => return Ok(Key::Secret(hmac::Key::new(hmac::HMAC_SHA512, given))),
+            SignatureAlgorithm::Hs256 => return Ok(secret(hmac::HMAC_SHA256, given)),
+            SignatureAlgorithm::Hs384 => return Ok(secret(hmac::HMAC_SHA384, given)),
+            SignatureAlgorithm::Hs512 => return Ok(secret(hmac::HMAC_SHA512, given)),
             SignatureAlgorithm::Rs256 => (&signature::RSA_PKCS1_2048_8192_SHA256, "an RSA key of 2,048 to 8,192 bits"),
             SignatureAlgorithm::Rs384 => (&signature::RSA_PKCS1_2048_8192_SHA384, "an RSA key of 2,048 to 8,192 bits"),
             SignatureAlgorithm::Rs512 => (&signature::RSA_PKCS1_2048_8192_SHA512, "an RSA key of 2,048 to 8,192 bits"),
@@ -159,17 +160,19 @@ impl Key {
     }
 }
 
+fn secret(algorithm: hmac::Algorithm, given: &[u8]) -> Key {
+    Key::Secret(Box::new(hmac::Key::new(algorithm, given)))
+}
+
 /// The one `PUBLIC KEY` in a PEM text (RFC 7468).
 fn from_pem(text: &[u8]) -> Result<Vec<u8>, String> {
     const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
     const END: &str = "-----END PUBLIC KEY-----";
     let text = std::str::from_utf8(text).map_err(|_| "a PEM text is ASCII".to_owned())?;
-    let inside = text
-        .trim_start()
-        .strip_prefix(BEGIN)
-        .and_then(|rest| rest.split_once(END))
-        .map(|(inside, _)| inside)
-        .ok_or_else(|| format!("a PEM text begins with {BEGIN} and ends with {END}; other kinds (a certificate, a private key) are not keys for this"))?;
+    let inside =
+        text.trim_start().strip_prefix(BEGIN).and_then(|rest| rest.split_once(END)).map(|(inside, _)| inside).ok_or_else(|| {
+            format!("a PEM text begins with {BEGIN} and ends with {END}; other kinds (a certificate, a private key) are not keys for this")
+        })?;
     let letters: String = inside.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
     base64::engine::general_purpose::STANDARD.decode(letters).map_err(|cause| format!("the PEM text is not base64: {cause}"))
 }
@@ -206,10 +209,8 @@ mod tests {
     const ED: &[u8] = &[6, 3, 0x2b, 0x65, 0x70];
 
     fn check(algorithm: SignatureAlgorithm, der: &[u8], signature: &[u8]) {
-        let pem = format!(
-            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-            base64::engine::general_purpose::STANDARD.encode(der)
-        );
+        let pem =
+            format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64::engine::general_purpose::STANDARD.encode(der));
         let mut keys = Keys::default();
         for given in [der, pem.as_bytes()] {
             let key = keys.get(algorithm, given).unwrap();

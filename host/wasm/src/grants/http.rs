@@ -71,7 +71,7 @@ fn post(guest: &Guest, request: FetchRequest) -> wasmtime::Result<Result<Posted,
     if allowed.is_empty() {
         return Err(Stop::NotGranted("wharf:host/http").into());
     }
-    if !allowed.iter().any(|service| *service == request.service) {
+    if !allowed.contains(&request.service) {
         return Ok(Err(FetchError::Denied(format!(
             "service {:?} is not in `plugins.{}.grants.http.services`",
             request.service, guest.terms.setup.plugin

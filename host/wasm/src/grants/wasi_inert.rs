@@ -55,11 +55,10 @@ fn fill(to: &mut LinkerInstance<'_, Guest>, name: &str, interface: &ComponentIns
     let unversioned = name.split('@').next().unwrap_or(name);
     for (item, ty) in interface.exports(engine) {
         match ty.ty {
+            ComponentItem::ComponentFunc(_) if served(to, unversioned, item)? => {}
             ComponentItem::ComponentFunc(_) => {
-                if !served(to, unversioned, item)? {
-                    let what = format!("{name}#{item}");
-                    to.func_new(item, move |_, _, _, _| Err(Stop::Import(what.clone()).into()))?;
-                }
+                let what = format!("{name}#{item}");
+                to.func_new(item, move |_, _, _, _| Err(Stop::Import(what.clone()).into()))?;
             }
             ComponentItem::Resource(_) => to.resource(item, resource(item), |_, _| Ok(()))?,
             _ => {}

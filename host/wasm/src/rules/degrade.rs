@@ -28,11 +28,11 @@ impl Question for OnFault {
             Failure::Overload => wit::Fault::Overload,
             Failure::Plugin(name) => wit::Fault::Plugin(name),
         };
-        let needs = instance.needs_shared();
-        let joined = Joined::of(&facts.request.fields, &needs.request_headers);
-        let values = Values::new(&facts.request.fields, &needs.request_headers, &joined, &facts.attrs, &needs.attrs);
+        let (store, needs) = (&mut instance.store, &instance.needs);
+        let mut joined = Joined::default();
+        let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
         let on_fault = found(instance.questions.on_fault)?;
-        let (said,) = on_fault.call_async(&mut instance.store, (values.request(&facts.request), failure)).await?;
+        let (said,) = on_fault.call_async(store, (values.request(&facts.request), failure)).await?;
         Ok(match said {
             wit::Instead::Pass => Instead::Pass,
             wit::Instead::Reply(said) => Instead::Reply(reply(said)?),

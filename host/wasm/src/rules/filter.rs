@@ -37,11 +37,11 @@ impl Question for OnResponse {
         let Some(response) = &facts.response else {
             return Err(Broken::Internal("a response filter was asked before there was a response".into()));
         };
-        let needs = instance.needs_shared();
-        let joined = Joined::of(&response.fields, &needs.response_headers);
-        let values = Values::new(&response.fields, &needs.response_headers, &joined, &facts.attrs, &needs.attrs);
+        let (store, needs) = (&mut instance.store, &instance.needs);
+        let mut joined = Joined::default();
+        let values = Values::new(&response.fields, &needs.response_headers, &mut joined, &facts.attrs, &needs.attrs);
         let head = ResponseHead { status: response.status, headers: &values.headers, attrs: &values.attrs };
-        let (said,) = found(instance.questions.on_response)?.call_async(&mut instance.store, (head,)).await?;
+        let (said,) = found(instance.questions.on_response)?.call_async(store, (head,)).await?;
         edits(said)
     }
 }

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use wharf_core::edit::{EDIT_TEXT_MAX, EDITS_MAX, Edit};
 use wharf_core::exchange::Attrs;
-use wharf_core::head::{Fields, Method, RequestHead};
+use wharf_core::head::{Fields, Known, Method, RequestHead};
 use wharf_core::rules::{Authenticate, Decision, Degrade, Filter, Route, RuleReply};
 use wharf_wasm_bindings::types as wit;
 
@@ -66,58 +66,49 @@ fn found<T: Copy>(export: Option<T>) -> Result<T, Broken> {
 }
 
 /// The values of the fields and attributes that a guest asked for, in the form the contract passes them.
-///
-/// Nearly always each field is there once and is UTF-8; then nothing is copied. Otherwise the joined or converted text
-/// has to live somewhere while it is passed: in `joined`, filled first so that it does not move afterwards.
 struct Values<'a> {
     headers: Vec<Option<&'a str>>,
     attrs: Vec<Option<&'a str>>,
 }
 
-/// Text that a head does not hold in one piece.
+/// Text that a head does not hold in one piece, and for which of the names: several fields joined, or bytes that are not
+/// UTF-8. It has to live somewhere while it is passed, so it is made before the values that point into it.
 #[derive(Default)]
 struct Joined(Vec<(usize, String)>);
 
-impl Joined {
-    fn of(fields: &Fields, names: &[Box<str>]) -> Joined {
-        let mut joined = Vec::new();
-        for (at, name) in names.iter().enumerate() {
-            if plain(fields, name).is_none()
-                && let Some(text) = fields.joined(name.as_bytes())
-            {
-                joined.push((at, text.into_owned()));
-            }
-        }
-        Joined(joined)
-    }
-}
-
-/// `Some(None)`: there is no such field. `None`: its text must be made.
-fn plain<'a>(fields: &'a Fields, name: &'a str) -> Option<Option<&'a str>> {
-    let mut all = fields.all(name.as_bytes());
-    match (all.next(), all.next()) {
-        (None, _) => Some(None),
-        (Some(value), None) => std::str::from_utf8(value).ok().map(Some),
-        (Some(_), Some(_)) => None,
-    }
-}
-
 impl<'a> Values<'a> {
-    fn new(fields: &'a Fields, names: &'a [Box<str>], joined: &'a Joined, attrs: &'a Attrs, attr_names: &[Box<str>]) -> Values<'a> {
-        let mut made = joined.0.iter().peekable();
-        let headers = names
-            .iter()
-            .enumerate()
-            .map(|(at, name)| match made.next_if(|(place, _)| *place == at) {
+    /// Nearly always each field is there once and is UTF-8; then nothing is copied and `joined` stays empty.
+    fn new(fields: &'a Fields, names: &[Box<str>], joined: &'a mut Joined, attrs: &'a Attrs, attr_names: &[Box<str>]) -> Values<'a> {
+        let headers = names.iter().map(|name| plain(fields, name)).collect::<Option<Vec<_>>>();
+        let headers = headers.unwrap_or_else(|| {
+            let made = |(at, name): (usize, &Box<str>)| match plain(fields, name) {
+                Some(_) => None,
+                None => fields.joined(name.as_bytes()).map(|text| (at, text.into_owned())),
+            };
+            joined.0 = names.iter().enumerate().filter_map(made).collect();
+            let mut made = joined.0.iter().peekable();
+            let value = |(at, name): (usize, &Box<str>)| match made.next_if(|(place, _)| *place == at) {
                 Some((_, text)) => Some(text.as_str()),
                 None => plain(fields, name).flatten(),
-            })
-            .collect();
+            };
+            names.iter().enumerate().map(value).collect()
+        });
         Values { headers, attrs: attr_names.iter().map(|name| attrs.get(name)).collect() }
     }
 
     fn request(&'a self, request: &'a RequestHead) -> wit::RequestHead<'a> {
         wit::RequestHead { method: method(&request.method), path: request.path(), headers: &self.headers, attrs: &self.attrs }
+    }
+}
+
+/// `Some(None)`: there is no such field. `None`: its text must be made.
+fn plain<'a>(fields: &'a Fields, name: &str) -> Option<Option<&'a str>> {
+    let known = Known::of(name.as_bytes());
+    let mut all = fields.iter().filter(|(have, text, _)| *have == known && (known != Known::Other || *text == name.as_bytes()));
+    match (all.next(), all.next()) {
+        (None, _) => Some(None),
+        (Some((_, _, value)), None) => std::str::from_utf8(value).ok().map(Some),
+        (Some(_), Some(_)) => None,
     }
 }
 
@@ -188,10 +179,10 @@ async fn decide(
     facts: &wharf_core::exchange::Facts,
     export: Option<crate::instance::Decide>,
 ) -> Result<Decision, Broken> {
-    let needs = instance.needs_shared();
-    let joined = Joined::of(&facts.request.fields, &needs.request_headers);
-    let values = Values::new(&facts.request.fields, &needs.request_headers, &joined, &facts.attrs, &needs.attrs);
-    let (said,) = found(export)?.call_async(&mut instance.store, (values.request(&facts.request),)).await?;
+    let (store, needs) = (&mut instance.store, &instance.needs);
+    let mut joined = Joined::default();
+    let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
+    let (said,) = found(export)?.call_async(store, (values.request(&facts.request),)).await?;
     decision(said)
 }
 
@@ -209,8 +200,8 @@ mod tests {
         let names: Vec<Box<str>> = ["x-latin", "x-none", "x-twice", "x-once"].into_iter().map(Box::from).collect();
         let mut attrs = Attrs::default();
         attrs.set("consumer", "me");
-        let joined = Joined::of(&fields, &names);
-        let values = Values::new(&fields, &names, &joined, &attrs, &["tenant".into(), "consumer".into()]);
+        let mut joined = Joined::default();
+        let values = Values::new(&fields, &names, &mut joined, &attrs, &["tenant".into(), "consumer".into()]);
         assert_eq!(values.headers, [Some("caf\u{e9}"), None, Some("a, b"), Some("1")]);
         assert_eq!(values.attrs, [None, Some("me")]);
     }

@@ -22,11 +22,11 @@ impl Question for Pick {
     const NAME: Name = Name::Pick;
 
     async fn put(&self, instance: &mut Instance, facts: &Facts) -> Result<Option<Picked>, Broken> {
-        let needs = instance.needs_shared();
-        let joined = Joined::of(&facts.request.fields, &needs.request_headers);
-        let values = Values::new(&facts.request.fields, &needs.request_headers, &joined, &facts.attrs, &needs.attrs);
+        let (store, needs) = (&mut instance.store, &instance.needs);
+        let mut joined = Joined::default();
+        let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
         let pick = found(instance.questions.pick)?;
-        let (said,) = pick.call_async(&mut instance.store, (values.request(&facts.request),)).await?;
+        let (said,) = pick.call_async(store, (values.request(&facts.request),)).await?;
         let Some(said) = said else { return Ok(None) };
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let text = said.service.len() + optional(&said.subset) + optional(&said.path);

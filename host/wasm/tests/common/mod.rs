@@ -128,12 +128,17 @@ pub(crate) fn facts(path: &str) -> Facts {
     Facts { id: ExchangeId { time: 1, serial: 2 }, request, route: "all".into(), ..Facts::default() }
 }
 
-/// A store in memory. The key `slow` is never answered.
+/// A store in memory. The key `slow` is never answered, and `panic` is a bug of ours.
 #[derive(Default)]
 pub(crate) struct Memory(Mutex<HashMap<String, Bytes>>);
 
 impl Memory {
-    fn with<T: Send + 'static>(&self, key: &str, what: impl FnOnce(&mut HashMap<String, Bytes>) -> T) -> BoxFuture<'static, Result<T, StoreError>> {
+    fn with<T: Send + 'static>(
+        &self,
+        key: &str,
+        what: impl FnOnce(&mut HashMap<String, Bytes>) -> T,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        assert_ne!(key, "panic", "a fault of the host");
         if key == "slow" {
             return Box::pin(std::future::pending());
         }

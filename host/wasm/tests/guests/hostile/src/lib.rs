@@ -130,6 +130,7 @@ fn act(request: &RequestHead) -> Decision {
         "/slow-kv" => {
             let _ = kv::get("slow");
         }
+        "/get" => drop(kv::get(&exchange::query().unwrap_or_default())),
         "/kv" => {
             let _ = kv::set("key", b"value", None);
             let sum = kv::increment("count", 5, Some(1000));

@@ -28,9 +28,14 @@ impl Lifecycle for Quick {
         String::new()
     }
 
-    fn configure(_config: String) -> Result<Needs, String> {
-        let names = vec!["authorization".to_owned()];
-        Ok(Needs { request_headers: names, response_headers: Vec::new(), attrs: vec!["consumer".into()], phases: Phases::REQUEST })
+    /// The configuration is the role: each asks for what it needs and no more.
+    fn configure(config: String) -> Result<Needs, String> {
+        let (request_headers, attrs) = match config.as_str() {
+            "\"auth\"" => (vec!["authorization".to_owned()], Vec::new()),
+            "\"filter\"" => (Vec::new(), vec!["consumer".to_owned()]),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Needs { request_headers, response_headers: Vec::new(), attrs, phases: Phases::REQUEST })
     }
 }
 

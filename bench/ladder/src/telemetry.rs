@@ -1,0 +1,8 @@
+//! The gateway's access log, as it stands there.
+
+#![allow(dead_code, unreachable_pub, reason = "the gateway uses more of it")]
+
+#[path = "../../../host/gateway/src/telemetry/access.rs"]
+pub mod access;
+#[path = "../../../host/gateway/src/telemetry/sink.rs"]
+mod sink;
