@@ -157,7 +157,7 @@ class Running:
     def __init__(self, row, rig, prefix=(), overrides=None):
         folder = os.path.join(rig.folder, re.sub(r"\W", "_", row.name) + ("_v" if prefix else ""))
         os.makedirs(folder, exist_ok=True)
-        self.row, self.port = row, free_port()
+        self.row, self.port, self.folder = row, free_port(), folder
         host, _, port = rig.upstream_address.rpartition(":")
         nofile = rig.nofile
         values = {**rig.values, **row.values, **(overrides or {}), "PORT": self.port, "DIR": folder, "UP": rig.upstream_address,
@@ -178,6 +178,28 @@ class Running:
         else:
             self.process.until_port(self.port, 600 if prefix else 30)
 
+    def log_lines(self):
+        """Lines of the access log so far; `None`: the row writes none."""
+        path = os.path.join(self.folder, "access.log")
+        if not os.path.exists(path):
+            return None
+        with open(path, "rb") as log:
+            return sum(piece.count(b"\n") for piece in iter(lambda: log.read(1 << 20), b""))
+
+    def log_reaches(self, lines, seconds=10):
+        """Waits for the log's own thread to have written this much."""
+        end = time.monotonic() + seconds
+        while (self.log_lines() or 0) < lines:
+            if time.monotonic() > end:
+                raise Broken(f"{self.row.name} was to have {lines} lines in its access log and has {self.log_lines()}")
+            time.sleep(0.05)
+
+    def connections(self):
+        """Client connections that are open now, as the kernel sees them."""
+        with open("/proc/net/tcp") as table:
+            rows = (line.split() for line in table.readlines()[1:])
+            return sum(row[3] == "01" and int(row[1].rpartition(":")[2], 16) == self.port for row in rows)
+
     def url(self, path, host="127.0.0.1"):
         return f"http://{host}:{self.port}{path}"
 
@@ -186,14 +208,15 @@ class Scrape:
     """Reads a row's metrics every second while it is measured, as a monitoring system does. The row pays for it."""
 
     def __init__(self, admin):
-        self.stop, self.thread = threading.Event(), None
+        self.stop, self.thread, self.count = threading.Event(), None, 0
         if admin:
             self.thread = threading.Thread(target=self._run, args=(f"http://{admin}/metrics",), daemon=True)
 
     def _run(self, url):
         while True:
             try:
-                urllib.request.urlopen(url, timeout=2).read()
+                urllib.request.urlopen(url, timeout=5).read()
+                self.count += 1
             except OSError as error:
                 print(f"# metrics of a row could not be read: {error}", flush=True)
             if self.stop.wait(1.0):
@@ -202,6 +225,7 @@ class Scrape:
     def __enter__(self):
         if self.thread:
             self.thread.start()
+        return self
 
     def __exit__(self, *_):
         self.stop.set()

@@ -55,10 +55,12 @@ def inventory(env):
     wharf_command = [env["WHARF"], "run", "--config", "@DIR@/wharf.yaml"]
     native_command = [env["LADDER"], "run", "--config", "@DIR@/wharf.yaml"]
     components = [f"{env['COMPONENTS']}/wharf_plugin_{name}.wasm" for name in ("auth", "route", "headers")]
-    plain, plugged = {"wharf.yaml": "wharf-plain.yaml.tpl"}, {"wharf.yaml": "wharf-plugins.yaml.tpl"}
+    plain, plugged, elsewhere = ({"wharf.yaml": f"wharf-{name}.yaml.tpl"} for name in ("plain", "plugins", "elsewhere"))
     rows = [
         Row("floor", [f"{env['TOOLS']}/forwarder", "127.0.0.1:@PORT@", "@UP@"], ready="line", what="an empty forwarder: no limits, no log"),
         Row("wharf", wharf_command, plain, ready="line", needs=[env["WHARF"]], what="our road, as it ships"),
+        Row("wharf+elsewhere", wharf_command, elsewhere, ready="line", needs=[env["WHARF"], *components],
+            what="the plain route of a gateway whose plugins are on another route"),
         Row("wharf+native", native_command, plugged, {"CACHE": 0}, "line", [env["LADDER"]], what="the same rules linked in, no wasm"),
         Row("wharf+plugins", wharf_command, plugged, {"CACHE": 0}, "line", [env["WHARF"], *components],
             what="auth (HS256 checked each time), route, headers as components"),

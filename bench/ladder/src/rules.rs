@@ -150,7 +150,6 @@ impl Route for Native<Table> {
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is test code: a panic is how a test tells")]
 mod tests {
     use super::*;
-    use std::future::Future as _;
     use std::task::{Context, Poll, Waker};
     use wharf_core::edit::apply_to_request;
     use wharf_core::head::RequestHead;

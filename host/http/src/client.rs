@@ -5,7 +5,7 @@
 //! first. What an endpoint is, which one to take and whether to try again is the upstream room's business.
 
 use crate::codec::body::{Decoder, Piece};
-use crate::codec::{Framing, HeadLimits, Refusal, response, write};
+use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, response, write};
 use crate::deadlines::{Alarm, Deadlines};
 use crate::io::{Socket, Spare, poll_write_all};
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,7 +24,7 @@ use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Method};
+use wharf_core::head::{Fields, Known, Method};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
@@ -299,6 +299,10 @@ impl<'a> Call<'a> {
             if !link.buf.is_empty() {
                 self.heard = true;
                 match response::parse(&mut link.buf, &limits, &self.asked) {
+                    // Another protocol than the one asked for would be carried by nobody's leave (RFC 9110 section 7.8).
+                    Ok(Some(response::Event::Final(received))) if !switches_as_asked(&received, self.exchange) => {
+                        return Poll::Ready(Err(bad_answer(&link.endpoint, &RefusalKind::Switch.into())));
+                    }
                     Ok(Some(response::Event::Final(received))) => return Poll::Ready(Ok(received)),
                     Ok(Some(response::Event::Interim(_))) => {
                         *interim += 1;
@@ -397,6 +401,12 @@ impl<'a> Call<'a> {
         };
         Answer { head, body, tunnel: None }
     }
+}
+
+/// Is this no 101, or one to the protocol that the client wants?
+fn switches_as_asked(received: &response::Received, exchange: &Exchange) -> bool {
+    received.head.status != 101
+        || exchange.upgrade.as_deref().zip(received.head.fields.known(Known::Upgrade)).is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
 }
 
 fn gone() -> Fault {

@@ -21,7 +21,7 @@ use crate::routes::Found;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase};
@@ -31,8 +31,8 @@ use wharf_core::road;
 /// An answer, and what is needed to record it once it is written.
 pub(crate) struct Done {
     pub(crate) answer: Answer,
-    /// The wall clock at its start: what the answer's date is made from.
-    pub(crate) time: SystemTime,
+    /// Milliseconds since 1970 at its start: what the answer's date is made from.
+    pub(crate) time_ms: u64,
     in_flight: InFlight,
     house: Rc<House>,
     entry: Option<usize>,
@@ -63,7 +63,7 @@ pub(crate) async fn answer(
     protocol: &'static str,
 ) -> Done {
     let started = Instant::now();
-    let (id, time) = core.next_id();
+    let (id, time_ms) = core.next_id();
     core.in_flight.add(1);
     let in_flight = InFlight(core.clone());
     let house = core.house.borrow().clone();
@@ -100,7 +100,7 @@ pub(crate) async fn answer(
         answer
     });
     let entry = entry.map(|(at, _)| at);
-    Done { answer, time, in_flight, house, entry, exchange, started, protocol }
+    Done { answer, time_ms, in_flight, house, entry, exchange, started, protocol }
 }
 
 /// The road, within the limits of its route.
@@ -208,7 +208,7 @@ impl Done {
             let Exchange { facts, trail, .. } = &*self.exchange;
             let request = &facts.request;
             recorder.record(&Record {
-                time: self.time,
+                time_ms: self.time_ms,
                 id: facts.id,
                 listener,
                 protocol: self.protocol,

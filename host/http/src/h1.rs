@@ -28,6 +28,8 @@ use wharf_core::head::{Fields, Known, Method, Scheme};
 
 /// Read at once from a client: a head with its cookies, or a fair piece of a body.
 pub(crate) const READ_ROOM: usize = 16 * 1024;
+/// An unfinished head of this size is looked at whenever more of it comes.
+const LOOK_ALWAYS: usize = 4 * 1024;
 /// A head on its way out, nearly always.
 const OUT_ROOM: usize = 1024;
 /// What a client may still send to a connection that we are ending, before it is cut.
@@ -173,18 +175,26 @@ impl Front {
     /// The next request: its head, and what is there of its body. `None`: the client ended the connection.
     async fn head(self: &Rc<Self>) -> Result<Option<Asked>, Refusal> {
         let mut begun = false;
-        poll_fn(|task| self.poll_head(task, &mut begun)).await
+        // How much of the buffer has been looked at in vain.
+        let mut looked = 0;
+        poll_fn(|task| self.poll_head(task, &mut begun, &mut looked)).await
     }
 
-    fn poll_head(self: &Rc<Self>, task: &mut Context<'_>, begun: &mut bool) -> Poll<Result<Option<Asked>, Refusal>> {
+    fn poll_head(self: &Rc<Self>, task: &mut Context<'_>, begun: &mut bool, looked: &mut usize) -> Poll<Result<Option<Asked>, Refusal>> {
         let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
         let mut buf = self.buf.borrow_mut();
         loop {
             if !buf.is_empty() {
-                if let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)? {
+                // A long head that comes in small pieces is read again only when a line has ended: else a client that
+                // sends a byte at a time would have us read 32 KiB for each.
+                let new = buf.get(*looked..).unwrap_or_default();
+                if (*looked < LOOK_ALWAYS || new.contains(&b'\n') || buf.len() >= limits.bytes_max)
+                    && let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)?
+                {
                     drop(buf);
                     return Poll::Ready(Ok(Some(self.asked(received))));
                 }
+                *looked = buf.len();
                 if !std::mem::replace(begun, true) {
                     self.alarm.set_in(self.limits.head);
                 }
@@ -288,7 +298,7 @@ impl Front {
         let mut out = Vec::with_capacity(512);
         let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
         let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
-        write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &self.core.date(done.time), upgrade);
+        write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &self.core.date(done.time_ms), upgrade);
         let early = self.buf.take();
         let mut ends = tunnel::Ends { client: &self.socket, early, head: out, alarm: &self.alarm, quiet: self.limits.quiet };
         let (up, down) = tunnel::carry(&mut ends, other_side).await;
@@ -415,7 +425,7 @@ impl<'a> Writing<'a> {
         let mut out = front.core.out.take();
         out.clear();
         out.reserve(OUT_ROOM);
-        write::response_head(&mut out, head, &framing, version, keep_alive, &front.core.date(done.time), None);
+        write::response_head(&mut out, head, &framing, version, keep_alive, &front.core.date(done.time_ms), None);
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
             Body::Empty => (Bytes::new(), None),

@@ -149,17 +149,17 @@ impl Core {
         })
     }
 
-    /// The next exchange's id, and the wall clock it was made from.
-    pub(crate) fn next_id(&self) -> (ExchangeId, SystemTime) {
-        let now = SystemTime::now();
-        let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    /// The next exchange's id, and the milliseconds since 1970 that it was made from. The wall clock is read here only.
+    pub(crate) fn next_id(&self) -> (ExchangeId, u64) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
         let serial = self.serial.replace(self.serial.get().wrapping_add(1));
-        (ExchangeId { time: millis << 16 | u64::from(self.number), serial: u64::from(self.node) << 32 | u64::from(serial) }, now)
+        (ExchangeId { time: millis << 16 | u64::from(self.number), serial: u64::from(self.node) << 32 | u64::from(serial) }, millis)
     }
 
     /// The date for an answer (RFC 9110 section 6.6.1), made once a second.
-    pub(crate) fn date(&self, now: SystemTime) -> [u8; 29] {
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    pub(crate) fn date(&self, millis: u64) -> [u8; 29] {
+        let second = millis / 1000;
         let mut date = self.date.borrow_mut();
         if date.0 != second {
             *date = (second, crate::date::imf_fixdate(second));

@@ -1,7 +1,7 @@
 //! The one record of an exchange, written at its end.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use wharf_core::exchange::ExchangeId;
 use wharf_core::outlet::Endpoint;
 
@@ -9,7 +9,8 @@ use wharf_core::outlet::Endpoint;
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the names say it; units are in the types and suffixes")]
 pub struct Record<'a> {
-    pub time: SystemTime,
+    /// Milliseconds since 1970, at its start.
+    pub time_ms: u64,
     pub id: ExchangeId,
     pub listener: &'a str,
     pub protocol: &'a str,

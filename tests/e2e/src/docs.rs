@@ -179,7 +179,7 @@ impl Demo {
         let script = self.ours(script);
         let expected: Vec<String> = expected.iter().map(|line| self.ours(line)).collect();
         let mut last = String::new();
-        let mut once = || -> Result<()> {
+        let once = || -> Result<()> {
             let output = bash(&script, |command| {
                 command.env("WHARF_CONFIG", self.wharf.dir().join("wharf.yaml"));
                 command.env("WHARF_ADMIN", self.wharf.admin().address().to_string());

@@ -13,9 +13,6 @@ use bytes::BytesMut;
 use std::fmt::Write as _;
 use wharf_core::head::{Fields, Known, Scheme, text};
 
-/// All of this crate.
-pub const ALL: &[Target] = &[REQUEST, ANSWER, PATH];
-
 /// A client's bytes: heads, bodies, whatever follows.
 pub const REQUEST: Target = Target { name: "request", run: run_request, make: make_request, words: WORDS };
 
@@ -362,14 +359,17 @@ fn crlf(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text.get(..at)?, rest))
 }
 
-struct Seen {
-    first: String,
-    fields: Vec<(String, String)>,
+/// A head as the second reading has it.
+pub struct Seen {
+    /// Request or status line.
+    pub first: String,
+    /// Lower-case names, trimmed values, all that stand there.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Reads a whole head line by line, and panics where it is not exactly what the RFC's grammar says: whatever was taken
 /// must be readable like this by anybody behind us.
-fn second_reading(raw: &[u8]) -> Seen {
+pub fn second_reading(raw: &[u8]) -> Seen {
     let mut rest = raw;
     let mut all = Vec::new();
     loop {

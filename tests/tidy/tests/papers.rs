@@ -74,7 +74,7 @@ fn cited_files_and_symbols_exist() {
             for rest in line.split("](").skip(1) {
                 let target = rest.split([')', '#']).next().unwrap_or_default();
                 let local = !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:");
-                if local && !exists(&format!("{folder}/{target}")) {
+                if local && !root().join(folder).join(target).exists() {
                     findings.push(format!("{}:{number}: the link to {target} leads nowhere", page.path));
                 }
             }

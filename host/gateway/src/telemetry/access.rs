@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use wharf_core::metrics::{Count, Registry};
 use wharf_http::record::{Record, Recorder};
 
@@ -180,7 +180,7 @@ impl Pen {
     }
 
     fn write(&mut self, record: &Record<'_>) {
-        self.stamp_for(record.time);
+        self.stamp_for(record.time_ms);
         self.lines += 1;
         let out = &mut self.buffer;
         out.extend_from_slice(b"{\"time\":\"");
@@ -224,13 +224,12 @@ impl Pen {
     }
 
     /// The time as text: the second is made once, the milliseconds each time.
-    fn stamp_for(&mut self, time: SystemTime) {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if since.as_secs() != self.second {
-            self.second = since.as_secs();
+    fn stamp_for(&mut self, time_ms: u64) {
+        if time_ms / 1000 != self.second {
+            self.second = time_ms / 1000;
             self.stamp = stamp_of(self.second);
         }
-        let millis = since.subsec_millis() as u16;
+        let millis = (time_ms % 1000) as u16;
         if let Some(place) = self.stamp.get_mut(20..23) {
             place.copy_from_slice(&[b'0' + (millis / 100) as u8, b'0' + (millis / 10 % 10) as u8, b'0' + (millis % 10) as u8]);
         }

@@ -81,17 +81,17 @@ impl<'a> Values<'a> {
     fn new(fields: &'a Fields, names: &[Box<str>], joined: &'a mut Joined, attrs: &'a Attrs, attr_names: &[Box<str>]) -> Values<'a> {
         let headers = names.iter().map(|name| plain(fields, name)).collect::<Option<Vec<_>>>();
         let headers = headers.unwrap_or_else(|| {
-            let made = |(at, name): (usize, &Box<str>)| match plain(fields, name) {
+            let made = |(at, name): (usize, &str)| match plain(fields, name) {
                 Some(_) => None,
                 None => fields.joined(name.as_bytes()).map(|text| (at, text.into_owned())),
             };
-            joined.0 = names.iter().enumerate().filter_map(made).collect();
+            joined.0 = names.iter().map(AsRef::as_ref).enumerate().filter_map(made).collect();
             let mut made = joined.0.iter().peekable();
-            let value = |(at, name): (usize, &Box<str>)| match made.next_if(|(place, _)| *place == at) {
+            let value = |(at, name): (usize, &str)| match made.next_if(|(place, _)| *place == at) {
                 Some((_, text)) => Some(text.as_str()),
                 None => plain(fields, name).flatten(),
             };
-            names.iter().enumerate().map(value).collect()
+            names.iter().map(AsRef::as_ref).enumerate().map(value).collect()
         });
         Values { headers, attrs: attr_names.iter().map(|name| attrs.get(name)).collect() }
     }

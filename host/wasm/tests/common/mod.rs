@@ -19,8 +19,9 @@ use wharf_wasm::{Code, Digest, Engine, EngineLimits, Grants, KvGrant, Parts, Quo
 
 /// A guest of `tests/guests`, compiled: built once for all processes by cargo, compiled once for this one.
 pub(crate) fn compiled(name: &'static str) -> Arc<Vec<u8>> {
-    static COMPILED: OnceLock<Mutex<HashMap<&'static str, Arc<Vec<u8>>>>> = OnceLock::new();
-    let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
+    type Compiled = Mutex<HashMap<&'static str, Arc<Vec<u8>>>>;
+    static COMPILED: OnceLock<Compiled> = OnceLock::new();
+    let mut compiled = COMPILED.get_or_init(Compiled::default).lock().unwrap();
     compiled
         .entry(name)
         .or_insert_with(|| {
