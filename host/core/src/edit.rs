@@ -69,6 +69,15 @@ pub fn apply_to_response(edits: &[Edit], fields: &mut Fields, attrs: &mut Attrs)
     Ok(())
 }
 
+/// May these edits be applied, to a request or else to an answer? For rooms that want to know whose fault it is before
+/// the road does; applying checks in any case.
+///
+/// # Errors
+/// The first edit that breaks the contract, in words.
+pub fn check_edits(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
+    check(edits, attrs, request)
+}
+
 /// Are these the fields of an answer that a rule may give?
 ///
 /// # Errors
@@ -97,7 +106,7 @@ pub fn is_field_name(name: &[u8]) -> bool {
 pub fn is_field_value(value: &[u8]) -> bool {
     // The fuzzer must find that a plugin may end a line (see `tests/fuzz/planted`).
     #[cfg(wharf_planted)]
-    return !value.iter().any(|byte| matches!(byte, b'\r' | 0));
+    return value.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || matches!(byte, b'\t' | b'\n'));
     #[cfg(not(wharf_planted))]
     value.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
 }

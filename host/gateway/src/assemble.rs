@@ -6,7 +6,7 @@
 
 use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
 use bytes::Bytes;
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -166,14 +166,14 @@ pub struct Home {
     core: Rc<Core>,
     metrics: Arc<Registry>,
     faults: FaultSink,
-    wasm: OnceCell<Rc<WasmCore>>,
+    wasm: RefCell<Option<Rc<WasmCore>>>,
     services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet>>>,
 }
 
 impl Home {
     /// A core that has served nothing yet.
     pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink) -> Home {
-        Home { number, core, metrics, faults, wasm: OnceCell::new(), services: RefCell::default() }
+        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default() }
     }
 }
 
@@ -194,12 +194,18 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     }
     let outlets = Rc::new(outlets);
 
-    // The plugin room, from the first generation that attaches a plugin.
-    let wasm = generation.parts.as_ref().map(|parts| {
-        let wasm = home.wasm.get_or_init(|| WasmCore::new(parts.clone(), home.number.into(), home.faults.clone()));
-        wasm.set_outlets(outlets.clone());
-        wasm
-    });
+    // The plugin room, from the first generation that attaches a plugin to the first that attaches none: whoever keeps it
+    // keeps the engine with its threads. (Exchanges in flight hold what they need by themselves.)
+    let wasm = {
+        let mut kept = home.wasm.borrow_mut();
+        *kept = generation.parts.as_ref().map(|parts| {
+            let wasm = kept.take().unwrap_or_else(|| WasmCore::new(parts.clone(), home.number.into(), home.faults.clone()));
+            wasm.set_outlets(outlets.clone());
+            wasm
+        });
+        kept.clone()
+    };
+    let wasm = wasm.as_ref();
 
     let entries = plan
         .routes

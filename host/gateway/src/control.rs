@@ -27,6 +27,10 @@ use wharf_wasm::{Catalog, Problem, Push};
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long names may take to be resolved before the first generation serves without them.
 const NAMES_MAX: Duration = Duration::from_secs(5);
+/// A file that was not touched for this long is whole.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How long a folder that does not come to rest holds up a changed file.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
 
 /// An operator who waits for the file to be read.
 pub type Ask = oneshot::Sender<Result<u64, Refused>>;
@@ -390,8 +394,10 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>) 
                 let _ = ask.send(control.reload().await);
             }
             _ = told.recv() => {
-                // Until nothing has happened for a moment: half a file is no configuration.
-                while tokio::time::timeout(Duration::from_millis(50), told.recv()).await.is_ok_and(|more| more.is_some()) {}
+                // Until nothing has happened for a moment: half a file is no configuration. But not for ever: in a folder
+                // with a log that is always being written, that moment never comes.
+                let end = Instant::now() + SETTLE_MAX;
+                while Instant::now() < end && tokio::time::timeout(SETTLE, told.recv()).await.is_ok_and(|more| more.is_some()) {}
                 let now = tokio::fs::read(control.path()).await.ok();
                 if now.is_some() && now != seen {
                     seen = now;

@@ -406,7 +406,11 @@ impl<'a> Call<'a> {
 /// Is this no 101, or one to the protocol that the client wants?
 fn switches_as_asked(received: &response::Received, exchange: &Exchange) -> bool {
     received.head.status != 101
-        || exchange.upgrade.as_deref().zip(received.head.fields.known(Known::Upgrade)).is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
+        || exchange
+            .upgrade
+            .as_deref()
+            .zip(received.head.fields.known(Known::Upgrade))
+            .is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
 }
 
 fn gone() -> Fault {

@@ -330,6 +330,9 @@ fn hop_by_hop(head: &[u8]) -> Option<String> {
     })
 }
 
+/// One careless way to read a path.
+type Step = fn(&[u8]) -> Vec<u8>;
+
 /// Would some server take this target for /admin, or something below it? Servers are careless in different ways and in
 /// different orders, so everything is tried that can be read out of the path by any of these steps, one after another.
 fn reads_as_admin(target: &[u8]) -> bool {
@@ -342,7 +345,7 @@ fn reads_as_admin(target: &[u8]) -> bool {
         if path.split(|&byte| byte == b'/').find(|segment| !segment.is_empty()) == Some(b"admin") {
             return true;
         }
-        let steps: [fn(&[u8]) -> Vec<u8>; 6] = [decoded, without_parameters, with_slashes, cut_short, resolved, shortened];
+        let steps: [Step; 6] = [decoded, without_parameters, with_slashes, cut_short, resolved, shortened];
         for step in steps {
             let read = step(&path);
             if !readings.contains(&read) {

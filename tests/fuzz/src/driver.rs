@@ -133,16 +133,15 @@ pub fn corpus(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     // The order of a directory is nobody's promise, and the seed is to mean the same everywhere.
     files.sort();
-    files.into_iter().filter(|path| path.extension().is_none_or(|kind| kind != "md")).map(fs::read).collect()
+    files.into_iter().filter(|path| path.extension().is_none_or(|kind| kind != "md" && kind != "expect")).map(fs::read).collect()
 }
 
 /// Runs a target as a test does: prints what it did, saves an input that breaks it, and says how to go on.
 ///
 /// # Errors
 /// In words: what broke, and where the input is.
-pub fn check(target: &Target, corpus_folder: &Path, failures: &Path, budget: &Budget) -> Result<String, String> {
+pub fn check(target: &Target, corpus: Vec<Vec<u8>>, failures: &Path, budget: &Budget) -> Result<String, String> {
     let name = target.name;
-    let corpus = corpus(corpus_folder).map_err(|error| format!("the corpus of {name} in {}: {error}", corpus_folder.display()))?;
     let seeds = corpus.len();
     let report = fuzz(target, corpus, budget);
     let line = format!(

@@ -224,10 +224,14 @@ fn answer_reads_back(mut out: BytesMut, status: u16, framing: Framing, seen: &Se
     let theirs: Vec<_> = not_own(seen).into_iter().filter(|field| ours(&field)).collect();
     let expected: Vec<_> = pairs_sent_back(fields).into_iter().filter(|field| ours(&field)).collect();
     assert_eq!(theirs, expected, "other fields were sent than there are");
+    if fields.iter().any(|(name, _)| name == "expect") {
+        // Means nothing to a client, and our own reader takes it for what a client would say.
+        return;
+    }
     let event = response::parse(&mut out, &LIMITS, &response::Asked::default());
     let Ok(Some(response::Event::Final(again))) = event else { panic!("what was edited does not read back: {:?}", seen.first) };
     assert!(out.is_empty(), "edits have made a second answer");
-    assert_eq!((again.head.status, again.framing, again.keep_alive), (status, framing, true));
+    assert_eq!((again.head.status, again.framing, again.keep_alive), (status, framing, framing != Framing::UntilClose));
 }
 
 // === the contract, a second time ===
@@ -263,8 +267,7 @@ fn what_is_wrong(edits: &[Edit], attrs: &Attrs, request: bool) -> Option<&'stati
             return wrong;
         }
     }
-    let limits =
-        [(edits.len() > 64, "edits"), (text > 32 * 1024, "text"), (attrs.iter().count() + names > ATTRS_MAX, "attributes")];
+    let limits = [(edits.len() > 64, "edits"), (text > 32 * 1024, "text"), (attrs.iter().count() + names > ATTRS_MAX, "attributes")];
     limits.into_iter().find(|(broken, _)| *broken).map(|(_, what)| what)
 }
 
@@ -325,11 +328,54 @@ fn hosts_own(seen: &Seen) -> Vec<&(String, String)> {
 // === made values ===
 
 const WORDS: &[&[u8]] = &[
-    b"\x1es", b"\x1ea", b"\x1er", b"\x1ep", b"\x1et", b"\x1ef", b"\x1eS", b"\x1eB", b"\x1en64", b"\x1f", b"\x1e", b"\r\n", b"\n", b"\r",
-    b"\0", b"\r\n\r\n", b": ", b"host", b"content-length", b"transfer-encoding", b"chunked", b"connection", b"upgrade", b"te", b"trailer",
-    b"x-forwarded-for", b"forwarded", b"expect", b"date", b"proxy-authorization", b"http2-settings", b"x-a", b"X-A", b"set-cookie",
-    b"HTTP/1.1", b" HTTP/1.1\r\nhost: evil\r\n\r\n", b"GET / HTTP/1.1\r\n", b"/..", b"%2e", b"%2f", b"//", b"?", b"#", b" ", b"\t",
-    b"\x7f", b"\xc2\x85", b"\xff",
+    b"\x1es",
+    b"\x1ea",
+    b"\x1er",
+    b"\x1ep",
+    b"\x1et",
+    b"\x1ef",
+    b"\x1eS",
+    b"\x1eB",
+    b"\x1en64",
+    b"\x1f",
+    b"\x1e",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\r\n\r\n",
+    b": ",
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"chunked",
+    b"connection",
+    b"upgrade",
+    b"te",
+    b"trailer",
+    b"x-forwarded-for",
+    b"forwarded",
+    b"expect",
+    b"date",
+    b"proxy-authorization",
+    b"http2-settings",
+    b"x-a",
+    b"X-A",
+    b"set-cookie",
+    b"HTTP/1.1",
+    b" HTTP/1.1\r\nhost: evil\r\n\r\n",
+    b"GET / HTTP/1.1\r\n",
+    b"/..",
+    b"%2e",
+    b"%2f",
+    b"//",
+    b"?",
+    b"#",
+    b" ",
+    b"\t",
+    b"\x7f",
+    b"\xc2\x85",
+    b"\xff",
 ];
 
 fn make(random: &mut Random) -> Vec<u8> {
@@ -359,7 +405,8 @@ fn make(random: &mut Random) -> Vec<u8> {
                     )
                     .as_bytes(),
             ),
-            b'S' => out.extend_from_slice(random.word(&["200", "204", "304", "401", "503", "599", "299"], &["0", "100", "101", "600"]).as_bytes()),
+            b'S' => out
+                .extend_from_slice(random.word(&["200", "204", "304", "401", "503", "599", "299"], &["0", "100", "101", "600"]).as_bytes()),
             b'n' => out.extend_from_slice(random.word(&["1", "2", "30"], &["63", "64", "65", "100"]).as_bytes()),
             b'r' => out.extend_from_slice(name(random).as_bytes()),
             b'B' => out.extend_from_slice(value(random).as_bytes()),

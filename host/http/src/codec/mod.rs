@@ -25,9 +25,9 @@ pub use refusal::{Refusal, RefusalKind};
 
 /// How large a head may be.
 ///
-/// A head that arrives in many pieces is looked at again from its start with each of them. That is bounded: `bytes_max`
-/// bytes of values go by at 32 a step, so one look at an unfinished head of 32 KiB costs less than the system call that
-/// brought its last byte.
+/// A parser keeps no state between two calls: an unfinished head is looked at again from its start. Whoever reads the
+/// socket decides how often that is worth it; a client that sends `bytes_max` a byte at a time would have it looked at
+/// as many times.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Request or status line and fields together, bytes.

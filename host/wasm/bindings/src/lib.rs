@@ -12,8 +12,6 @@
 //! What goes to a guest borrows (`Lower`); what comes back is owned (`Lift`), and bounded by the store's limit on
 //! copied bytes before it is copied.
 
-#![allow(unsafe_code, reason = "the derives implement wasmtime's unsafe layout traits; nothing here is unsafe by hand")]
-
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 /// `wharf:types/types`.

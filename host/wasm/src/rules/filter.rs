@@ -1,6 +1,6 @@
 //! Role filter: look at, and change, the heads of request and answer. `wharf:filter/filter@0.1.0`.
 
-use super::{Asked, Joined, Values, decide, edits, found};
+use super::{Asked, Joined, Values, decide, edits, found, lawful};
 use crate::call::{Name, Question, ask};
 use crate::error::Broken;
 use crate::instance::Instance;
@@ -42,7 +42,7 @@ impl Question for OnResponse {
         let values = Values::new(&response.fields, &needs.response_headers, &mut joined, &facts.attrs, &needs.attrs);
         let head = ResponseHead { status: response.status, headers: &values.headers, attrs: &values.attrs };
         let (said,) = found(instance.questions.on_response)?.call_async(store, (head,)).await?;
-        edits(said)
+        lawful(edits(said)?, facts, false)
     }
 }
 

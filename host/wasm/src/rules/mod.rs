@@ -17,8 +17,8 @@ use crate::ready::{Ready, Role};
 use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
-use wharf_core::edit::{EDIT_TEXT_MAX, EDITS_MAX, Edit};
-use wharf_core::exchange::Attrs;
+use wharf_core::edit::{self, EDIT_TEXT_MAX, EDITS_MAX, Edit};
+use wharf_core::exchange::{Attrs, Facts};
 use wharf_core::head::{Fields, Known, Method, RequestHead};
 use wharf_core::rules::{Authenticate, Decision, Degrade, Filter, Route, RuleReply};
 use wharf_wasm_bindings::types as wit;
@@ -127,8 +127,7 @@ fn method(method: &Method) -> wit::Method<'_> {
     }
 }
 
-/// Edits in core's noun. Their content is checked where they are applied, all or none; only what would be costly to
-/// carry so far is refused here.
+/// Edits in core's noun. What would be costly to carry is refused here, their content by [`lawful`].
 fn edits(said: Vec<wit::Edit>) -> Result<Vec<Edit>, Broken> {
     if said.len() > EDITS_MAX {
         return Err(Broken::Answer(format!("{} edits, and at most {EDITS_MAX} are allowed", said.len())));
@@ -156,34 +155,44 @@ fn edits(said: Vec<wit::Edit>) -> Result<Vec<Edit>, Broken> {
     Ok(edits)
 }
 
+/// Edits whose content keeps the contract. The road checks again where it applies them; here a bad one is still known as
+/// this version's fault: it is counted, it counts against the version, and the last good one may be asked instead.
+fn lawful(edits: Vec<Edit>, facts: &Facts, request: bool) -> Result<Vec<Edit>, Broken> {
+    match edit::check_edits(&edits, &facts.attrs, request) {
+        Ok(()) => Ok(edits),
+        Err(bad) => Err(Broken::Answer(bad.to_string())),
+    }
+}
+
 fn reply(said: wit::Reply) -> Result<RuleReply, Broken> {
+    if !(200..=599).contains(&said.status) {
+        return Err(Broken::Answer(format!("status {} is not within 200 to 599", said.status)));
+    }
     if said.body.len() > BODY_MAX {
         return Err(Broken::Answer(format!("a body of {} bytes, and at most {BODY_MAX} are allowed", said.body.len())));
     }
     if said.headers.len() > EDITS_MAX {
         return Err(Broken::Answer(format!("{} fields in a reply, and at most {EDITS_MAX} are allowed", said.headers.len())));
     }
+    edit::check_fields(said.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        .map_err(|bad| Broken::Answer(bad.to_string()))?;
     Ok(RuleReply { status: said.status, fields: said.headers, body: Bytes::from(said.body) })
 }
 
-fn decision(said: wit::Decision) -> Result<Decision, Broken> {
+fn decision(said: wit::Decision, facts: &Facts) -> Result<Decision, Broken> {
     Ok(match said {
-        wit::Decision::Next(said) => Decision::Next(edits(said)?),
+        wit::Decision::Next(said) => Decision::Next(lawful(edits(said)?, facts, true)?),
         wit::Decision::Reply(said) => Decision::Reply(reply(said)?),
     })
 }
 
 /// `check` and `on-request` have one shape.
-async fn decide(
-    instance: &mut Instance,
-    facts: &wharf_core::exchange::Facts,
-    export: Option<crate::instance::Decide>,
-) -> Result<Decision, Broken> {
+async fn decide(instance: &mut Instance, facts: &Facts, export: Option<crate::instance::Decide>) -> Result<Decision, Broken> {
     let (store, needs) = (&mut instance.store, &instance.needs);
     let mut joined = Joined::default();
     let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
     let (said,) = found(export)?.call_async(store, (values.request(&facts.request),)).await?;
-    decision(said)
+    decision(said, facts)
 }
 
 #[cfg(test)]

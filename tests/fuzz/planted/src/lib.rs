@@ -6,14 +6,31 @@
 
 #[path = "../../../../host/http/src/codec/mod.rs"]
 pub mod codec;
+#[path = "../../../../host/gateway/src/config/mod.rs"]
+pub mod config;
+#[path = "../../src/config_text.rs"]
+pub mod config_text;
+#[path = "../../../../host/core/src/edit.rs"]
+pub mod edit;
+#[path = "../../../../host/gateway/src/telemetry/logs.rs"]
+pub mod logs;
 #[path = "../../../../host/core/src/path.rs"]
 pub mod path;
 #[path = "../../src/targets.rs"]
 pub mod targets;
+#[path = "../../src/wit_values.rs"]
+pub mod wit_values;
 
+// What the copied files call their own crate's.
+pub use wharf_core::{exchange, head};
 pub use wharf_fuzz::driver;
+
+/// What the checker asks of the gateway's telemetry: what a log level is.
+pub mod telemetry {
+    pub use crate::logs;
+}
 
 /// The code under test, by the names that targets know.
 pub mod house {
-    pub use crate::{codec, path};
+    pub use crate::{codec, config, edit, path};
 }
