@@ -20,10 +20,10 @@ use wharf_core::outlet::{Outlet, Outlets, Wish};
 use wharf_core::road::{Memory, Target};
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
 use wharf_http::fixed::{Fixed, Stripped};
-use wharf_http::house::{Core, Entry, House, HostRules, Meters};
+use wharf_http::house::{Core, Entry, HostRules, House, Meters};
 use wharf_http::routes::{HostTable, Routes};
 use wharf_upstream::{OutletConfig, Policy as Balancing, RetryPolicy, Service, ServiceOutlet, Services, SubsetMissing};
-use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, WasmCore, Wanted, Wants, rules};
+use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, Wanted, Wants, WasmCore, rules};
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -267,7 +267,13 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
         }
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
         let protocol = Rc::new(home.core.client.clone());
-        Some(Rc::new(ServiceOutlet::new(shared.service().clone(), protocol, outlet_config(service, false), home.number.into(), Some(&shared))))
+        Some(Rc::new(ServiceOutlet::new(
+            shared.service().clone(),
+            protocol,
+            outlet_config(service, false),
+            home.number.into(),
+            Some(&shared),
+        )))
     };
     match &route.target {
         plan::Target::Service { name, subset } => match outlet_of(name) {
@@ -308,13 +314,17 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
             let policy = policy_of(attachment, *role);
             answers = true;
             match role {
-                Role::Auth => made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule })),
+                Role::Auth => {
+                    made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
+                }
                 Role::Filter => {
                     if let Some(rule) = rules::filter(wasm, ready, last_good) {
                         made.attach_filter(name.clone(), policy, rule);
                     }
                 }
-                Role::Degrade => made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule })),
+                Role::Degrade => {
+                    made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
+                }
                 Role::Route => {}
             }
         }
@@ -327,7 +337,8 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
     if let plan::Target::Plugin(attachment) = &route.target {
         let answering = generation.ready.get(&(attachment.plugin.clone(), attachment.config.clone()));
         let ready = answering.and_then(|answering| answering.roles.iter().find(|(role, _)| *role == Role::Route));
-        let last_good = answering.and_then(|answering| answering.last_good.as_ref()).filter(|_| attachment.policy == Some(Policy::LastGood));
+        let last_good =
+            answering.and_then(|answering| answering.last_good.as_ref()).filter(|_| attachment.policy == Some(Policy::LastGood));
         let rule: Rc<dyn Route> = match (wasm, ready) {
             (Some(wasm), Some((_, ready))) => match rules::route(wasm, ready, last_good) {
                 Some(rule) => rule,
@@ -356,7 +367,9 @@ struct Absent(Arc<str>);
 impl Absent {
     fn fault(&self) -> Fault {
         let name = &self.0;
-        let what = format!("plugin {name:?} is attached and has no version that can serve; hint: `wharf plugin push {name} FILE`, or see `wharf plugin list`");
+        let what = format!(
+            "plugin {name:?} is attached and has no version that can serve; hint: `wharf plugin push {name} FILE`, or see `wharf plugin list`"
+        );
         Fault::plugin(FaultKind::Plugin(name.clone()), what)
     }
 }

@@ -47,10 +47,7 @@ pub struct Seed {
 pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
     let name = format!("wharf-core-{}", seed.number);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a core's runtime")?;
-    thread::Builder::new()
-        .name(name)
-        .spawn(move || LocalSet::new().block_on(&runtime, serve(seed)))
-        .context("cannot start a core's thread")
+    thread::Builder::new().name(name).spawn(move || LocalSet::new().block_on(&runtime, serve(seed))).context("cannot start a core's thread")
 }
 
 /// How often kept connections are looked through.

@@ -67,7 +67,10 @@ impl Desk for GatewayDesk {
                     Some(Ok(_)) => self.state(),
                     None => return Err(DeskError::new(DeskErrorKind::Internal, "the gateway is ending")),
                     Some(Err(refused)) => {
-                        let error = DeskError::new(DeskErrorKind::Refused, format!("the configuration was not put in force; the last good one serves on\n{refused}"));
+                        let error = DeskError::new(
+                            DeskErrorKind::Refused,
+                            format!("the configuration was not put in force; the last good one serves on\n{refused}"),
+                        );
                         return Err(error.hint("`wharf check` shows the same without a gateway"));
                     }
                 },

@@ -89,7 +89,11 @@ impl Gate {
             open: AtomicU32::new(0),
             open_max,
             accepted: metrics.count("wharf_connections_accepted_total", "connections accepted", &labels),
-            refused: metrics.count("wharf_connections_refused_total", "connections closed at once because `connections_max` was reached", &labels),
+            refused: metrics.count(
+                "wharf_connections_refused_total",
+                "connections closed at once because `connections_max` was reached",
+                &labels,
+            ),
             level: metrics.level("wharf_connections_open", "client connections open", &labels),
         })
     }

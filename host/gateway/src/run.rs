@@ -107,10 +107,8 @@ async fn serve(
     let node = node_number();
     let mut threads = Vec::new();
     for (number, applied) in applied.into_iter().enumerate() {
-        let listeners = bound
-            .iter_mut()
-            .filter_map(|(listener, _, gate, sockets)| Some((limits(listener), gate.clone(), sockets.pop()?)))
-            .collect();
+        let listeners =
+            bound.iter_mut().filter_map(|(listener, _, gate, sockets)| Some((limits(listener), gate.clone(), sockets.pop()?))).collect();
         let log = access.as_ref().map(AccessWriter::for_core);
         threads.push(cores::start(Seed {
             number: u16::try_from(number).unwrap_or(u16::MAX),
@@ -137,7 +135,10 @@ async fn serve(
     let ready = control.clone();
     options.readiness = Arc::new(move || {
         let applied = ready.is_applied();
-        Readiness { ready: applied, reasons: if applied { Vec::new() } else { vec!["a core has not taken over the newest generation".into()] } }
+        Readiness {
+            ready: applied,
+            reasons: if applied { Vec::new() } else { vec!["a core has not taken over the newest generation".into()] },
+        }
     });
     let centre = Centre::new(desks, metrics.clone(), options).context("the admin API cannot start")?;
     let mut stopping = stopped.clone();

@@ -150,13 +150,7 @@ impl Inner {
         }
     }
 
-    async fn connect(
-        &self,
-        endpoint: &EndpointRef,
-        exchange: &Exchange,
-        limits: &CallLimits,
-        alarm: &Alarm,
-    ) -> Result<Link, Fault> {
+    async fn connect(&self, endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits, alarm: &Alarm) -> Result<Link, Fault> {
         if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Fault::overload(
@@ -195,7 +189,10 @@ impl Inner {
                 return Err(Fault::upstream(
                     FaultKind::Timeout(Phase::Connect),
                     Retry::Safe,
-                    format!("endpoint {endpoint} of service {:?} did not accept within {:?} (`timeouts.connect`)", endpoint.service, limits.connect),
+                    format!(
+                        "endpoint {endpoint} of service {:?} did not accept within {:?} (`timeouts.connect`)",
+                        endpoint.service, limits.connect
+                    ),
                 ));
             }
         };
@@ -246,11 +243,7 @@ impl<'a> Call<'a> {
         };
         let exchange: &Exchange = exchange;
         let request = &exchange.facts.request;
-        let asked = response::Asked {
-            head_method: request.method == Method::Head,
-            connect: false,
-            upgrade: exchange.upgrade.is_some(),
-        };
+        let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
         let host = (!exchange.keep_host).then_some(link.endpoint.address);
         let upload = Upload::new(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
@@ -316,11 +309,8 @@ impl<'a> Call<'a> {
                     Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
                 }
             }
-            let read = if self.waited {
-                link.socket.poll_read_ready(task, &mut link.buf)
-            } else {
-                link.socket.poll_read(task, &mut link.buf)
-            };
+            let read =
+                if self.waited { link.socket.poll_read_ready(task, &mut link.buf) } else { link.socket.poll_read(task, &mut link.buf) };
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed("closed the connection"))),
                 Poll::Ready(Ok(_)) => self.waited = false,
@@ -642,4 +632,3 @@ impl Hasher for IdHasher {
 }
 
 use std::future::Future as _;
-

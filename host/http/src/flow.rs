@@ -12,12 +12,12 @@
 //! record once
 //! ```
 
-use bytes::Bytes;
 use crate::deadlines::Alarm;
 use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::Record;
 use crate::reply;
 use crate::routes::Found;
+use bytes::Bytes;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};

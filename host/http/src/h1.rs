@@ -532,7 +532,9 @@ impl<'a> Writing<'a> {
                 self.sent = 0;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(_)) => Err(Fault::caller(FaultKind::ClientGone, "the client closed the connection before it had the whole answer")),
+            Poll::Ready(Err(_)) => {
+                Err(Fault::caller(FaultKind::ClientGone, "the client closed the connection before it had the whole answer"))
+            }
             Poll::Pending => Ok(Poll::Pending),
         }
     }

@@ -76,7 +76,11 @@ impl Meters {
     /// Series for a route; `""` counts what matched none.
     pub fn new(registry: &Registry, route: &str) -> Meters {
         let answers = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
-            registry.count("wharf_http_requests_total", "requests by route and class of the answer's status", &[("route", route), ("class", class)])
+            registry.count(
+                "wharf_http_requests_total",
+                "requests by route and class of the answer's status",
+                &[("route", route), ("class", class)],
+            )
         });
         let labels = [("route", route)];
         Meters {
@@ -173,7 +177,8 @@ impl Core {
         if let Some((_, count)) = refused.iter().find(|(have, _)| *have == reason) {
             return count.add(1);
         }
-        let count = self.metrics.count("wharf_http_refused_total", "requests refused before they had a route, by reason", &[("reason", reason)]);
+        let count =
+            self.metrics.count("wharf_http_refused_total", "requests refused before they had a route, by reason", &[("reason", reason)]);
         count.add(1);
         refused.push((reason, count));
     }

@@ -7,8 +7,8 @@ use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
@@ -124,12 +124,7 @@ impl Socket {
 }
 
 /// Writes all of both pieces, consuming them. Ready when everything is with the kernel.
-pub(crate) fn poll_write_all(
-    socket: &Socket,
-    task: &mut Context<'_>,
-    first: &mut impl Buf,
-    second: &mut impl Buf,
-) -> Poll<io::Result<()>> {
+pub(crate) fn poll_write_all(socket: &Socket, task: &mut Context<'_>, first: &mut impl Buf, second: &mut impl Buf) -> Poll<io::Result<()>> {
     while first.has_remaining() || second.has_remaining() {
         let written = std::task::ready!(socket.poll_write(task, first.chunk(), second.chunk()))?;
         if written == 0 {

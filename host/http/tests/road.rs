@@ -42,7 +42,12 @@ struct Setting {
 
 impl Default for Setting {
     fn default() -> Setting {
-        Setting { calls: CallLimits::default(), listener: ListenerLimits::default(), whole: Duration::from_secs(20), body_bytes_max: 10 << 20 }
+        Setting {
+            calls: CallLimits::default(),
+            listener: ListenerLimits::default(),
+            whole: Duration::from_secs(20),
+            body_bytes_max: 10 << 20,
+        }
     }
 }
 
@@ -176,7 +181,10 @@ fn one_upstream_connection_serves_request_after_request() {
     let mut caller = Caller::new(gateway(up, Setting::default()));
     for _ in 0..20 {
         let head = caller.say(GET).head();
-        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("x-up: 1\r\n") && head.contains("content-length: 5\r\n"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("x-up: 1\r\n") && head.contains("content-length: 5\r\n"),
+            "{head}"
+        );
         assert_eq!(caller.body(5), b"hello");
         let (connection, head) = asked.recv().unwrap();
         assert_eq!(connection, 0, "a second connection was opened");

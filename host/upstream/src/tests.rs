@@ -249,7 +249,8 @@ fn exchange(method: Method, path: &str, body: Body) -> Exchange {
         deadline: tokio::time::Instant::now().into_std() + Duration::from_secs(10),
         upgrade: None,
         peer: address(9).ip(),
-        keep_host: true, trail: Trail::default(),
+        keep_host: true,
+        trail: Trail::default(),
     }
 }
 
