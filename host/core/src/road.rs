@@ -37,10 +37,13 @@ pub type Memory = Option<Rc<RefCell<LastGood>>>;
 /// # Cancel safety
 /// Dropping the future ends the exchange: the upstream connection is closed, the rules' instances are thrown away.
 pub async fn answer(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Memory) -> Result<Answer, Fault> {
-    let mut answer = match go(exchange, rules, target, memory).await {
+    let mut admitted = false;
+    let mut answer = match go(exchange, rules, target, memory, &mut admitted).await {
         Ok(answer) => answer,
         Err(fault) => {
             exchange.trail.fault = Some(fault.word());
+            // Whom no auth rule has let in is shown nothing that was kept from others, whatever a degrade rule says.
+            let memory = if admitted { memory } else { &None };
             match degrade(exchange, rules, memory, &fault).await {
                 Some(answer) => answer,
                 None => return Err(fault),
@@ -59,13 +62,20 @@ pub async fn answer(exchange: &mut Exchange, rules: &Rules, target: &Target, mem
     Ok(answer)
 }
 
-async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Memory) -> Result<Answer, Fault> {
+async fn go(
+    exchange: &mut Exchange,
+    rules: &Rules,
+    target: &Target,
+    memory: &Memory,
+    admitted: &mut bool,
+) -> Result<Answer, Fault> {
     for auth in &rules.auth {
         let said = auth.rule.check(&mut exchange.facts).await;
         if let Some(answer) = decided(exchange, auth, said)? {
             return Ok(answer);
         }
     }
+    *admitted = true;
     for filter in &rules.request_filters {
         let said = filter.rule.on_request(&mut exchange.facts).await;
         if let Some(answer) = decided(exchange, filter, said)? {

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use wharf_core::exchange::{Answer, ExchangeId};
-use wharf_core::fault::{Fault, FaultKind};
+use wharf_core::fault::{Fault, FaultKind, Phase};
 use wharf_core::head::ResponseHead;
 
 /// Status and public text of a fault.
@@ -17,6 +17,7 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
         FaultKind::NoRoute => (404, "nothing is served here"),
         FaultKind::MethodRefused => (405, "this method is not served here"),
         FaultKind::ClientTimeout(_) | FaultKind::ClientGone => (408, "the request took too long to arrive"),
+        FaultKind::Timeout(Phase::Plugin) => (503, "a rule of this gateway did not answer in time"),
         FaultKind::Timeout(_) => (504, "the service behind did not answer in time"),
         FaultKind::Connect | FaultKind::NoEndpoint => (503, "the service behind cannot be reached"),
         FaultKind::Reset | FaultKind::BadAnswer => (502, "the service behind gave no valid answer"),

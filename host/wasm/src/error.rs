@@ -105,12 +105,12 @@ impl Broken {
     fn describe(&self, setup: &Setup) -> String {
         let Setup { plugin, version, quotas, .. } = setup;
         let who = format!("plugin {plugin:?} version {version}");
-        let setting = |name: &str| format!("`plugins.{plugin}.quotas.{name}`");
+        let setting = |name: &str| format!("`plugins.{plugin}.limits.{name}`");
         match self {
             Broken::Stopped(Stop::Deadline) => format!(
                 "{who} was stopped: its deadline of {} ms has passed (host calls count); raise {} or shorten the rule",
                 quotas.deadline.as_millis(),
-                setting("deadline_ms")
+                setting("deadline")
             ),
             Broken::Stopped(Stop::Memory) => format!(
                 "{who} was stopped: it asked for more than {} bytes of memory; raise {} or mend the plugin",

@@ -3,6 +3,15 @@
 //!
 //! `WHARF_PROVE=1` runs the full length, on a machine that is idle otherwise: 6 pairs of rounds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests stop at the first surprise, and print their figures"
+)]
+
 use std::time::{Duration, Instant};
 use wharf_e2e::guests::{self, ALL};
 use wharf_e2e::swaps::{half_capacity, median, proves, with_steal};

@@ -1,6 +1,15 @@
 //! The life of a version as an operator lives it: it survives a restart, is chosen by the command line, is attached at
 //! every level, gives way to the last good one, and costs nothing where there is none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests stop at the first surprise, and print their figures"
+)]
+
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,15 @@
 //! Bad uploads, damaged files, strangers at the admin door: each gets a clear no that names the object, the limit and the
 //! remedy, and what served goes on serving.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests stop at the first surprise, and print their figures"
+)]
+
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;

@@ -6,7 +6,7 @@
 
 #[path = "../../../../host/http/src/codec/mod.rs"]
 pub mod codec;
-#[path = "../../../../host/gateway/src/config/mod.rs"]
+#[path = "../../src/config.rs"]
 pub mod config;
 #[path = "../../src/config_text.rs"]
 pub mod config_text;
