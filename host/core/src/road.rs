@@ -62,13 +62,7 @@ pub async fn answer(exchange: &mut Exchange, rules: &Rules, target: &Target, mem
     Ok(answer)
 }
 
-async fn go(
-    exchange: &mut Exchange,
-    rules: &Rules,
-    target: &Target,
-    memory: &Memory,
-    admitted: &mut bool,
-) -> Result<Answer, Fault> {
+async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Memory, admitted: &mut bool) -> Result<Answer, Fault> {
     for auth in &rules.auth {
         let said = auth.rule.check(&mut exchange.facts).await;
         if let Some(answer) = decided(exchange, auth, said)? {

@@ -144,10 +144,10 @@ impl Alarm {
 
     fn set_tick(&self, tick: u32) {
         // Most settings fall into the tick that is set already.
-        if self.at.replace(tick) != tick || self.is_fired() {
-            if let Some(slot) = self.of.slots.borrow_mut().at.get_mut(self.slot as usize) {
-                *slot = tick;
-            }
+        if (self.at.replace(tick) != tick || self.is_fired())
+            && let Some(slot) = self.of.slots.borrow_mut().at.get_mut(self.slot as usize)
+        {
+            *slot = tick;
         }
     }
 

@@ -1,6 +1,8 @@
 //! The HTTP road over real sockets: a front and a client of this room, and between them the shortest outlet there is.
 //! Upstreams are scripted byte by byte, so that what they do wrong is done exactly.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by panicking")]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -499,7 +501,7 @@ fn a_client_that_is_slow_with_its_head_or_body_is_told_so() {
     let address = gateway(up, Setting { listener, ..Setting::default() });
     let mut caller = Caller::new(address);
     assert!(caller.say(b"GET /a HTT").head().starts_with("HTTP/1.1 408"));
-    assert_eq!(caller.rest().map(|rest| rest.len()).is_ok(), true);
+    assert!(caller.rest().is_ok());
 }
 
 #[test]

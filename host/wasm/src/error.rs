@@ -127,11 +127,9 @@ impl Broken {
             Broken::TooMuch => format!("{who} was stopped: it passed more than {COPY_MAX} bytes in one answer or host call"),
             Broken::Answer(what) => format!("{who} gave an answer that breaks the contract: {what}"),
             Broken::Refused(why) => format!("{who} refuses its configuration: {why}"),
-            Broken::NoRoom("instances") => format!(
-                "{who} has {} live instances, and no more are allowed; raise {} or shorten its waits",
-                quotas.instances_max,
-                setting("instances_max")
-            ),
+            Broken::NoRoom("instances") => {
+                format!("{who} has {} live instances, and no more are allowed; shorten its waits", quotas.instances_max)
+            }
             Broken::NoRoom("concurrency") => format!(
                 "{who} has {} questions waiting, and no more are allowed; raise {} or shorten its waits",
                 quotas.concurrency_max,

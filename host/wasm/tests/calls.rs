@@ -284,7 +284,7 @@ fn faults_are_reported_and_name_plugin_version_limit_and_setting() {
         let told = told.lock().unwrap();
         let (version, word, detail) = &told[0];
         assert_eq!((*version, *word), (7, "timeout_plugin"));
-        for part in ["\"hostile\"", "version 7", "20 ms", "plugins.hostile.quotas.deadline_ms"] {
+        for part in ["\"hostile\"", "version 7", "20 ms", "plugins.hostile.limits.deadline"] {
             assert!(detail.contains(part), "{detail}");
         }
     });

@@ -66,13 +66,16 @@ fn refused(wharf: &Wharf, plugin: &str, what: &str, bytes: &[u8], status: u16, s
     assert!(start.elapsed() < WAIT, "{what} took {:?}", start.elapsed());
 }
 
+/// Name, bytes, status, what the message says, what the hint says.
+type Case<'a> = (&'a str, &'a [u8], u16, &'a [&'a str], &'a str);
+
 #[test]
 fn a_bad_upload_is_told_why_and_the_old_version_serves_on() {
     let upstream = Upstream::echo();
     let wharf = Wharf::start(config(&upstream)).unwrap();
     push(&wharf, "one", &greeting(1));
     let hello = component("hello");
-    let cases: &[(&str, &[u8], u16, &[&str], &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("empty", b"", 422, &["it is empty"], ".wasm file"),
         ("not wasm", b"#!/bin/sh", 422, &["\"one\"", "does not begin with"], ".wasm file"),
         ("a zip", b"PK\x03\x04 and more", 422, &["zip archive"], ".wasm file"),
