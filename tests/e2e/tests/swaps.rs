@@ -44,7 +44,7 @@ routes:
 fn pss_kib(wharf: &Wharf) -> f64 {
     let looks: Vec<f64> = (0..9)
         .map(|_| {
-            thread::sleep(Duration::from_millis(60));
+            thread::sleep(Duration::from_millis(60)); // look again
             wharf.pss_kib() as f64
         })
         .collect();
@@ -82,7 +82,8 @@ fn a_swap_never_drops_a_request() {
     let (mut uploads, mut good, mut pss) = (Vec::new(), vec![0u64], Vec::new());
     for number in 1..=swaps {
         // One a second; one that took longer makes the next one come at once.
-        thread::sleep((began + Duration::from_secs(number)).saturating_duration_since(Instant::now()));
+        let due = began + Duration::from_secs(number);
+        thread::sleep(due.saturating_duration_since(Instant::now())); // look again: a pace, not a wait for something
         if number % 10 == 0 {
             let bad = BAD[(number / 10) as usize % BAD.len()];
             let before = serving(&wharf);

@@ -65,7 +65,7 @@ fn trap() {
     std::arch::wasm32::unreachable()
 }
 
-#[allow(unconditional_recursion)]
+#[allow(unconditional_recursion, reason = "it is what this guest is for")]
 #[inline(never)]
 fn recurse(n: u64) -> u64 {
     let here = std::hint::black_box([n; 16]);
