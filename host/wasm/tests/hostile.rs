@@ -69,7 +69,7 @@ fn an_endless_loop_ends_at_its_deadline() {
 #[test]
 fn a_loop_of_host_calls_ends_at_its_quota() {
     check("/host-calls", quotas(), "host_calls", plugin(), "1000 host calls");
-    check("/loop-with-calls", quotas(), "host_calls", plugin(), "plugins.hostile.quotas.host_calls_max");
+    check("/loop-with-calls", quotas(), "host_calls", plugin(), "plugins.hostile.limits.host_calls_max");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn waiting_questions_are_bounded_over_all() {
             }
         };
         assert_eq!(refused.kind, FaultKind::Overload("concurrency"));
-        assert!(refused.detail().contains("plugins.hostile.quotas.concurrency_max"), "{refused}");
+        assert!(refused.detail().contains("plugins.hostile.limits.concurrency_max"), "{refused}");
         for one in waiting {
             assert_eq!(one.await.unwrap(), FaultKind::Timeout(Phase::Plugin));
         }
