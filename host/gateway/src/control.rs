@@ -379,13 +379,15 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
     changed
 }
 
-/// Reads the configuration file when it has changed, when an operator asks, and on SIGHUP. Never resolves.
-pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>) {
+/// Reads the configuration file when it is not what was `seen` (read before the plan that serves), when an operator asks,
+/// and on SIGHUP. Never resolves.
+pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, mut seen: Option<Vec<u8>>) {
     let (tell, mut told) = mpsc::channel::<()>(1);
     let _watching = watch_folder(control.path(), tell.clone());
-    // Kept by us, so that the channel stays open where nothing can be watched.
+    // One look at once: what changed between the reading of the file and the watching of it is a change, too. Kept by us
+    // afterwards, so that the channel stays open where nothing can be watched.
+    let _ = tell.try_send(());
     let _tell = tell;
-    let mut seen = tokio::fs::read(control.path()).await.ok();
     loop {
         tokio::select! {
             ask = asked.recv() => {

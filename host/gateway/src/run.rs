@@ -41,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(20);
 /// # Errors
 /// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then.
 pub fn run(args: &RunArgs) -> Result<()> {
+    // Before the plan is made: a file that changes in between is then read once too often, not once too seldom.
+    let seen = std::fs::read(&args.config).ok();
     let plan = config::load(&args.config, &Surroundings::here()).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
     let _logs = logs::start(&plan.log)?;
     raise_open_files();
@@ -61,7 +63,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let admin = admin.pop().context("no socket for the admin listener")?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    LocalSet::new().block_on(&control, serve(args, plan, metrics, bound, admin_address, admin))
+    LocalSet::new().block_on(&control, serve(args, plan, seen, metrics, bound, admin_address, admin))
 }
 
 type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>);
@@ -69,6 +71,7 @@ type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>)
 async fn serve(
     args: &RunArgs,
     plan: Plan,
+    seen: Option<Vec<u8>>,
     metrics: Arc<Registry>,
     mut bound: Vec<Bound>,
     admin_address: std::net::SocketAddr,
@@ -126,7 +129,7 @@ async fn serve(
 
     // Changes, from the file and from the catalog.
     spawn_local(control.clone().follow_catalog());
-    spawn_local(control::follow_file(control.clone(), asked));
+    spawn_local(control::follow_file(control.clone(), asked, seen));
 
     // The admin API, made of the desks.
     let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone()), catalog.clone(), services.clone()];
