@@ -27,10 +27,14 @@ use wharf_wasm::{Catalog, Problem, Push};
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long names may take to be resolved before the first generation serves without them.
 const NAMES_MAX: Duration = Duration::from_secs(5);
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A file that was not touched for this long is whole.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How long a folder that does not come to rest holds up a changed file.
+/// How long a file that does not come to rest is waited for.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
+/// The coarsest clock of a file system in use.
+const GRAIN: Duration = Duration::from_secs(2);
 
 /// An operator who waits for the file to be read.
 pub type Ask = oneshot::Sender<Result<u64, Refused>>;
@@ -381,13 +385,13 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
 
 /// Reads the configuration file when it is not what was `seen` (read before the plan that serves), when an operator asks,
 /// and on SIGHUP. Never resolves.
+///
+/// The file is looked at, not watched: a look is one call of the kernel, it sees renamed files and switched links alike,
+/// works on every file system, and what else happens in the folder (a log that is always being written) costs nothing.
 pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, mut seen: Option<Vec<u8>>) {
-    let (tell, mut told) = mpsc::channel::<()>(1);
-    let _watching = watch_folder(control.path(), tell.clone());
-    // One look at once: what changed between the reading of the file and the watching of it is a change, too. Kept by us
-    // afterwards, so that the channel stays open where nothing can be watched.
-    let _ = tell.try_send(());
-    let _tell = tell;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = None;
     loop {
         tokio::select! {
             ask = asked.recv() => {
@@ -395,11 +399,13 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, 
                 seen = tokio::fs::read(control.path()).await.ok();
                 let _ = ask.send(control.reload().await);
             }
-            _ = told.recv() => {
-                // Until nothing has happened for a moment: half a file is no configuration. But not for ever: in a folder
-                // with a log that is always being written, that moment never comes.
-                let end = Instant::now() + SETTLE_MAX;
-                while Instant::now() < end && tokio::time::timeout(SETTLE, told.recv()).await.is_ok_and(|more| more.is_some()) {}
+            _ = looks.tick() => {
+                let mark = Mark::of(control.path()).await;
+                // One that has just been written is read again: a second change within the clock's grain leaves no mark.
+                if mark.is_none() || mark == known && !mark.is_some_and(|mark| mark.is_fresh()) {
+                    continue;
+                }
+                known = settled(control.path(), mark).await;
                 let now = tokio::fs::read(control.path()).await.ok();
                 if now.is_some() && now != seen {
                     seen = now;
@@ -411,22 +417,42 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, 
     }
 }
 
-/// Tells of everything that happens in the file's folder. The folder is watched, not the file: editors and config maps
-/// replace files by renaming.
-fn watch_folder(path: &Path, tell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    use notify::Watcher as _;
-    let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Full means that a look is due already. Reading a file is no change to it.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = tell.try_send(());
+/// Waits until the file has not been touched for a moment: half a file is no configuration. But not for ever.
+async fn settled(path: &Path, mut mark: Option<Mark>) -> Option<Mark> {
+    let end = Instant::now() + SETTLE_MAX;
+    while Instant::now() < end {
+        tokio::time::sleep(SETTLE).await;
+        let now = Mark::of(path).await;
+        if now == mark {
+            break;
         }
-    });
-    let watching = watcher.and_then(|mut watcher| watcher.watch(folder, notify::RecursiveMode::NonRecursive).map(|()| watcher));
-    watching
-        .inspect_err(|error| {
-            tracing::warn!(%error, folder = %folder.display(), "the configuration's folder cannot be watched; hint: reload with SIGHUP or `POST /v1/config/reload`");
+        mark = now;
+    }
+    mark
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    file: (u64, u64),
+    bytes: u64,
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
+}
+
+impl Mark {
+    async fn of(path: &Path) -> Option<Mark> {
+        use std::os::unix::fs::MetadataExt;
+        let found = tokio::fs::metadata(path).await.ok()?;
+        Some(Mark {
+            file: (found.dev(), found.ino()),
+            bytes: found.len(),
+            modified: found.modified().ok(),
+            changed: (found.ctime(), found.ctime_nsec()),
         })
-        .ok()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < GRAIN))
+    }
 }

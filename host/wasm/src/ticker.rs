@@ -1,12 +1,14 @@
-//! The clock that interrupts guests: what moves the engine's epoch on while a guest is on a thread.
+//! The clock that interrupts guests: what moves the engine's epoch on when a guest has been on a thread for too long.
 //!
-//! A thread that wakes every 150 us is not cheap: on a virtual machine 20 to 25 us of processor time for each wake-up
-//! (measured), a sixth of a core for nothing while all plugins behave. So there are three sources of ticks:
+//! The epoch moves only then. A call of microseconds never meets a tick, however often somebody looks, so looking is
+//! all that costs: a thread that wakes every 150 us takes 20 to 25 us of processor time for each wake-up on a virtual
+//! machine (measured), a sixth of a core for nothing while all plugins behave. So there are three who look:
 //!
-//! - **whoever enters a guest** ticks if nobody did for 150 us. On a busy gateway the cores interrupt each other, for
-//!   the price of a comparison;
+//! - **whoever enters a guest** looks after the others if nobody did for 50 us. On a busy gateway the cores watch each
+//!   other, for the price of a comparison;
 //! - **this thread, on alert**: every 150 us, while a version runs that has not proved itself yet (its first
-//!   [`crate::pool::PROBATION`] questions on a core), and for a second after any turn had to be cut short;
+//!   [`crate::pool::PROBATION`] questions on a core), and for a second after a call that had to be moved was cut short
+//!   again. With [`crate::turn::YOUNG`] no turn is longer than 200 us then;
 //! - **this thread, calm**: every [`crate::EngineLimits::tick_calm`] otherwise, for the one case that is left: a
 //!   version that has behaved for long misbehaves, and no other core asks any plugin meanwhile.
 //!
@@ -14,6 +16,7 @@
 //! that keeps its thread. How often it was late is counted.
 
 use crate::WasmError;
+use crate::turn::YOUNG;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
@@ -21,21 +24,27 @@ use std::time::{Duration, Instant};
 use wasmtime::EngineWeak;
 use wharf_core::metrics::Count;
 
-/// One tick. With [`crate::turn::YOUNG`] it bounds a turn to 200 us, which is what a network thread may lose to a guest.
+/// Between two looks on alert. With [`YOUNG`] it bounds a turn to 200 us, which is what a network thread may lose to a
+/// guest.
 pub(crate) const TICK: Duration = Duration::from_micros(150);
-/// Ticks without a guest after which the ticker sleeps for good. Waking it costs as much as a few ticks, so waiting
+/// Looks that find nobody, after which the ticker sleeps for good. Waking it costs as much as a few looks, so waiting
 /// longer than this for the next guest costs more than it can save.
-const QUIET_TICKS: u32 = 4;
-/// A tick on alert that took longer than this was late.
+const QUIET_LOOKS: u32 = 4;
+/// A look on alert that came later than this was late.
 const LATE: Duration = Duration::from_micros(300);
 /// An alert lasts this long.
 const ALERT: Duration = Duration::from_secs(1);
 
-/// Whether a guest is on one thread. Odd: it is. Only that thread writes; on its own cache line, because the writers
-/// are the busiest threads there are.
+/// Whether a guest is on one thread, and since when. Only that thread writes; on its own cache line, because the
+/// writers are the busiest threads there are.
 #[repr(align(128))]
 #[derive(Debug, Default)]
-struct Slot(AtomicU64);
+struct Slot {
+    /// Odd: there is one.
+    turn: AtomicU64,
+    /// Nanoseconds since the ticker began.
+    since: AtomicU64,
+}
 
 /// One thread's word with the ticker.
 #[derive(Debug)]
@@ -48,8 +57,8 @@ struct Shared {
     engine: EngineWeak,
     began: Instant,
     calm: Duration,
-    /// When the epoch moved last, and until when there is alert; nanoseconds since `began`.
-    ticked: AtomicU64,
+    /// When somebody looked last, and until when there is alert; nanoseconds since `began`.
+    looked: AtomicU64,
     alert: AtomicU64,
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -71,10 +80,25 @@ impl Shared {
         since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
     }
 
-    fn tick(&self) {
-        if let Some(engine) = self.engine.upgrade() {
+    /// Looks at all threads, and ends the turns that have lasted too long.
+    fn look(&self, slots: &[Arc<Slot>], now: u64) -> Found {
+        let mut found = Found::default();
+        for slot in slots {
+            let turn = slot.turn.load(Ordering::Acquire);
+            found.turns = found.turns.wrapping_add(turn);
+            if turn & 1 == 1 {
+                found.on_a_thread = true;
+                // A turn that ended and another that began between the two reads makes this one look younger than it
+                // was, and it is over anyway.
+                found.too_long |= now.saturating_sub(slot.since.load(Ordering::Relaxed)) >= YOUNG.as_nanos() as u64;
+            }
+        }
+        if found.too_long
+            && let Some(engine) = self.engine.upgrade()
+        {
             engine.increment_epoch();
         }
+        found
     }
 
     #[cold]
@@ -86,9 +110,12 @@ impl Shared {
     }
 
     #[cold]
-    fn tick_for_others(&self, before: u64, now: u64) {
-        if self.ticked.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.tick();
+    fn look_after_others(&self, before: u64, now: u64) {
+        if self.looked.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            // Held by the ticker: then it is looking.
+            && let Ok(slots) = self.slots.try_lock()
+        {
+            self.look(&slots, now);
         }
     }
 
@@ -112,11 +139,13 @@ pub(crate) struct Ticker {
 impl Presence {
     /// A guest enters this thread.
     pub(crate) fn enter(&self, now: Instant) {
-        let before = self.slot.0.load(Ordering::Relaxed);
-        self.slot.0.store(before | 1, Ordering::Relaxed);
-        let (now, ticked) = (self.shared.ns(now), self.shared.ticked.load(Ordering::Relaxed));
-        if now.saturating_sub(ticked) >= TICK.as_nanos() as u64 {
-            self.shared.tick_for_others(ticked, now);
+        let now = self.shared.ns(now);
+        let before = self.slot.turn.load(Ordering::Relaxed);
+        self.slot.since.store(now, Ordering::Relaxed);
+        self.slot.turn.store(before | 1, Ordering::Release);
+        let looked = self.shared.looked.load(Ordering::Relaxed);
+        if now.saturating_sub(looked) >= YOUNG.as_nanos() as u64 {
+            self.shared.look_after_others(looked, now);
         }
         // Either the ticker sees the slot before it sleeps, or we see that it sleeps: both sides write, fence, read.
         fence(Ordering::SeqCst);
@@ -127,8 +156,8 @@ impl Presence {
 
     /// It leaves. The count moves on, so the ticker sees that somebody was here.
     pub(crate) fn leave(&self) {
-        let before = self.slot.0.load(Ordering::Relaxed);
-        self.slot.0.store((before | 1).wrapping_add(1), Ordering::Relaxed);
+        let before = self.slot.turn.load(Ordering::Relaxed);
+        self.slot.turn.store((before | 1).wrapping_add(1), Ordering::Release);
     }
 
     /// From now on, and for a second, ticks come every 150 us.
@@ -155,7 +184,7 @@ impl Ticker {
             engine,
             began: Instant::now(),
             calm: calm.max(TICK),
-            ticked: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             alert: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -205,13 +234,19 @@ impl Drop for Ticker {
 
 fn run(shared: &Shared) {
     urgent();
-    let mut seen: Vec<u64> = Vec::new();
-    let mut quiet = 0;
+    let look = || {
+        let slots = shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = shared.ns(Instant::now());
+        shared.looked.store(now, Ordering::Relaxed);
+        shared.look(&slots, now)
+    };
+    let (mut turns, mut quiet) = (0, 0);
     while !shared.stop.load(Ordering::Relaxed) {
-        if quiet >= QUIET_TICKS {
+        if quiet >= QUIET_LOOKS {
             shared.asleep.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if look(shared, &mut seen).is_empty() {
+            let found = look();
+            if !found.on_a_thread && found.turns == turns {
                 while shared.asleep.load(Ordering::Relaxed) && !shared.stop.load(Ordering::Relaxed) {
                     std::thread::park();
                 }
@@ -221,16 +256,12 @@ fn run(shared: &Shared) {
         }
         let before = Instant::now();
         let on_alert = shared.ns(before) < shared.alert.load(Ordering::Relaxed);
-        // Parked and not asleep, so that an alert ends a calm tick at once.
+        // Parked and not asleep, so that an alert ends a calm wait at once.
         std::thread::park_timeout(if on_alert { TICK } else { shared.calm });
-        let found = look(shared, &mut seen);
-        let now = Instant::now();
-        if found.on_a_thread {
-            shared.ticked.store(shared.ns(now), Ordering::Relaxed);
-            shared.tick();
-        }
-        quiet = if found.is_empty() { quiet + 1 } else { 0 };
-        if on_alert && found.on_a_thread && now.saturating_duration_since(before) > LATE {
+        let found = look();
+        quiet = if found.on_a_thread || found.turns != turns { 0 } else { quiet + 1 };
+        turns = found.turns;
+        if on_alert && found.on_a_thread && before.elapsed() > LATE {
             match shared.late.get() {
                 Some(late) => late.add_shared(1),
                 None => {
@@ -244,26 +275,9 @@ fn run(shared: &Shared) {
 #[derive(Default)]
 struct Found {
     on_a_thread: bool,
-    was_here: bool,
-}
-
-impl Found {
-    fn is_empty(&self) -> bool {
-        !self.on_a_thread && !self.was_here
-    }
-}
-
-fn look(shared: &Shared, seen: &mut Vec<u64>) -> Found {
-    let slots = shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.resize(slots.len(), 0);
-    let mut found = Found::default();
-    for (slot, seen) in slots.iter().zip(seen.iter_mut()) {
-        let now = slot.0.load(Ordering::Relaxed);
-        found.on_a_thread |= now & 1 == 1;
-        found.was_here |= now != *seen;
-        *seen = now;
-    }
-    found
+    too_long: bool,
+    /// Sum of all turns so far: unchanged, if nobody was here since the last look.
+    turns: u64,
 }
 
 /// As much priority as we are given, and no slack on our timer. None of it is needed for correctness, so refusals are
@@ -307,19 +321,34 @@ mod tests {
     }
 
     #[test]
-    fn who_enters_a_guest_ticks_for_the_others_at_most_once_in_a_tick() {
+    fn who_enters_a_guest_ends_the_long_turn_of_another_and_leaves_a_short_one_alone() {
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
         let engine = wasmtime::Engine::new(&config).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_secs(3600)).unwrap();
         let (one, two) = (ticker.join(), ticker.join());
+        // A store whose deadline is the next tick: it traps at its first check after one.
+        let module = wasmtime::Module::new(&engine, wat::parse_str("(module (func (export \"f\")))").unwrap()).unwrap();
+        let mut store = wasmtime::Store::new(&engine, ());
+        let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+        let f = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let mut ticked = || {
+            let ticked = f.call(&mut store, ()).is_err();
+            store.set_epoch_deadline(1);
+            ticked
+        };
+        ticked();
         let start = ticker.shared.began + Duration::from_secs(1);
-        let ticked = || ticker.shared.ticked.load(Ordering::Relaxed);
         one.enter(start);
-        assert_eq!(ticked(), 1_000_000_000);
-        two.enter(start + TICK / 2);
-        assert_eq!(ticked(), 1_000_000_000);
-        two.enter(start + TICK);
-        assert_eq!(ticked(), 1_000_150_000);
+        assert!(!ticked());
+        two.enter(start + YOUNG / 2);
+        two.leave();
+        assert!(!ticked(), "nobody looks again so soon");
+        two.enter(start + YOUNG);
+        two.leave();
+        assert!(ticked(), "one has been there too long");
+        one.leave();
+        two.enter(start + 3 * YOUNG);
+        assert!(!ticked(), "it has left");
     }
 }

@@ -12,8 +12,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// A turn on a network thread that is younger than this at a tick goes on until the next one. Without it every short
-/// call that happens to straddle a tick would be moved; with it no turn is longer than this and one tick.
+/// A turn that is younger than this when somebody looks goes on. Without it every short call that is met by a look
+/// would be moved; with it no turn on a network thread is longer than this and the time between two looks.
 pub(crate) const YOUNG: Duration = Duration::from_micros(50);
 
 #[derive(Clone, Copy)]
@@ -74,7 +74,11 @@ fn turn<F: Future + ?Sized>(
     match polled {
         Ok(Poll::Ready(done)) => Turned::Done(done),
         Ok(Poll::Pending) if CUT.get() => {
-            presence.alert(now);
+            // A short call whose processor the kernel gave to somebody else is cut as well, once. One that is cut again
+            // where it was moved to is a long one, and where it comes from more may come.
+            if matches!(place, Place::GuestThread) {
+                presence.alert(now);
+            }
             Turned::Cut
         }
         Ok(Poll::Pending) => Turned::Waits,
