@@ -1,14 +1,15 @@
-//! What one warm call costs: `cargo bench -p wharf-wasm --bench call`. Cases are interleaved, eight calls each in turn,
-//! so that a change of the machine's mood strikes all of them; p10 is the undisturbed machine.
+//! What the shipped plugins cost: `dev/components && cargo bench -p wharf-wasm --bench call`. Cases are interleaved, eight
+//! calls each in turn, so that a change of the machine's mood strikes all of them; p10 is the undisturbed machine.
 //!
 //! The figures are of the whole door, `Authenticate::check` and its like: boxes, facts, limits, metrics, two clock
-//! reads and the call itself.
+//! reads and the call itself. `call CASE N` makes N calls of one case and nothing else, for a profiler.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a bench prints, and stops at the first surprise")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Instant;
 use wharf_core::exchange::Facts;
@@ -20,71 +21,104 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EACH: usize = 8;
 
+/// Signed with [`SECRET`], valid for long.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ1c2VyLTciLCJhdWQiOiJiZW5jaCIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjo0MDAwMDAwMDAwfQ.CBhbW-fXXaH_z0YJJPRKemghqJUEQRJq5mAlncpMBLo";
+const SECRET: &str = "bench-secret-of-at-least-thirty-two-bytes";
+
 fn request() -> Facts {
-    let mut facts = common::facts("/orders/1234");
+    let mut facts = common::facts("/b/1234");
     for n in 0..8 {
         facts.request.fields.add(format!("x-filler-{n}").as_bytes(), b"something that a browser would send along with it, sixty bytes");
     }
-    let signed = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjdXN0b21lci00NzExIiwiZXhwIjoxOTAwMDAwMDAwLCJhdWQiOiJzaG9wIn0";
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"a secret of thirty-two bytes ...");
-    let tag: String = aws_lc_rs::hmac::sign(&key, signed.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    facts.request.fields.add(b"authorization", format!("Bearer {signed}.{tag}").as_bytes());
+    facts.request.fields.add(b"authorization", format!("Bearer {TOKEN}").as_bytes());
     facts.attrs.set("consumer", "customer-4711");
     facts
 }
 
 struct Rules {
     auth: Rc<dyn Authenticate>,
+    remembering: Rc<dyn Authenticate>,
     route: Rc<dyn Route>,
     filter: Rc<dyn Filter>,
+    fresh: Rc<dyn Filter>,
 }
 
-fn main() {
-    // A number on the command line: so many calls, for a profiler.
-    let rounds = std::env::args().find_map(|arg| arg.parse::<usize>().ok()).unwrap_or(20_000);
-    let began = Instant::now();
-    drop(wharf_wasm::Engine::start(&wharf_wasm::EngineLimits::default()).unwrap());
-    println!(
-        "engine of {} instances made and unmade in {} us",
-        wharf_wasm::EngineLimits::default().instances_max,
-        began.elapsed().as_micros()
-    );
-    common::on_a_core(async {
-        let house = common::House::new(64);
+impl Rules {
+    async fn made(house: &common::House) -> Rules {
         let core = house.core();
-        let mut made = Vec::new();
-        for (version, config) in [(1, "\"auth\""), (2, "\"route\""), (3, "\"filter\"")] {
-            made.push(house.try_ready("quick", version, config, common::patient()).await.unwrap());
-        }
-        let fresh = wharf_wasm::Quotas { fresh_per_call: true, ..common::patient() };
-        let fresh = house.try_ready("quick", 4, "\"filter\"", fresh).await.unwrap();
-        let fresh = rules::filter(&core, &fresh, None).unwrap();
-        let rules = Rules {
-            auth: rules::auth(&core, &made[0], None).unwrap(),
-            route: rules::route(&core, &made[1], None).unwrap(),
-            filter: rules::filter(&core, &made[2], None).unwrap(),
+        let auth = |cache: u32| {
+            let key = format!(r#"{{"alg":"HS256","secret":"{SECRET}"}}"#);
+            format!(r#"{{"methods":[{{"jwt":{{"keys":[{key}],"audiences":["bench"],"cache":{{"entries":{cache}}}}}}}]}}"#)
         };
+        let fresh = wharf_wasm::Quotas { fresh_per_call: true, ..common::patient() };
+        let headers = r#"{"consumer_header":"x-consumer"}"#;
+        let make = async |name: &'static str, version, config: &str, quotas| {
+            let path = std::env::var_os("BENCH_COMPONENTS").map_or_else(|| "../../target/components".into(), std::path::PathBuf::from);
+            let file = path.join(format!("wharf_plugin_{name}.wasm"));
+            let wasm = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}; run `dev/components` first", file.display()));
+            house.shipped(name, &wasm, version, config, quotas).await
+        };
+        let of = async |name, version, config: &str| make(name, version, config, common::patient()).await;
+        Rules {
+            auth: rules::auth(&core, &of("auth", 1, &auth(0)).await, None).unwrap(),
+            remembering: rules::auth(&core, &of("auth", 2, &auth(1024)).await, None).unwrap(),
+            route: rules::route(&core, &of("route", 3, r#"{"table":{"b":{"service":"up"}}}"#).await, None).unwrap(),
+            filter: rules::filter(&core, &of("headers", 4, headers).await, None).unwrap(),
+            fresh: rules::filter(&core, &make("headers", 5, headers, fresh).await, None).unwrap(),
+        }
+    }
+
+    async fn ask(&self, case: usize, facts: &mut Facts) {
+        if case == 0 || case == 4 {
+            black_box(self.auth.check(facts).await.unwrap());
+        }
+        if case == 1 {
+            black_box(self.remembering.check(facts).await.unwrap());
+        }
+        if case == 2 || case == 4 {
+            black_box(self.route.pick(facts).await.unwrap());
+        }
+        if case == 3 || case == 4 {
+            black_box(self.filter.on_request(facts).await.unwrap());
+        }
+        if case == 5 {
+            black_box(self.fresh.on_request(facts).await.unwrap());
+        }
+    }
+}
+
+const CASES: [&str; 6] = [
+    "auth, HS256 checked",
+    "auth, token remembered",
+    "route, table",
+    "headers, one set",
+    "auth, route and headers",
+    "headers, fresh instance",
+];
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    common::on_a_core(async {
+        // Few instances when a profiler watches: each reserves 4 GiB of address space, and some profilers have little of it.
+        let house = common::House::new(if numbers.len() == 2 { 8 } else { 64 });
+        let rules = Rules::made(&house).await;
         let mut facts = request();
-        assert!(matches!(rules.auth.check(&mut facts).await, Ok(Decision::Next(edits)) if edits.len() == 1));
+        assert!(matches!(rules.auth.check(&mut facts).await, Ok(Decision::Next(edits)) if !edits.is_empty()));
         assert!(rules.route.pick(&mut facts).await.unwrap().is_some());
-        let names = ["filter, one header set", "route table", "auth, one HS256 check", "all three", "filter, fresh instance"];
-        let mut cases = names.map(|name| (name, Vec::<u64>::new()));
+        assert!(matches!(rules.filter.on_request(&mut facts).await, Ok(Decision::Next(edits)) if edits.len() == 1));
+        if let [case, calls] = numbers[..] {
+            for _ in 0..calls {
+                rules.ask(case, &mut facts).await;
+            }
+            return;
+        }
+        let rounds = numbers.first().copied().unwrap_or(20_000);
+        let mut cases = CASES.map(|name| (name, Vec::<u64>::new()));
         for _ in 0..rounds / EACH {
             for (at, (_, times)) in cases.iter_mut().enumerate() {
                 for _ in 0..EACH {
                     let began = Instant::now();
-                    if at == 2 || at == 3 {
-                        std::hint::black_box(rules.auth.check(&mut facts).await.unwrap());
-                    }
-                    if at == 0 || at == 3 {
-                        std::hint::black_box(rules.filter.on_request(&mut facts).await.unwrap());
-                    }
-                    if at == 1 || at == 3 {
-                        std::hint::black_box(rules.route.pick(&mut facts).await.unwrap());
-                    }
-                    if at == 4 {
-                        std::hint::black_box(fresh.on_request(&mut facts).await.unwrap());
-                    }
+                    rules.ask(at, &mut facts).await;
                     times.push(began.elapsed().as_nanos() as u64);
                 }
             }
@@ -95,10 +129,13 @@ fn main() {
             let at = |share: usize| times[times.len() * share / 100];
             println!("{name:24} {:8} {:8} {:8}", at(10), at(50), at(99));
         }
-        let moved: u64 =
-            (1..=3).map(|version| house.metric(&format!("wharf_plugin_moved_total{{plugin=\"quick\",version=\"{version}\"}}"))).sum();
-        let banished: u64 =
-            (1..=3).map(|version| house.metric(&format!("wharf_plugin_banished_total{{plugin=\"quick\",version=\"{version}\"}}"))).sum();
-        println!("late ticks {}, moved {moved}, banished {banished}", house.metric("wharf_wasm_ticks_late_total"));
+        let sum = |name: &str| -> u64 {
+            let plugins = [("auth", 1), ("auth", 2), ("route", 3), ("headers", 4), ("headers", 5)];
+            plugins
+                .iter()
+                .map(|(plugin, version)| house.metric(&format!("wharf_plugin_{name}_total{{plugin=\"{plugin}\",version=\"{version}\"}}")))
+                .sum()
+        };
+        println!("late ticks {}, moved {}, banished {}", house.metric("wharf_wasm_ticks_late_total"), sum("moved"), sum("banished"));
     });
 }

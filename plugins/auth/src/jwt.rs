@@ -187,10 +187,11 @@ impl Jwt {
     /// The token in a field: behind the scheme, or the whole value where the configuration names no scheme.
     fn token<'a>(&self, value: &'a str) -> Option<&'a str> {
         if self.scheme.is_empty() {
-            return Some(value.trim());
+            return Some(value.trim_ascii());
         }
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case(&self.scheme).then(|| token.trim())
+        let (scheme, token) = value.split_at_checked(self.scheme.len())?;
+        let token = token.strip_prefix(' ')?;
+        scheme.eq_ignore_ascii_case(&self.scheme).then(|| token.trim_ascii())
     }
 
     /// Asked for every request, remembered token or not.

@@ -27,6 +27,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(all(target_family = "wasm", feature = "allocator"))]
+mod alloc;
 mod answer;
 mod export;
 pub mod host;
