@@ -44,7 +44,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // Before the plan is made: a file that changes in between is then read once too often, not once too seldom.
     let seen = std::fs::read(&args.config).ok();
     let plan = config::load(&args.config, &Surroundings::here()).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
-    let _logs = logs::start(&plan.log)?;
+    let logs = logs::start(&plan.log)?;
     raise_open_files();
     let state = plan.node.state_dir.clone();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).with_context(|| {
@@ -63,7 +63,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let admin = admin.pop().context("no socket for the admin listener")?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
+    control.spawn(tell_lost_lines(logs, metrics.clone()));
     LocalSet::new().block_on(&control, serve(args, plan, seen, metrics, bound, admin_address, admin))
+}
+
+/// Counts the lines of our log that were dropped. Never resolves, and keeps the log until the runtime ends.
+async fn tell_lost_lines(logs: logs::Logs, metrics: Arc<Registry>) {
+    let count =
+        metrics.count("wharf_log_lost_total", "lines of the gateway's own log that were dropped, because nobody read those before", &[]);
+    let mut told = 0;
+    let mut each = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        each.tick().await;
+        let lost = logs.lost();
+        count.add_shared(lost - told);
+        told = lost;
+    }
 }
 
 type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>);

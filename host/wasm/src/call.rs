@@ -31,6 +31,10 @@ use std::time::Instant;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 
+/// Turns that a call which waits for host calls takes on its core. One that goes on asking, however short its turns are,
+/// does so with the low priority of the guest thread from then on.
+const TURNS_MAX: u32 = 16;
+
 /// A question of one role.
 pub(crate) trait Question: Send + 'static {
     /// What is said to it, in core's nouns.
@@ -139,6 +143,7 @@ async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -
         }
         Err(broken) => {
             if broken.is_plugins() {
+                pool.broke(now);
                 pool.core.report(&pool.ready.setup, &broken);
             }
             Err(broken)
@@ -156,8 +161,10 @@ async fn live<Q: Question>(pool: &Rc<Pool>, seat: Seat, facts: &Arc<Facts>, ques
         // An instance that has to be made first has the time of a rehearsal for that, as the contract says.
         Seat::Cold => (begun + REHEARSAL + allowed, Some((pool.ready.clone(), pool.core.home(), pool.gate.clone()))),
     };
+    // Making an instance takes longer than most calls. That of a version which breaks them is nobody's hurry but its own.
+    let is_banished = pool.is_banished(begun) || (cold.is_some() && pool.breaks(begun));
     let mut call = Box::pin(run(seat, cold, facts.clone(), question, deadline));
-    if pool.is_banished(begun) {
+    if is_banished {
         return elsewhere(pool, call, deadline).await;
     }
     let presence = pool.core.presence();
@@ -188,8 +195,12 @@ async fn stay<A: Send + 'static>(
         Err(broken) => return (Err(broken), Tally::default()),
     };
     let presence = pool.core.presence();
+    let mut taken = 0;
     let turns = std::future::poll_fn(|task| match turn::on_core(presence, Instant::now(), call.as_mut(), task) {
-        Turned::Waits => Poll::Pending,
+        Turned::Waits if taken < TURNS_MAX => {
+            taken += 1;
+            Poll::Pending
+        }
         other => Poll::Ready(other),
     });
     match tokio::time::timeout_at(deadline.into(), turns).await {
@@ -220,7 +231,7 @@ async fn moved<A: Send + 'static>(
 ) -> Said<A> {
     pool.metrics.moved();
     let call: Moving<Done<A>> = call;
-    let ended = pool.ready.code.loaded().engine.guest_thread.run(call, deadline.into());
+    let ended = pool.ready.code.loaded().engine.guest_threads.run(call, deadline.into());
     // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
     // exchange does not wait for it. Dropping the receiver tells it to let go.
     match tokio::time::timeout_at((deadline + GRACE).into(), ended).await {

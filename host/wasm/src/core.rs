@@ -74,7 +74,7 @@ impl WasmCore {
         }
         let (ready, home, gate) = (pool.ready.clone(), self.home(), pool.gate.clone());
         let making = Box::pin(async move { crate::call::make(&ready, home, gate).await });
-        let made = self.parts.engine.guest_thread.run(making, (Instant::now() + REHEARSAL + GRACE).into());
+        let made = self.parts.engine.guest_threads.prepare(making, (Instant::now() + REHEARSAL + GRACE).into());
         let pool = Rc::downgrade(pool);
         #[allow(clippy::disallowed_methods, reason = "a task of this core that ends within the rehearsal's time")]
         tokio::task::spawn_local(async move {

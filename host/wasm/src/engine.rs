@@ -1,10 +1,10 @@
-//! The engine: its settings, its memory, its two threads. One for the process, made at the first need.
+//! The engine: its settings, its memory, its threads. One for the process, made at the first need.
 //!
 //! A gateway without plugins never comes here: no thread, no reservation of address space, no signal handler.
 
 use crate::error::WasmError;
 use crate::grants;
-use crate::guest_thread::GuestThread;
+use crate::guest_thread::GuestThreads;
 use crate::instance::Guest;
 use crate::limits::{self, EngineLimits};
 use crate::ready::Code;
@@ -28,7 +28,7 @@ const CALL_STACK: usize = 1 << 20;
 /// The engine.
 pub struct Engine {
     // Order of dropping: threads first, then what they used.
-    pub(crate) guest_thread: GuestThread,
+    pub(crate) guest_threads: GuestThreads,
     pub(crate) ticker: Ticker,
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<Guest>,
@@ -64,9 +64,9 @@ impl Engine {
             ))
         })?;
         let ticker = Ticker::start(wasmtime.weak(), max.tick_calm)?;
-        let guest_thread = GuestThread::start(ticker.join())?;
+        let guest_threads = GuestThreads::start(&ticker)?;
         let linker = grants::link(&wasmtime).map_err(|cause| WasmError::internal(format!("the host functions do not link: {cause:#}")))?;
-        Ok(Arc::new(Engine { guest_thread, ticker, wasmtime, linker, instances_max, live: AtomicU32::new(0), plugins: Mutex::default() }))
+        Ok(Arc::new(Engine { guest_threads, ticker, wasmtime, linker, instances_max, live: AtomicU32::new(0), plugins: Mutex::default() }))
     }
 
     /// Loads code that [`compile`] has made and the caller has written, after verifying the digest of exactly the bytes

@@ -1,10 +1,17 @@
-//! The thread for guests that take long: one, of low priority, where several take turns at each tick.
+//! The threads for guests that take long: two of low priority, on each of which several take turns at each tick.
 //!
-//! A call is moved here at its first epoch yield; from then on it competes for the processor with the kernel's help and
-//! not with the connections of its core. Making instances ahead of need, schemas and rehearsals happen here as well.
+//! A call is moved to the first at its first epoch yield; from then on it competes for the processor with the kernel's
+//! help and not with the connections of its core. That thread gets its small share of a busy machine, because most
+//! calls that come here are short ones whose processor the kernel gave away at a bad moment, and honest ones that need a
+//! millisecond. A call that is cut short again and again moves on to the second, which only runs where no other thread
+//! wants to (`SCHED_IDLE`): a low share alone is no good manners, since the kernel lets whoever runs finish a slice of
+//! some milliseconds while a network thread waits.
+//!
+//! Making instances ahead of need, schemas and rehearsals happen on the first.
 
 use crate::WasmError;
-use crate::ticker::Presence;
+use crate::pool::CUTS;
+use crate::ticker::{Presence, Ticker};
 use crate::turn::{self, Turned};
 use std::any::Any;
 use std::future::Future;
@@ -12,17 +19,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Nice value of the thread: it gives way to every network thread and still makes progress beside them.
+/// Nice value of the first thread: it gives way to every network thread and still makes progress beside them.
 const NICE: i32 = 10;
 
 /// A call that can change threads.
 pub(crate) type Moving<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How a call on the guest thread ended.
+/// How a call on a guest thread ended.
 pub(crate) enum Ended<T> {
     /// It said something, after this many turns that a tick cut short.
     Done(T, u32),
@@ -32,64 +40,135 @@ pub(crate) enum Ended<T> {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// The thread.
+/// Both.
 #[derive(Debug)]
-pub(crate) struct GuestThread {
-    handle: Handle,
+pub(crate) struct GuestThreads {
+    first: Thread,
+    long: Thread,
+}
+
+impl GuestThreads {
+    /// Starts them.
+    pub(crate) fn start(ticker: &Ticker) -> Result<GuestThreads, WasmError> {
+        Ok(GuestThreads {
+            first: Thread::start("wharf-guest", ticker.join(), give_way)?,
+            long: Thread::start("wharf-guest-long", ticker.join(), run_when_idle)?,
+        })
+    }
+
+    /// Prepares something for later questions, on the first thread.
+    pub(crate) fn prepare<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
+        let (answer, receiver) = oneshot::channel();
+        self.first.go_on(call, 0, deadline, answer, None);
+        receiver
+    }
+
+    /// Runs a call until its end, its deadline, or until nobody wants its answer any more.
+    pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
+        let (answer, receiver) = oneshot::channel();
+        self.first.go_on(call, 0, deadline, answer, Some(&self.long));
+        receiver
+    }
+}
+
+fn give_way() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
+fn run_when_idle() {
+    give_way();
+    // Where it is refused, a long guest is as polite as a short one.
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+}
+
+/// What a task on a guest thread needs of it.
+#[derive(Clone, Debug)]
+struct Here {
+    runtime: Handle,
     presence: Arc<Presence>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    here: Here,
     /// Dropped: the thread ends, and the calls on it are dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl GuestThread {
-    /// Starts it.
-    pub(crate) fn start(presence: Presence) -> Result<GuestThread, WasmError> {
-        let failed = |cause: std::io::Error| WasmError::internal(format!("the guest thread did not start: {cause}"));
+impl Thread {
+    fn start(name: &str, presence: Presence, begin: fn()) -> Result<Thread, WasmError> {
+        let failed = |cause: std::io::Error| WasmError::internal(format!("thread {name} did not start: {cause}"));
         // Timers, and calls that come over from cores, are looked at after every second turn. The defaults are meant
         // for polls of microseconds; a turn here lasts a whole tick.
         let runtime = Builder::new_current_thread().enable_time().event_interval(2).global_queue_interval(2).build().map_err(failed)?;
-        let handle = runtime.handle().clone();
+        let here = Here { runtime: runtime.handle().clone(), presence: Arc::new(presence) };
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
-            .name("wharf-guest".into())
+            .name(name.into())
             .spawn(move || {
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+                begin();
                 let _ = runtime.block_on(stopped);
             })
             .map_err(failed)?;
-        Ok(GuestThread { handle, presence: Arc::new(presence), stop: Some(stop), thread: Some(thread) })
+        Ok(Thread { here, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Runs a call here until its end, its deadline, or until nobody wants its answer any more.
-    pub(crate) fn run<T: Send + 'static>(&self, mut call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
-        let (answer, receiver) = oneshot::channel();
+    fn go_on<T: Send + 'static>(
+        &self,
+        call: Moving<T>,
+        cut: u32,
+        deadline: Instant,
+        answer: oneshot::Sender<Ended<T>>,
+        then: Option<&Thread>,
+    ) {
+        self.here.go_on(call, cut, deadline, answer, then.map(|long| long.here.clone()));
+    }
+}
+
+impl Here {
+    /// Takes turns with the other calls here. `then` is where it goes if it turns out to be long.
+    fn go_on<T: Send + 'static>(
+        &self,
+        mut call: Moving<T>,
+        mut cut: u32,
+        deadline: Instant,
+        mut answer: oneshot::Sender<Ended<T>>,
+        then: Option<Here>,
+    ) {
         let presence = self.presence.clone();
         #[allow(clippy::disallowed_methods, reason = "a task of the guest thread, which has the thread's name")]
-        self.handle.spawn(async move {
-            let mut answer = answer;
-            let mut cut = 0;
+        self.runtime.spawn(async move {
             let turns = std::future::poll_fn(|task| match turn::on_guest_thread(&presence, call.as_mut(), task) {
-                Turned::Done(done) => Poll::Ready(Ended::Done(done, cut)),
-                Turned::Panicked(panic) => Poll::Ready(Ended::Panicked(panic)),
+                Turned::Done(done) => Poll::Ready(Some(Ended::Done(done, cut))),
+                Turned::Panicked(panic) => Poll::Ready(Some(Ended::Panicked(panic))),
                 Turned::Cut => {
                     cut += 1;
+                    if then.is_some() && cut >= CUTS {
+                        return Poll::Ready(None);
+                    }
+                    // Whoever waits for this processor has it now, and not when our slice is over.
+                    std::thread::yield_now();
                     Poll::Pending
                 }
                 Turned::Waits => Poll::Pending,
             });
             // A guest that computes is ended by its epoch callback; the timer is for one that waits.
             let ended = tokio::select! {
-                ended = tokio::time::timeout_at(deadline, turns) => ended.unwrap_or(Ended::TooLate),
+                ended = tokio::time::timeout_at(deadline, turns) => ended.unwrap_or(Some(Ended::TooLate)),
                 () = answer.closed() => return,
             };
-            let _ = answer.send(ended);
+            match (ended, then) {
+                (Some(ended), _) => drop(answer.send(ended)),
+                (None, Some(long)) => long.go_on(call, cut, deadline, answer, None),
+                (None, None) => {}
+            }
         });
-        receiver
     }
 }
 
-impl Drop for GuestThread {
+impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.stop.take());
         // The last holder of the engine may be a call on this very thread; then there is nobody to wait for.

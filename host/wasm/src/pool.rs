@@ -56,6 +56,7 @@ pub(crate) struct Pool {
     banished_until: Cell<Option<Instant>>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
+    broke: Cell<Option<Instant>>,
 }
 
 /// Who answers the next question.
@@ -78,6 +79,7 @@ impl Pool {
             banished_until: Cell::new(None),
             suspected: Cell::new(false),
             proved: Cell::new(0),
+            broke: Cell::new(None),
         })
     }
 
@@ -157,6 +159,16 @@ impl Pool {
         } else {
             self.strikes.set((since, strikes + 1));
         }
+    }
+
+    /// A question broke, and its instance with it.
+    pub(crate) fn broke(&self, now: Instant) {
+        self.broke.set(Some(now));
+    }
+
+    /// Did one break lately?
+    pub(crate) fn breaks(&self, now: Instant) -> bool {
+        self.broke.get().is_some_and(|broke| now.saturating_duration_since(broke) < BANISHED)
     }
 
     /// Is it to be asked on the guest thread from the start?

@@ -222,7 +222,7 @@ impl Code {
 
     async fn aside<T: Send + 'static>(&self, call: Moving<Result<T, Broken>>) -> Result<T, Broken> {
         let deadline = Instant::now() + REHEARSAL + crate::limits::GRACE;
-        match self.0.engine.guest_thread.run(call, deadline.into()).await {
+        match self.0.engine.guest_threads.prepare(call, deadline.into()).await {
             Ok(Ended::Done(said, _)) => said,
             Ok(Ended::TooLate) => Err(Broken::Stopped(Stop::Deadline)),
             Ok(Ended::Panicked(panic)) => Err(Broken::Panic(crate::error::panic_text(&*panic))),

@@ -383,7 +383,10 @@ impl Queue {
         };
         let thread = std::thread::Builder::new()
             .name("wharf-kv".into())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                disk::in_background();
+                writer.run();
+            })
             .map_err(|error| StoreError::Unavailable(format!("the store's thread cannot be started: {error}")))?;
         Ok(Queue { jobs: Some(jobs), bytes, trouble, thread: Some(thread) })
     }

@@ -1,14 +1,23 @@
 //! The gateway's own log: standard error, text or JSON, one level for all or one for each room.
+//!
+//! A thread of its own writes it: who reads standard error may be slow, or stopped, and no request waits for that. What
+//! does not fit into its queue is dropped and counted.
 
 use crate::config::plan::Log;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// The handle by which a changed configuration changes the level.
+/// Lines that may wait to be written. A line has at most some 4 KiB.
+const QUEUE_LINES: usize = 4096;
+
+/// The handle by which a changed configuration changes the level. Dropped: what waits is written, for a second at most.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
+    lost: ErrorCounter,
+    _writer: WorkerGuard,
 }
 
 /// Is this a level, or a list of levels for rooms (`info,wharf_http=debug`)?
@@ -30,17 +39,23 @@ pub fn is_level(text: &str) -> bool {
 pub fn start(log: &Log) -> anyhow::Result<Logs> {
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&log.level)?);
     let registry = tracing_subscriber::registry().with(filter);
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).thread_name("wharf-log").finish(std::io::stderr());
+    let lost = writer.error_counter();
     if log.json {
-        registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()?;
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()?;
     } else {
-        registry
-            .with(fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_writer(std::io::stderr))
-            .try_init()?;
+        registry.with(fmt::layer().with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_writer(writer)).try_init()?;
     }
-    Ok(Logs { filter: handle })
+    Ok(Logs { filter: handle, lost, _writer: guard })
 }
 
 impl Logs {
+    /// Lines that were dropped so far, because nobody read the ones before.
+    pub fn lost(&self) -> u64 {
+        self.lost.dropped_lines() as u64
+    }
+
     /// Changes the level; the format stays as it was at the start.
     ///
     /// # Errors

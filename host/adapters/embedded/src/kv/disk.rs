@@ -79,7 +79,15 @@ impl Disk {
             let keyspace = database.keyspace(KEYSPACE, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))?;
             Ok((database, keyspace))
         };
-        let opened = open().map_err(|error| self.said("be opened", &error))?;
+        // On a thread of its own, because the workers that fjall starts here inherit its priority.
+        let opened = std::thread::scope(|scope| {
+            let opening = std::thread::Builder::new().name("wharf-kv-open".into()).spawn_scoped(scope, || {
+                in_background();
+                open()
+            });
+            opening.map_err(|error| format!("its thread cannot be started: {error}"))?.join().map_err(|_| "opening it panicked".to_owned())
+        });
+        let opened = opened?.map_err(|error| self.said("be opened", &error))?;
         self.open = Some(opened);
         Ok(())
     }
@@ -92,6 +100,14 @@ impl Disk {
             other => format!("folder {folder} cannot {what}: {other}"),
         }
     }
+}
+
+/// Gives the calling thread, and those it will start, a low priority: who writes to the store waits for a disk anyway,
+/// and reads never come here. Tables are sorted and merged when no request wants the processor.
+pub(crate) fn in_background() {
+    const NICE: i32 = 10;
+    // Where it is refused everything works, only less politely.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 /// Length of the namespace's name, its name, the key.
