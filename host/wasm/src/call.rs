@@ -108,14 +108,15 @@ pub(crate) async fn ask<Q: Question + Clone>(
 
 async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -> Result<Q::Answer, Broken> {
     let begun = Instant::now();
-    let (said, tally) = match pool.take() {
+    let (said, tally) = match seated(pool, begun).await {
         Err(broken) => (Err(broken), Tally::default()),
-        Ok(seat) => {
+        Ok((instance, begun)) => {
             let mut shared = pool.core.facts_box();
             if let Some(inside) = Arc::get_mut(&mut shared) {
                 std::mem::swap(inside, facts);
             }
-            let ended = live(pool, seat, &shared, question, begun).await;
+            let deadline = begun + pool.ready.setup.quotas.deadline;
+            let ended = live(pool, Box::pin(run(instance, shared.clone(), question, deadline)), begun, deadline).await;
             // Unique again in all cases but two: the guest thread has not let go yet of a call that we gave up, or a
             // panic took the store's copy with it. Then the exchange goes on with a copy.
             match Arc::get_mut(&mut shared) {
@@ -153,18 +154,33 @@ async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -
 
 type Said<A> = (Result<(A, Box<Instance>), Broken>, Tally);
 
+/// An instance for this question: a warm one, or one that is made now. Making has the time of a rehearsal, as the
+/// contract says; the question's own time begins afterwards.
+async fn seated(pool: &Rc<Pool>, begun: Instant) -> Result<(Box<Instance>, Instant), Broken> {
+    match pool.take()? {
+        Seat::Warm(instance) => Ok((instance, begun)),
+        Seat::Cold => {
+            let (ready, home, gate) = (pool.ready.clone(), pool.core.home(), pool.gate.clone());
+            let making = Box::pin(async move {
+                match make(&ready, home, gate).await {
+                    Ok(instance) => Done { said: Ok(()), instance: Some(instance), tally: Tally::default() },
+                    Err(broken) => Done { said: Err(broken), instance: None, tally: Tally::default() },
+                }
+            });
+            let (made, _) = live(pool, making, begun, begun + REHEARSAL).await;
+            made.map(|((), instance)| (instance, Instant::now()))
+        }
+    }
+}
+
 /// From the first turn to the last.
-async fn live<Q: Question>(pool: &Rc<Pool>, seat: Seat, facts: &Arc<Facts>, question: Q, begun: Instant) -> Said<Q::Answer> {
-    let allowed = pool.ready.setup.quotas.deadline;
-    let (deadline, cold) = match seat {
-        Seat::Warm(_) => (begun + allowed, None),
-        // An instance that has to be made first has the time of a rehearsal for that, as the contract says.
-        Seat::Cold => (begun + REHEARSAL + allowed, Some((pool.ready.clone(), pool.core.home(), pool.gate.clone()))),
-    };
-    // Making an instance takes longer than most calls. That of a version which breaks them is nobody's hurry but its own.
-    let is_banished = pool.is_banished(begun) || (cold.is_some() && pool.breaks(begun));
-    let mut call = Box::pin(run(seat, cold, facts.clone(), question, deadline));
-    if is_banished {
+async fn live<A: Send + 'static>(
+    pool: &Rc<Pool>,
+    mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
+    begun: Instant,
+    deadline: Instant,
+) -> Said<A> {
+    if pool.is_banished(begun) {
         return elsewhere(pool, call, deadline).await;
     }
     let presence = pool.core.presence();
@@ -261,27 +277,7 @@ fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
 }
 
 /// The call itself. It owns all it needs and can change threads between two turns.
-async fn run<Q: Question>(
-    seat: Seat,
-    cold: Option<(Arc<Ready>, Home, Arc<Gate>)>,
-    facts: Arc<Facts>,
-    question: Q,
-    mut deadline: Instant,
-) -> Done<Q::Answer> {
-    let mut instance = match (seat, cold) {
-        (Seat::Warm(instance), _) => instance,
-        (Seat::Cold, Some((ready, home, gate))) => match make(&ready, home, gate).await {
-            Ok(instance) => {
-                deadline = Instant::now() + ready.setup.quotas.deadline;
-                instance
-            }
-            Err(broken) => return Done { said: Err(broken), instance: None, tally: Tally::default() },
-        },
-        (Seat::Cold, None) => {
-            let broken = Broken::Internal("a cold seat without a version".into());
-            return Done { said: Err(broken), instance: None, tally: Tally::default() };
-        }
-    };
+async fn run<Q: Question>(mut instance: Box<Instance>, facts: Arc<Facts>, question: Q, deadline: Instant) -> Done<Q::Answer> {
     instance.begin(facts.clone(), deadline);
     let said = question.put(&mut instance, &facts).await;
     let tally = instance.end();

@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Questions that a version must have answered on a core, each in one turn, before it is trusted to be short.
 pub(crate) const PROBATION: u32 = 1000;
 
-/// A version that had so many long turns within [`BANISHED`] ...
+/// A version that had so many long turns within [`BANISHED`] or broke a question ...
 const STRIKES: u32 = 4;
 /// ... is asked on the guest thread from the start, for so long. A guest that computes for ever takes 200 us from its
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
@@ -56,7 +56,6 @@ pub(crate) struct Pool {
     banished_until: Cell<Option<Instant>>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
-    broke: Cell<Option<Instant>>,
 }
 
 /// Who answers the next question.
@@ -79,7 +78,6 @@ impl Pool {
             banished_until: Cell::new(None),
             suspected: Cell::new(false),
             proved: Cell::new(0),
-            broke: Cell::new(None),
         })
     }
 
@@ -154,21 +152,23 @@ impl Pool {
             self.strikes.set((now, 1));
         } else if strikes + 1 >= STRIKES {
             self.strikes.set((now, 0));
-            self.banished_until.set(Some(now + BANISHED));
-            self.metrics.banished();
+            self.banish(now);
         } else {
             self.strikes.set((since, strikes + 1));
         }
     }
 
-    /// A question broke, and its instance with it.
+    /// A question broke by the version's own fault. The next one may do what this one did, and what that was nobody
+    /// knows: it may have filled megabytes at a stroke, it may have done it within its tick.
     pub(crate) fn broke(&self, now: Instant) {
-        self.broke.set(Some(now));
+        self.banish(now);
     }
 
-    /// Did one break lately?
-    pub(crate) fn breaks(&self, now: Instant) -> bool {
-        self.broke.get().is_some_and(|broke| now.saturating_duration_since(broke) < BANISHED)
+    fn banish(&self, now: Instant) {
+        if !self.is_banished(now) {
+            self.metrics.banished();
+        }
+        self.banished_until.set(Some(now + BANISHED));
     }
 
     /// Is it to be asked on the guest thread from the start?

@@ -112,29 +112,45 @@ impl Sightings {
     }
 }
 
-/// Half of what this road carries, requests a second, found by a short measurement.
+/// The rate, requests a second, at which this machine is half busy: half of what gateway, load and upstream together can
+/// do here. Half of what a closed loop reaches would be more: a request that comes alone costs more than one of many.
 pub fn half_capacity(address: SocketAddr, host: &str, path: &str, connections: usize) -> f64 {
     let time = Duration::from_millis(if proves() { 3_000 } else { 800 });
-    // Once to warm up: connections, instances, code.
-    Load::get(address, host, path).connections(connections).run_for(time / 4).expect_clean();
-    let report = Load::get(address, host, path).connections(connections).run_for(time);
-    report.expect_clean();
-    report.rate() / 2.0
+    let load = || Load::get(address, host, path).connections(connections);
+    // The first warms up, too: connections, instances, code.
+    let all = load().run_for(time / 2);
+    all.expect_clean();
+    let rate = all.rate() / 4.0;
+    let before = Machine::now();
+    load().rate(rate).run_for(time).expect_clean();
+    let after = Machine::now();
+    let busy = 1.0 - (after.idle - before.idle) as f64 / (after.all - before.all).max(1) as f64;
+    (rate * 0.5 / busy.max(0.1)).min(all.rate() / 2.0)
 }
 
-/// Shares of processor time since boot that others took from this machine: (taken, all).
-fn stolen() -> (u64, u64) {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<u64> = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).flat_map(str::parse).collect();
-    (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
+/// Ticks of processor time since boot.
+struct Machine {
+    all: u64,
+    idle: u64,
+    /// Taken by other machines on the same hardware.
+    stolen: u64,
+}
+
+impl Machine {
+    fn now() -> Machine {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks: Vec<u64> = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1).flat_map(str::parse).collect();
+        let at = |place: usize| ticks.get(place).copied().unwrap_or(0);
+        Machine { all: ticks.iter().take(8).sum(), idle: at(3) + at(4), stolen: at(7) }
+    }
 }
 
 /// What a piece of work gave, and which share of the machine's time was stolen meanwhile.
 pub fn with_steal<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let before = stolen();
+    let before = Machine::now();
     let done = work();
-    let after = stolen();
-    (done, (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64)
+    let after = Machine::now();
+    (done, (after.stolen - before.stolen) as f64 / (after.all - before.all).max(1) as f64)
 }
 
 /// The middle of some values.

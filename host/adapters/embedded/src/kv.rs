@@ -384,7 +384,7 @@ impl Queue {
         let thread = std::thread::Builder::new()
             .name("wharf-kv".into())
             .spawn(move || {
-                disk::in_background();
+                disk::give_way();
                 writer.run();
             })
             .map_err(|error| StoreError::Unavailable(format!("the store's thread cannot be started: {error}")))?;

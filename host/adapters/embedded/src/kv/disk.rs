@@ -7,6 +7,7 @@
 use super::op::Entry;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::{Path, PathBuf};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 
 /// The format's version is part of the name: another format is another keyspace.
 const KEYSPACE: &str = "kv-1";
@@ -82,7 +83,7 @@ impl Disk {
         // On a thread of its own, because the workers that fjall starts here inherit its priority.
         let opened = std::thread::scope(|scope| {
             let opening = std::thread::Builder::new().name("wharf-kv-open".into()).spawn_scoped(scope, || {
-                in_background();
+                run_when_idle();
                 open()
             });
             opening.map_err(|error| format!("its thread cannot be started: {error}"))?.join().map_err(|_| "opening it panicked".to_owned())
@@ -102,12 +103,18 @@ impl Disk {
     }
 }
 
-/// Gives the calling thread, and those it will start, a low priority: who writes to the store waits for a disk anyway,
-/// and reads never come here. Tables are sorted and merged when no request wants the processor.
-pub(crate) fn in_background() {
+/// Gives the calling thread a low priority: who writes to the store waits for a disk anyway, and reads never come here.
+pub(crate) fn give_way() {
     const NICE: i32 = 10;
     // Where it is refused everything works, only less politely.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
+/// Lets the calling thread, and those it will start, run only when no other thread wants to: tables are written and
+/// merged meanwhile, which takes milliseconds at a time, and only when they are far behind does a writer wait for them.
+fn run_when_idle() {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
 }
 
 /// Length of the namespace's name, its name, the key.
