@@ -140,19 +140,24 @@ impl Here {
         let presence = self.presence.clone();
         #[allow(clippy::disallowed_methods, reason = "a task of the guest thread, which has the thread's name")]
         self.runtime.spawn(async move {
-            let turns = std::future::poll_fn(|task| match turn::on_guest_thread(&presence, call.as_mut(), task) {
-                Turned::Done(done) => Poll::Ready(Some(Ended::Done(done, cut))),
-                Turned::Panicked(panic) => Poll::Ready(Some(Ended::Panicked(panic))),
-                Turned::Cut => {
-                    cut += 1;
-                    if then.is_some() && cut >= CUTS {
-                        return Poll::Ready(None);
-                    }
-                    // Whoever waits for this processor has it now, and not when our slice is over.
-                    std::thread::yield_now();
-                    Poll::Pending
+            let turns = std::future::poll_fn(|task| {
+                if then.is_some() {
+                    presence.alert(std::time::Instant::now());
                 }
-                Turned::Waits => Poll::Pending,
+                match turn::on_guest_thread(&presence, call.as_mut(), task) {
+                    Turned::Done(done) => Poll::Ready(Some(Ended::Done(done, cut))),
+                    Turned::Panicked(panic) => Poll::Ready(Some(Ended::Panicked(panic))),
+                    Turned::Cut => {
+                        cut += 1;
+                        if then.is_some() && cut >= CUTS {
+                            return Poll::Ready(None);
+                        }
+                        // Whoever waits for this processor has it now, and not when our slice is over.
+                        std::thread::yield_now();
+                        Poll::Pending
+                    }
+                    Turned::Waits => Poll::Pending,
+                }
             });
             // A guest that computes is ended by its epoch callback; the timer is for one that waits.
             let ended = tokio::select! {

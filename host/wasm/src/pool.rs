@@ -161,6 +161,7 @@ impl Pool {
     /// A question broke by the version's own fault. The next one may do what this one did, and what that was nobody
     /// knows: it may have filled megabytes at a stroke, it may have done it within its tick.
     pub(crate) fn broke(&self, now: Instant) {
+        self.proved.set(0);
         self.banish(now);
     }
 

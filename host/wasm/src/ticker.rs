@@ -6,9 +6,10 @@
 //!
 //! - **whoever enters a guest** looks after the others if nobody did for 50 us. On a busy gateway the cores watch each
 //!   other, for the price of a comparison;
-//! - **this thread, on alert**: every 150 us, while a version runs that has not proved itself yet (its first
-//!   [`crate::pool::PROBATION`] questions on a core), and for a second after a call that had to be moved was cut short
-//!   again. With [`crate::turn::YOUNG`] no turn is longer than 200 us then;
+//! - **this thread, on alert**: every 150 us, while a version is on a core that has not proved itself yet (its first
+//!   [`crate::pool::PROBATION`] questions there, and again after each that broke or was long), and while a call that had
+//!   to be moved takes its first turns on the guest thread. With [`crate::turn::YOUNG`] no turn is longer than 200 us
+//!   then;
 //! - **this thread, calm**: every [`crate::EngineLimits::tick_calm`] otherwise, for the one case that is left: a
 //!   version that has behaved for long misbehaves, and no other core asks any plugin meanwhile.
 //!
@@ -32,8 +33,8 @@ pub(crate) const TICK: Duration = Duration::from_micros(150);
 const QUIET_LOOKS: u32 = 4;
 /// A look on alert that came later than this was late.
 const LATE: Duration = Duration::from_micros(300);
-/// An alert lasts this long.
-const ALERT: Duration = Duration::from_secs(1);
+/// An alert lasts this long: some looks. It is raised anew by every turn that needs it.
+const ALERT: Duration = Duration::from_millis(1);
 
 /// Whether a guest is on one thread, and since when. Only that thread writes; on its own cache line, because the
 /// writers are the busiest threads there are.
@@ -160,7 +161,7 @@ impl Presence {
         self.slot.turn.store((before | 1).wrapping_add(1), Ordering::Release);
     }
 
-    /// From now on, and for a second, ticks come every 150 us.
+    /// For a moment from now on somebody looks every 150 us.
     pub(crate) fn alert(&self, now: Instant) {
         let now = self.shared.ns(now);
         // Renewed when half of it is over: most of those who raise it find it raised.

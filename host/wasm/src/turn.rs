@@ -51,7 +51,7 @@ pub(crate) fn on_core<F: Future + ?Sized>(
     turn(presence, now, Place::Core(now), call, task)
 }
 
-/// A turn on the guest thread, where guests take turns at every tick.
+/// A turn on a guest thread, where guests take turns at every tick.
 pub(crate) fn on_guest_thread<F: Future + ?Sized>(presence: &Presence, call: Pin<&mut F>, task: &mut Context<'_>) -> Turned<F::Output> {
     turn(presence, Instant::now(), Place::GuestThread, call, task)
 }
@@ -73,14 +73,7 @@ fn turn<F: Future + ?Sized>(
     PLACE.set(Place::Nowhere);
     match polled {
         Ok(Poll::Ready(done)) => Turned::Done(done),
-        Ok(Poll::Pending) if CUT.get() => {
-            // A short call whose processor the kernel gave to somebody else is cut as well, once. One that is cut again
-            // where it was moved to is a long one, and where it comes from more may come.
-            if matches!(place, Place::GuestThread) {
-                presence.alert(now);
-            }
-            Turned::Cut
-        }
+        Ok(Poll::Pending) if CUT.get() => Turned::Cut,
         Ok(Poll::Pending) => Turned::Waits,
         Err(panic) => Turned::Panicked(panic),
     }
