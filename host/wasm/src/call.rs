@@ -139,6 +139,7 @@ async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -
     pool.metrics.record(Q::NAME, said.as_ref().err(), &tally, took);
     match said {
         Ok((answer, instance)) => {
+            pool.answered();
             pool.put(instance, now);
             Ok(answer)
         }
@@ -247,7 +248,7 @@ async fn moved<A: Send + 'static>(
 ) -> Said<A> {
     pool.metrics.moved();
     let call: Moving<Done<A>> = call;
-    let ended = pool.ready.code.loaded().engine.guest_threads.run(call, deadline.into());
+    let ended = pool.ready.code.loaded().engine.guest_threads.run(call, deadline.into(), pool.is_hopeless());
     // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
     // exchange does not wait for it. Dropping the receiver tells it to let go.
     match tokio::time::timeout_at((deadline + GRACE).into(), ended).await {

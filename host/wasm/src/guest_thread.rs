@@ -4,7 +4,7 @@
 //! help and not with the connections of its core. That thread gets its small share of a busy machine, because most
 //! calls that come here are short ones whose processor the kernel gave away at a bad moment, and honest ones that need a
 //! millisecond. A call that is cut short again and again moves on to the second, which only runs where no other thread
-//! wants to (`SCHED_IDLE`): a low share alone is no good manners, since the kernel lets whoever runs finish a slice of
+//! wants to (`SCHED_IDLE`), and so does all that a version asks which breaks most of its questions: a low share alone is no good manners, since the kernel lets whoever runs finish a slice of
 //! some milliseconds while a network thread waits.
 //!
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
@@ -63,10 +63,15 @@ impl GuestThreads {
         receiver
     }
 
-    /// Runs a call until its end, its deadline, or until nobody wants its answer any more.
-    pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
+    /// Runs a call until its end, its deadline, or until nobody wants its answer any more; on the second thread from the
+    /// start if it `is_hopeless`.
+    pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant, is_hopeless: bool) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
-        self.first.go_on(call, 0, deadline, answer, Some(&self.long));
+        if is_hopeless {
+            self.long.go_on(call, 0, deadline, answer, None);
+        } else {
+            self.first.go_on(call, 0, deadline, answer, Some(&self.long));
+        }
         receiver
     }
 }

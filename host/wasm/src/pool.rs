@@ -28,6 +28,8 @@ const STRIKES: u32 = 4;
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
 /// cannot interrupt a bulk operation; this bounds how often.
 const BANISHED: Duration = Duration::from_secs(1);
+/// A version that broke so many more questions than it answered is hopeless, for the time being.
+const HOPELESS: u32 = 4;
 /// A moved call that was cut short so often on the guest thread as well had much to do.
 pub(crate) const CUTS: u32 = 3;
 /// A turn on a network thread that lasted longer than this, without being cut short, is suspicious.
@@ -56,6 +58,8 @@ pub(crate) struct Pool {
     banished_until: Cell<Option<Instant>>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
+    /// One more for each question that broke, one less for each that was answered.
+    broken: Cell<u32>,
 }
 
 /// Who answers the next question.
@@ -78,6 +82,7 @@ impl Pool {
             banished_until: Cell::new(None),
             suspected: Cell::new(false),
             proved: Cell::new(0),
+            broken: Cell::new(0),
         })
     }
 
@@ -161,6 +166,7 @@ impl Pool {
     /// A question broke by the version's own fault. The next one may do what this one did, and what that was nobody
     /// knows: it may have filled megabytes at a stroke, it may have done it within its tick.
     pub(crate) fn broke(&self, now: Instant) {
+        self.broken.set((self.broken.get() + 1).min(2 * HOPELESS));
         self.proved.set(0);
         self.banish(now);
     }
@@ -170,6 +176,19 @@ impl Pool {
             self.metrics.banished();
         }
         self.banished_until.set(Some(now + BANISHED));
+    }
+
+    /// A question was answered.
+    pub(crate) fn answered(&self) {
+        let broken = self.broken.get();
+        if broken > 0 {
+            self.broken.set(broken - 1);
+        }
+    }
+
+    /// Does it break most of its questions? Then it is asked where nobody else wants to run.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.broken.get() >= HOPELESS
     }
 
     /// Is it to be asked on the guest thread from the start?
