@@ -15,7 +15,7 @@
 use crate::error::{Broken, Stop, panic_text};
 use crate::grants::http::Home;
 use crate::grants::log::Gate;
-use crate::guest_thread::{Ended, Moving};
+use crate::guest_thread::{Ended, Moved, Moving};
 use crate::instance::{Instance, Tally};
 use crate::limits::{GRACE, REHEARSAL};
 use crate::pool::{CUTS, LONG, Pool, Seat};
@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 
@@ -95,6 +95,16 @@ pub(crate) async fn ask<Q: Question + Clone>(
     let Some(last_good) = last_good else {
         return ask_one(pool, facts, question).await.map_err(|broken| broken.fault(&pool.ready.setup));
     };
+    // Apart, as are the rare ways below: what every call carries along stays small.
+    Box::pin(ask_either(pool, last_good, facts, question)).await
+}
+
+async fn ask_either<Q: Question + Clone>(
+    pool: &Rc<Pool>,
+    last_good: &Rc<Pool>,
+    facts: &mut Facts,
+    question: Q,
+) -> Result<Q::Answer, Fault> {
     match ask_one(pool, facts, question.clone()).await {
         Ok(answer) => Ok(answer),
         Err(broken) if broken.is_plugins() => {
@@ -160,18 +170,20 @@ type Said<A> = (Result<(A, Box<Instance>), Broken>, Tally);
 async fn seated(pool: &Rc<Pool>, begun: Instant) -> Result<(Box<Instance>, Instant), Broken> {
     match pool.take()? {
         Seat::Warm(instance) => Ok((instance, begun)),
-        Seat::Cold => {
-            let (ready, home, gate) = (pool.ready.clone(), pool.core.home(), pool.gate.clone());
-            let making = Box::pin(async move {
-                match make(&ready, home, gate).await {
-                    Ok(instance) => Done { said: Ok(()), instance: Some(instance), tally: Tally::default() },
-                    Err(broken) => Done { said: Err(broken), instance: None, tally: Tally::default() },
-                }
-            });
-            let (made, _) = live(pool, making, begun, begun + REHEARSAL).await;
-            made.map(|((), instance)| (instance, Instant::now()))
-        }
+        Seat::Cold => Box::pin(made(pool, begun)).await,
     }
+}
+
+async fn made(pool: &Rc<Pool>, begun: Instant) -> Result<(Box<Instance>, Instant), Broken> {
+    let (ready, home, gate) = (pool.ready.clone(), pool.core.home(), pool.gate.clone());
+    let making = Box::pin(async move {
+        match make(&ready, home, gate).await {
+            Ok(instance) => Done { said: Ok(()), instance: Some(instance), tally: Tally::default() },
+            Err(broken) => Done { said: Err(broken), instance: None, tally: Tally::default() },
+        }
+    });
+    let (made, _) = live(pool, making, begun, begun + REHEARSAL).await;
+    made.map(|((), instance)| (instance, Instant::now()))
 }
 
 /// From the first turn to the last.
@@ -182,7 +194,7 @@ async fn live<A: Send + 'static>(
     deadline: Instant,
 ) -> Said<A> {
     if pool.is_banished(begun) {
-        return elsewhere(pool, call, deadline).await;
+        return Box::pin(elsewhere(pool, call, deadline)).await;
     }
     let presence = pool.core.presence();
     pool.approach(begun);
@@ -193,11 +205,11 @@ async fn live<A: Send + 'static>(
             pool.proved();
             // Its end is told by the caller's clock; see `Pool::watched`.
             done.tally.first_turn = Some(watch);
-            settle(Ended::Done(done, 0))
+            settle(Ended::Done(done, Moved::default()), Duration::MAX)
         }
-        Turned::Panicked(panic) => settle(Ended::Panicked(panic)),
-        Turned::Waits => stay(pool, call, deadline).await,
-        Turned::Cut => elsewhere(pool, call, deadline).await,
+        Turned::Panicked(panic) => settle(Ended::Panicked(panic), Duration::MAX),
+        Turned::Waits => Box::pin(stay(pool, call, deadline)).await,
+        Turned::Cut => Box::pin(elsewhere(pool, call, deadline)).await,
     }
 }
 
@@ -221,10 +233,10 @@ async fn stay<A: Send + 'static>(
         other => Poll::Ready(other),
     });
     match tokio::time::timeout_at(deadline.into(), turns).await {
-        Ok(Turned::Done(done)) => settle(Ended::Done(done, 0)),
-        Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic)),
+        Ok(Turned::Done(done)) => settle(Ended::Done(done, Moved::default()), Duration::MAX),
+        Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic), Duration::MAX),
         Ok(Turned::Cut | Turned::Waits) => moved(pool, call, deadline, place).await,
-        Err(_) => settle(Ended::TooLate),
+        Err(_) => settle(Ended::TooLate(Moved::default()), Duration::MAX),
     }
 }
 
@@ -255,24 +267,34 @@ async fn moved<A: Send + 'static>(
         Ok(Ok(ended)) => {
             // A short call whose thread was taken away by the kernel at a bad moment is moved too, and ends in its next
             // turn. One that goes on for several is a long one.
-            if matches!(ended, Ended::Done(_, cut) if cut >= CUTS) {
+            if matches!(ended, Ended::Done(_, moved) if moved.cut >= CUTS) {
                 pool.strike(Instant::now());
             }
-            settle(ended)
+            settle(ended, pool.ready.setup.quotas.deadline / 2)
         }
         Ok(Err(_)) => (Err(Broken::Internal("the guest thread has ended".into())), Tally::default()),
-        Err(_) => settle(Ended::TooLate),
+        // So late that it could not even say so.
+        Err(_) => (Err(Broken::NoRoom(PROCESSOR)), Tally::default()),
     }
 }
 
-fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
+/// The limit that a call met which was ready to go on and was not let.
+pub(crate) const PROCESSOR: &str = "processor";
+
+/// What a call's end means. One that took until its deadline because its thread was kept waiting for longer than
+/// `starved_max` is not to blame: the machine is.
+fn settle<A>(ended: Ended<Done<A>>, starved_max: Duration) -> Said<A> {
     match ended {
+        Ended::Done(Done { said: Err(Broken::Stopped(Stop::Deadline)), tally, .. }, moved) if moved.starved > starved_max => {
+            (Err(Broken::NoRoom(PROCESSOR)), tally)
+        }
+        Ended::TooLate(moved) if moved.starved > starved_max => (Err(Broken::NoRoom(PROCESSOR)), Tally::default()),
         Ended::Done(Done { said: Ok(answer), instance: Some(instance), tally }, _) => (Ok((answer, instance)), tally),
         Ended::Done(Done { said: Err(broken), tally, .. }, _) => (Err(broken), tally),
         Ended::Done(Done { said: Ok(_), instance: None, tally }, _) => {
             (Err(Broken::Internal("an answer without an instance".into())), tally)
         }
-        Ended::TooLate => (Err(Broken::Stopped(Stop::Deadline)), Tally::default()),
+        Ended::TooLate(_) => (Err(Broken::Stopped(Stop::Deadline)), Tally::default()),
         Ended::Panicked(panic) => (Err(Broken::Panic(panic_text(&*panic))), Tally::default()),
     }
 }

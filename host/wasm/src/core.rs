@@ -44,7 +44,7 @@ impl WasmCore {
         let (home, inbox) = http::inbox(number, outlets.clone());
         #[allow(clippy::disallowed_methods, reason = "a task of this core, which is named after it")]
         let inbox = tokio::task::spawn_local(inbox).abort_handle();
-        let presence = parts.engine.ticker.join();
+        let presence = parts.engine.ticker.join(true);
         Rc::new(WasmCore { parts, faults, presence, home, inbox, outlets, pools: RefCell::default(), boxes: RefCell::default() })
     }
 

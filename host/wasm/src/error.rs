@@ -135,6 +135,9 @@ impl Broken {
                 quotas.concurrency_max,
                 setting("concurrency_max")
             ),
+            Broken::NoRoom(crate::call::PROCESSOR) => {
+                format!("{who} got no processor time within its deadline: this machine is busier than it can be; send it less")
+            }
             Broken::NoRoom(_) => format!("{who} found no room: all instances that this machine allows are taken; raise vm.max_map_count"),
             Broken::Panic(text) => format!("the host failed inside a call of {who}: {text}"),
             Broken::Internal(text) => format!("the engine failed for {who}: {text}"),

@@ -10,7 +10,7 @@
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
 
 use crate::WasmError;
-use crate::pool::CUTS;
+use crate::pool::{CUTS, Watch};
 use crate::ticker::{Presence, Ticker};
 use crate::turn::{self, Turned};
 use std::any::Any;
@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -32,12 +33,21 @@ pub(crate) type Moving<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How a call on a guest thread ended.
 pub(crate) enum Ended<T> {
-    /// It said something, after this many turns that a tick cut short.
-    Done(T, u32),
+    /// It said something.
+    Done(T, Moved),
     /// It was still waiting at its deadline and was dropped.
-    TooLate,
+    TooLate(Moved),
     /// The host panicked.
     Panicked(Box<dyn Any + Send>),
+}
+
+/// What became of a call on the guest threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    /// Turns that a tick cut short.
+    pub(crate) cut: u32,
+    /// How long its thread was kept waiting for a processor, if it took until its deadline.
+    pub(crate) starved: Duration,
 }
 
 /// Both.
@@ -51,15 +61,15 @@ impl GuestThreads {
     /// Starts them.
     pub(crate) fn start(ticker: &Ticker) -> Result<GuestThreads, WasmError> {
         Ok(GuestThreads {
-            first: Thread::start("wharf-guest", ticker.join(), give_way)?,
-            long: Thread::start("wharf-guest-long", ticker.join(), run_when_idle)?,
+            first: Thread::start("wharf-guest", ticker.join(false), give_way)?,
+            long: Thread::start("wharf-guest-long", ticker.join(false), run_when_idle)?,
         })
     }
 
     /// Prepares something for later questions, on the first thread.
     pub(crate) fn prepare<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
-        self.first.go_on(call, 0, deadline, answer, None);
+        self.first.go_on(call, Moved::default(), deadline, answer, None);
         receiver
     }
 
@@ -68,9 +78,9 @@ impl GuestThreads {
     pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant, is_hopeless: bool) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
         if is_hopeless {
-            self.long.go_on(call, 0, deadline, answer, None);
+            self.long.go_on(call, Moved::default(), deadline, answer, None);
         } else {
-            self.first.go_on(call, 0, deadline, answer, Some(&self.long));
+            self.first.go_on(call, Moved::default(), deadline, answer, Some(&self.long));
         }
         receiver
     }
@@ -123,12 +133,12 @@ impl Thread {
     fn go_on<T: Send + 'static>(
         &self,
         call: Moving<T>,
-        cut: u32,
+        moved: Moved,
         deadline: Instant,
         answer: oneshot::Sender<Ended<T>>,
         then: Option<&Thread>,
     ) {
-        self.here.go_on(call, cut, deadline, answer, then.map(|long| long.here.clone()));
+        self.here.go_on(call, moved, deadline, answer, then.map(|long| long.here.clone()));
     }
 }
 
@@ -137,7 +147,7 @@ impl Here {
     fn go_on<T: Send + 'static>(
         &self,
         mut call: Moving<T>,
-        mut cut: u32,
+        mut moved: Moved,
         deadline: Instant,
         mut answer: oneshot::Sender<Ended<T>>,
         then: Option<Here>,
@@ -145,34 +155,40 @@ impl Here {
         let presence = self.presence.clone();
         #[allow(clippy::disallowed_methods, reason = "a task of the guest thread, which has the thread's name")]
         self.runtime.spawn(async move {
+            let kept_waiting = Watch::read();
+            let cut = &mut moved.cut;
             let turns = std::future::poll_fn(|task| {
                 if then.is_some() {
                     presence.alert(std::time::Instant::now());
                 }
                 match turn::on_guest_thread(&presence, call.as_mut(), task) {
-                    Turned::Done(done) => Poll::Ready(Some(Ended::Done(done, cut))),
-                    Turned::Panicked(panic) => Poll::Ready(Some(Ended::Panicked(panic))),
                     Turned::Cut => {
-                        cut += 1;
-                        if then.is_some() && cut >= CUTS {
-                            return Poll::Ready(None);
+                        *cut += 1;
+                        if then.is_some() && *cut >= CUTS {
+                            return Poll::Ready(Turned::Cut);
                         }
                         // Whoever waits for this processor has it now, and not when our slice is over.
                         std::thread::yield_now();
                         Poll::Pending
                     }
                     Turned::Waits => Poll::Pending,
+                    over => Poll::Ready(over),
                 }
             });
             // A guest that computes is ended by its epoch callback; the timer is for one that waits.
-            let ended = tokio::select! {
-                ended = tokio::time::timeout_at(deadline, turns) => ended.unwrap_or(Some(Ended::TooLate)),
+            let turned = tokio::select! {
+                turned = tokio::time::timeout_at(deadline, turns) => turned.ok(),
                 () = answer.closed() => return,
             };
-            match (ended, then) {
-                (Some(ended), _) => drop(answer.send(ended)),
-                (None, Some(long)) => long.go_on(call, cut, deadline, answer, None),
-                (None, None) => {}
+            if Instant::now() >= deadline || matches!(turned, Some(Turned::Cut)) {
+                let now = Watch::read();
+                moved.starved += now.zip(kept_waiting).map_or(Duration::ZERO, |(now, before)| now.since(before));
+            }
+            match (turned, then) {
+                (Some(Turned::Done(done)), _) => drop(answer.send(Ended::Done(done, moved))),
+                (Some(Turned::Panicked(panic)), _) => drop(answer.send(Ended::Panicked(panic))),
+                (Some(Turned::Cut), Some(long)) => long.go_on(call, moved, deadline, answer, None),
+                (Some(Turned::Cut | Turned::Waits) | None, _) => drop(answer.send(Ended::TooLate(moved))),
             }
         });
     }

@@ -84,8 +84,8 @@ pub struct EngineLimits {
     /// Largest `Quotas::memory_bytes_max` that can be given.
     pub memory_bytes_max: usize,
     /// The longest that a version which has behaved for long may hold a network thread on an otherwise idle gateway,
-    /// once, before everybody is watched at 150 us again; see `ticker.rs`. 2 ms: watching closer costs 20 us of
-    /// processor time for each look on a virtual machine. 150 us gives the strict bound of 200 us always.
+    /// once, before it is watched closely again; see `ticker.rs`. 2 ms: watching closer costs 20 us of
+    /// processor time for each look on a virtual machine. 100 us gives the strict bound of 200 us always.
     pub tick_calm: Duration,
 }
 

@@ -41,9 +41,13 @@ pub(crate) const LONG: Duration = Duration::from_millis(1);
 pub(crate) struct Watch(Duration);
 
 impl Watch {
-    fn read() -> Option<Watch> {
+    pub(crate) fn read() -> Option<Watch> {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
         text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos).map(Watch)
+    }
+
+    pub(crate) fn since(self, before: Watch) -> Duration {
+        self.0.saturating_sub(before.0)
     }
 }
 
@@ -140,7 +144,7 @@ impl Pool {
 
     /// A turn that was not cut short is over, and was either suspicious or watched.
     pub(crate) fn watched(&self, watch: Option<Watch>, took: Duration, now: Instant) {
-        let waited = watch.and_then(|before| Some(Watch::read()?.0.saturating_sub(before.0)));
+        let waited = watch.and_then(|before| Some(Watch::read()?.since(before)));
         match waited {
             Some(waited) if took.saturating_sub(waited) > LONG => self.strike(now),
             // It was not the guest's doing, or it has mended its ways.

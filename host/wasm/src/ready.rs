@@ -224,7 +224,7 @@ impl Code {
         let deadline = Instant::now() + REHEARSAL + crate::limits::GRACE;
         match self.0.engine.guest_threads.prepare(call, deadline.into()).await {
             Ok(Ended::Done(said, _)) => said,
-            Ok(Ended::TooLate) => Err(Broken::Stopped(Stop::Deadline)),
+            Ok(Ended::TooLate(_)) => Err(Broken::Stopped(Stop::Deadline)),
             Ok(Ended::Panicked(panic)) => Err(Broken::Panic(crate::error::panic_text(&*panic))),
             Err(_) => Err(Broken::Internal("the guest thread has ended".into())),
         }

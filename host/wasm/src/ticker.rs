@@ -1,15 +1,15 @@
 //! The clock that interrupts guests: what moves the engine's epoch on when a guest has been on a thread for too long.
 //!
 //! The epoch moves only then. A call of microseconds never meets a tick, however often somebody looks, so looking is
-//! all that costs: a thread that wakes every 150 us takes 20 to 25 us of processor time for each wake-up on a virtual
-//! machine (measured), a sixth of a core for nothing while all plugins behave. So there are three who look:
+//! all that costs: a thread that wakes every 100 us takes 20 to 25 us of processor time for each wake-up on a virtual
+//! machine (measured), a fifth of a core for nothing while all plugins behave. So there are three who look:
 //!
 //! - **whoever enters a guest** looks after the others if nobody did for 50 us. On a busy gateway the cores watch each
 //!   other, for the price of a comparison;
-//! - **this thread, on alert**: every 150 us, while a version is on a core that has not proved itself yet (its first
+//! - **this thread, on alert**: every 100 us, while a version is on a core that has not proved itself yet (its first
 //!   [`crate::pool::PROBATION`] questions there, and again after each that broke or was long), and while a call that had
-//!   to be moved takes its first turns on the guest thread. With [`crate::turn::YOUNG`] no turn is longer than 200 us
-//!   then;
+//!   to be moved takes its first turns on the guest thread. With [`crate::turn::YOUNG`], and [`SOON`] for a second look,
+//!   no turn is longer than 200 us then;
 //! - **this thread, calm**: every [`crate::EngineLimits::tick_calm`] otherwise, for the one case that is left: a
 //!   version that has behaved for long misbehaves, and no other core asks any plugin meanwhile.
 //!
@@ -25,9 +25,12 @@ use std::time::{Duration, Instant};
 use wasmtime::EngineWeak;
 use wharf_core::metrics::Count;
 
-/// Between two looks on alert. With [`YOUNG`] it bounds a turn to 200 us, which is what a network thread may lose to a
-/// guest.
-pub(crate) const TICK: Duration = Duration::from_micros(150);
+/// Between two looks on alert. With [`YOUNG`] and [`SOON`] it bounds a turn to 200 us, which is what a network thread may
+/// lose to a guest.
+const TICK: Duration = Duration::from_micros(100);
+/// To the second look at a turn that has lasted long: it is cut if it has used the processor meanwhile (see
+/// `turn::at_tick`).
+const SOON: Duration = Duration::from_micros(50);
 /// Looks that find nobody, after which the ticker sleeps for good. Waking it costs as much as a few looks, so waiting
 /// longer than this for the next guest costs more than it can save.
 const QUIET_LOOKS: u32 = 4;
@@ -39,8 +42,10 @@ const ALERT: Duration = Duration::from_millis(1);
 /// Whether a guest is on one thread, and since when. Only that thread writes; on its own cache line, because the
 /// writers are the busiest threads there are.
 #[repr(align(128))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
+    /// A network thread's, whose turns end soon; else that of a thread for guests.
+    is_core: bool,
     /// Odd: there is one.
     turn: AtomicU64,
     /// Nanoseconds since the ticker began.
@@ -91,7 +96,9 @@ impl Shared {
                 found.on_a_thread = true;
                 // A turn that ended and another that began between the two reads makes this one look younger than it
                 // was, and it is over anyway.
-                found.too_long |= now.saturating_sub(slot.since.load(Ordering::Relaxed)) >= YOUNG.as_nanos() as u64;
+                let too_long = now.saturating_sub(slot.since.load(Ordering::Relaxed)) >= YOUNG.as_nanos() as u64;
+                found.too_long |= too_long;
+                found.too_long_on_core |= too_long && slot.is_core;
             }
         }
         if found.too_long
@@ -161,7 +168,7 @@ impl Presence {
         self.slot.turn.store((before | 1).wrapping_add(1), Ordering::Release);
     }
 
-    /// For a moment from now on somebody looks every 150 us.
+    /// For a moment from now on somebody looks every 100 us.
     pub(crate) fn alert(&self, now: Instant) {
         let now = self.shared.ns(now);
         // Renewed when half of it is over: most of those who raise it find it raised.
@@ -204,8 +211,8 @@ impl Ticker {
     }
 
     /// A thread that guests will run on announces itself.
-    pub(crate) fn join(&self) -> Presence {
-        let slot = Arc::new(Slot::default());
+    pub(crate) fn join(&self, is_core: bool) -> Presence {
+        let slot = Arc::new(Slot { is_core, turn: AtomicU64::new(0), since: AtomicU64::new(0) });
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner).push(slot.clone());
         Presence { slot, shared: self.shared.clone() }
     }
@@ -241,7 +248,7 @@ fn run(shared: &Shared) {
         shared.looked.store(now, Ordering::Relaxed);
         shared.look(&slots, now)
     };
-    let (mut turns, mut quiet) = (0, 0);
+    let (mut turns, mut quiet, mut again) = (0, 0, false);
     while !shared.stop.load(Ordering::Relaxed) {
         if quiet >= QUIET_LOOKS {
             shared.asleep.store(true, Ordering::Relaxed);
@@ -258,8 +265,13 @@ fn run(shared: &Shared) {
         let before = Instant::now();
         let on_alert = shared.ns(before) < shared.alert.load(Ordering::Relaxed);
         // Parked and not asleep, so that an alert ends a calm wait at once.
-        std::thread::park_timeout(if on_alert { TICK } else { shared.calm });
+        std::thread::park_timeout(match (again, on_alert) {
+            (true, _) => SOON,
+            (false, true) => TICK,
+            (false, false) => shared.calm,
+        });
         let found = look();
+        again = found.too_long_on_core;
         quiet = if found.on_a_thread || found.turns != turns { 0 } else { quiet + 1 };
         turns = found.turns;
         if on_alert && found.on_a_thread && before.elapsed() > LATE {
@@ -277,6 +289,7 @@ fn run(shared: &Shared) {
 struct Found {
     on_a_thread: bool,
     too_long: bool,
+    too_long_on_core: bool,
     /// Sum of all turns so far: unchanged, if nobody was here since the last look.
     turns: u64,
 }
@@ -306,7 +319,7 @@ mod tests {
         while !ticker.is_asleep() {
             std::thread::yield_now();
         }
-        let presence = ticker.join();
+        let presence = ticker.join(true);
         // Waits for the epoch, not for a time: an endless loop that only a tick can end.
         let module = wasmtime::Module::new(&engine, wat::parse_str("(module (func (export \"f\") (loop br 0)))").unwrap()).unwrap();
         let mut store = wasmtime::Store::new(&engine, ());
@@ -327,7 +340,7 @@ mod tests {
         config.epoch_interruption(true);
         let engine = wasmtime::Engine::new(&config).unwrap();
         let ticker = Ticker::start(engine.weak(), Duration::from_secs(3600)).unwrap();
-        let (one, two) = (ticker.join(), ticker.join());
+        let (one, two) = (ticker.join(true), ticker.join(true));
         // A store whose deadline is the next tick: it traps at its first check after one.
         let module = wasmtime::Module::new(&engine, wat::parse_str("(module (func (export \"f\")))").unwrap()).unwrap();
         let mut store = wasmtime::Store::new(&engine, ());

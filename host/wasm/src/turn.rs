@@ -24,9 +24,20 @@ enum Place {
     GuestThread,
 }
 
+/// Processor time that a turn uses between two looks at it before it is cut. A turn whose thread was merely kept waiting
+/// by others has used next to none: it is short, and to move it to a thread of low priority would make it late.
+const WORKED: Duration = Duration::from_micros(30);
+
 thread_local! {
     static PLACE: Cell<Place> = const { Cell::new(Place::Nowhere) };
     static CUT: Cell<bool> = const { Cell::new(false) };
+    /// Processor time of this thread when its present turn was first found to be long.
+    static LONG_AT: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// What became of a turn.
@@ -65,6 +76,7 @@ fn turn<F: Future + ?Sized>(
 ) -> Turned<F::Output> {
     PLACE.set(place);
     CUT.set(false);
+    LONG_AT.set(None);
     presence.enter(now);
     // A fault of the host inside a call (a bug of ours, of the engine, of a library) costs that call, not the thread
     // with all its connections. The call's store is never entered again, so what it left behind cannot be seen.
@@ -87,10 +99,22 @@ pub(crate) enum AtTick {
     GiveWay,
 }
 
+fn has_worked() -> bool {
+    let now = processor_time();
+    match LONG_AT.get() {
+        Some(before) => now.saturating_sub(before) >= WORKED,
+        None => {
+            LONG_AT.set(Some(now));
+            false
+        }
+    }
+}
+
 /// Asked by the epoch callback.
 pub(crate) fn at_tick(now: Instant) -> AtTick {
     match PLACE.get() {
         Place::Core(since) if now.saturating_duration_since(since) < YOUNG => AtTick::GoOn,
+        Place::Core(_) if !has_worked() => AtTick::GoOn,
         Place::Core(_) | Place::GuestThread | Place::Nowhere => {
             CUT.set(true);
             AtTick::GiveWay
