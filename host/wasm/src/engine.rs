@@ -206,6 +206,9 @@ fn pool(instances: u32, memory_bytes_max: usize) -> PoolingAllocationConfig {
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .total_stacks(instances.saturating_add(64))
+        // Slots that keep the last version's pages for its next instance. Its instances are few, and every swap leaves
+        // some behind: the next version takes over what they hold, and does not add to it.
+        .max_unused_warm_slots(8)
         // What a stack usually dirties is zeroed by hand, the rest is given back.
         .async_stack_keep_resident(16 << 10)
         .linear_memory_keep_resident(0);
