@@ -155,18 +155,19 @@ impl Registry {
         row.live.push(series);
     }
 
-    /// Keeps the value of a counter whose holder is about to let it go.
+    /// Keeps the value of a counter whose holder is about to let it go, in the series with these labels. They may be
+    /// others than it was counted under: what will not come back does not need a series of its own.
     pub fn retire(&self, name: &'static str, labels: &[(&str, &str)], count: &Count) {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = families.get_mut(name).and_then(|family| family.rows.get_mut(&render(labels))) {
+        if let Some(row) = families.get_mut(name).map(|family| family.rows.entry(render(labels)).or_default()) {
             row.past += count.get();
         }
     }
 
-    /// Keeps the values of a histogram whose holder is about to let it go.
+    /// Keeps the values of a histogram whose holder is about to let it go; see [`Registry::retire`].
     pub fn retire_times(&self, name: &'static str, labels: &[(&str, &str)], times: &Times) {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = families.get_mut(name).and_then(|family| family.rows.get_mut(&render(labels))) {
+        if let Some(row) = families.get_mut(name).map(|family| family.rows.entry(render(labels)).or_default()) {
             for (past, bucket) in row.past_times.0.iter_mut().zip(&times.buckets) {
                 *past += bucket.get();
             }

@@ -66,6 +66,8 @@ impl fmt::Display for Refused {
 /// Makes generations. House-wide; its methods are called from the control thread.
 pub struct Control {
     path: PathBuf,
+    /// What the process was started with.
+    started: Arc<Plan>,
     catalog: Arc<Catalog>,
     services: Arc<Services>,
     generations: watch::Sender<Arc<Generation>>,
@@ -135,6 +137,7 @@ impl Control {
         let empty = Arc::new(Generation::new(0, plan.clone(), routes, &services, &catalog));
         let control = Arc::new(Control {
             path,
+            started: plan.clone(),
             catalog,
             services,
             generations: watch::Sender::new(empty),
@@ -272,8 +275,7 @@ impl Control {
             tracing::warn!(plugin = %problem.plugin, place = %problem.place, hint = problem.hint.as_deref(), "{}", problem.message);
         }
         self.directories(&plan).await;
-        let before = self.serving();
-        let needs_restart = needs_restart(&before.plan, &plan);
+        let needs_restart = needs_restart(&self.started, &plan);
         if !needs_restart.is_empty() {
             tracing::warn!(?needs_restart, "part of the configuration is only taken at a restart");
         }
@@ -396,17 +398,20 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, 
         tokio::select! {
             ask = asked.recv() => {
                 let Some(ask) = ask else { return };
-                seen = tokio::fs::read(control.path()).await.ok();
+                seen = contents(control.path()).await;
                 let _ = ask.send(control.reload().await);
             }
             _ = looks.tick() => {
                 let mark = Mark::of(control.path()).await;
+                if mark.is_none() && known.take().is_some() {
+                    tracing::warn!(file = %control.path().display(), "the configuration file is gone; what it said last serves on");
+                }
                 // One that has just been written is read again: a second change within the clock's grain leaves no mark.
                 if mark.is_none() || mark == known && !mark.is_some_and(|mark| mark.is_fresh()) {
                     continue;
                 }
                 known = settled(control.path(), mark).await;
-                let now = tokio::fs::read(control.path()).await.ok();
+                let now = contents(control.path()).await;
                 if now.is_some() && now != seen {
                     seen = now;
                     // Mistakes have been logged, and are shown by the desk.
@@ -431,6 +436,11 @@ async fn settled(path: &Path, mut mark: Option<Mark>) -> Option<Mark> {
     mark
 }
 
+async fn contents(path: &Path) -> Option<Vec<u8>> {
+    Mark::of(path).await?;
+    tokio::fs::read(path).await.ok()
+}
+
 /// What changes when a file does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
@@ -443,7 +453,7 @@ struct Mark {
 impl Mark {
     async fn of(path: &Path) -> Option<Mark> {
         use std::os::unix::fs::MetadataExt;
-        let found = tokio::fs::metadata(path).await.ok()?;
+        let found = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
         Some(Mark {
             file: (found.dev(), found.ino()),
             bytes: found.len(),

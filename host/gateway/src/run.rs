@@ -64,7 +64,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
     control.spawn(tell_lost_lines(logs, metrics.clone()));
-    LocalSet::new().block_on(&control, serve(args, plan, seen, metrics, bound, admin_address, admin))
+    let ended = LocalSet::new().block_on(&control, serve(args, plan, seen, metrics, bound, admin_address, admin));
+    // What still waits for a disk is not waited for.
+    control.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// Counts the lines of our log that were dropped. Never resolves, and keeps the log until the runtime ends.
@@ -180,7 +183,9 @@ async fn serve(
                 if let Some(access) = &access {
                     access.reopen();
                 }
-                let _ = control.ask_reload().await;
+                // Aside: reading a file may take its time, and being told to end comes first.
+                let asking = control.clone();
+                spawn_local(async move { asking.ask_reload().await });
             }
         }
     }

@@ -349,7 +349,8 @@ fn check_configs(schema: &str, configs: &[String]) -> Result<Vec<Vec<String>>, S
             .iter_errors(&config)
             .take(MISTAKES_MAX)
             .map(|error| {
-                let text = error.to_string();
+                // Without the values: one of them may be a secret, and this is logged.
+                let text = error.masked().to_string();
                 format!("{}: {}", place(&error.instance_path().to_string()), text.chars().take(400).collect::<String>())
             })
             .collect(),

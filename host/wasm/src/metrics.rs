@@ -110,7 +110,7 @@ impl VersionMetrics {
 
 impl Drop for VersionMetrics {
     fn drop(&mut self) {
-        let labels = labels(&self.terms);
+        let labels = gone(&self.terms.setup.plugin);
         self.terms.metrics.retire_times(SECONDS.0, &labels, &self.times);
         if let Some(waits) = self.waits.get() {
             self.terms.metrics.retire_times(WAITS.0, &labels, waits);
@@ -127,6 +127,12 @@ pub(crate) fn levels(metrics: &Registry, plugin: &str, version: &str) -> (Arc<Le
 
 fn labels(terms: &Terms) -> [(&'static str, &str); 2] {
     [("plugin", &terms.setup.plugin), ("version", &terms.version)]
+}
+
+/// Where the counts of versions go that no core serves any more: one series for all of them, so that a thousand swaps do
+/// not leave a thousand behind, and sums over all versions never fall.
+fn gone(plugin: &str) -> [(&'static str, &str); 2] {
+    [("plugin", plugin), ("version", "gone")]
 }
 
 /// A counter whose value stays in the registry when it goes.
@@ -146,7 +152,10 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let labels: Vec<_> = self.labels.iter().map(|(label, value)| (*label, &**value)).collect();
+        let in_gone =
+            |&(label, ref value): &(&'static str, Box<str>)| (label, if label == "version" { "gone".into() } else { value.clone() });
+        let labels: Vec<_> = self.labels.iter().map(in_gone).collect();
+        let labels: Vec<_> = labels.iter().map(|(label, value)| (*label, &**value)).collect();
         self.metrics.retire(self.name, &labels, &self.count);
     }
 }

@@ -138,12 +138,18 @@ fn an_honest_long_call_is_moved_and_brings_its_facts_back() {
         let house = House::new(16);
         let (core, ready) = (house.core(), house.ready("hostile", patient()).await);
         let auth = rules::auth(&core, &ready, None).unwrap();
-        let mut given = facts("/work");
-        given.attrs.set("mine", "yes");
-        let Ok(Decision::Reply(reply)) = auth.check(&mut given).await else { panic!() };
-        assert_eq!(reply.body, "worked");
-        assert_eq!((given.request.path(), given.attrs.get("mine")), ("/work", Some("yes")));
-        assert_eq!(house.metric("wharf_plugin_moved_total{plugin=\"hostile\",version=\"1\"}"), 1);
+        // On a busy machine the ticker may come too late for one, so it is asked until one was moved.
+        for _ in 0..100 {
+            let mut given = facts("/work");
+            given.attrs.set("mine", "yes");
+            let Ok(Decision::Reply(reply)) = auth.check(&mut given).await else { panic!() };
+            assert_eq!(reply.body, "worked");
+            assert_eq!((given.request.path(), given.attrs.get("mine")), ("/work", Some("yes")));
+            if house.metric("wharf_plugin_moved_total{plugin=\"hostile\",version=\"1\"}") > 0 {
+                break;
+            }
+        }
+        assert!(house.metric("wharf_plugin_moved_total{plugin=\"hostile\",version=\"1\"}") > 0);
         // Its instance came back to the pool of its core and is as good as before.
         assert_eq!(said(&auth, "/calls").await, "1");
         assert_eq!(said(&auth, "/calls").await, "2");
@@ -279,7 +285,12 @@ fn faults_are_reported_and_name_plugin_version_limit_and_setting() {
         let quotas = Quotas { deadline: Duration::from_millis(20), ..Quotas::default() };
         let ready = house.try_ready("hostile", 7, "{}", quotas).await.unwrap();
         let auth = rules::auth(&core, &ready, None).unwrap();
-        let fault = auth.check(&mut facts("/loop")).await.unwrap_err();
+        // On a machine so busy that the guest got no processor time it is an overload, and nobody's fault: asked again.
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        let mut fault = auth.check(&mut facts("/loop")).await.unwrap_err();
+        while matches!(fault.kind, FaultKind::Overload("processor")) && std::time::Instant::now() < end {
+            fault = auth.check(&mut facts("/loop")).await.unwrap_err();
+        }
         assert_eq!(fault.kind, FaultKind::Timeout(Phase::Plugin));
         let told = told.lock().unwrap();
         let (version, word, detail) = &told[0];

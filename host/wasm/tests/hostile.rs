@@ -41,7 +41,14 @@ fn check(path: &'static str, quotas: Quotas, outcome: &str, kind: FaultKind, say
         let (core, ready) = (house.core(), house.ready("hostile", quotas).await);
         let auth = rules::auth(&core, &ready, None).unwrap();
         let mut given = facts(path);
-        let fault = auth.check(&mut given).await.unwrap_err();
+        let mut fault = auth.check(&mut given).await.unwrap_err();
+        // On a machine so busy that the guest got no processor time nobody is to blame: asked again.
+        for _ in 0..50 {
+            if fault.kind != FaultKind::Overload("processor") {
+                break;
+            }
+            fault = auth.check(&mut given).await.unwrap_err();
+        }
         assert_eq!(fault.kind, kind, "{fault}");
         assert_eq!(fault.blame, Blame::Plugin);
         assert!(fault.detail().contains(says), "{fault}");

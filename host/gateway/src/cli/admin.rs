@@ -95,7 +95,12 @@ impl Client {
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(|error| self.unreachable(&error))?;
         let value: Option<Value> = serde_json::from_str(&text).ok();
         if (200..300).contains(&status) {
-            return Ok(value.unwrap_or(Value::Null));
+            return match value {
+                Some(value) => Ok(value),
+                None if text.is_empty() => Ok(Value::Null),
+                None => Err(Failure::new(Exit::Unreachable, "unreachable", format!("{} does not speak like an admin API", self.base))
+                    .hint("is this the address of the admin API, not of a listener?")),
+            };
         }
         let error = value.as_ref().and_then(|value| value.get("error"));
         let said = |name: &str| error.and_then(|error| error.get(name)).and_then(Value::as_str).map(str::to_owned);

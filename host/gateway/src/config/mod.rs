@@ -44,9 +44,13 @@ pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("it has {size} bytes, and at most {FILE_BYTES_MAX} are read"));
+    let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    // Opening a pipe would wait for somebody to write into it, and a device has no end.
+    if !found.is_file() {
+        return Err("it is no regular file".into());
+    }
+    if found.len() > FILE_BYTES_MAX {
+        return Err(format!("it has {} bytes, and at most {FILE_BYTES_MAX} are read", found.len()));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|bad| format!("it is not UTF-8 from byte {} on", bad.utf8_error().valid_up_to()))

@@ -21,6 +21,8 @@ use wharf_http::record::{Record, Recorder};
 pub const BUFFER_BYTES: usize = 128 * 1024;
 /// A line waits no longer than this for others, give or take a tick.
 pub const AGE_MAX: Duration = Duration::from_millis(250);
+/// How long the end of the log may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Buffers that may wait for the writer: 8 MiB, a second of 30,000 requests.
 const QUEUE_BUFFERS: usize = 64;
 /// Longest text in one field; what is longer is cut, so that one line cannot fill a buffer.
@@ -87,12 +89,20 @@ impl AccessWriter {
         (self.counts.0.get(), self.counts.1.get())
     }
 
-    /// Writes what has been handed over and ends the thread. Cores should have flushed before.
+    /// Writes what has been handed over and ends the thread. Cores should have flushed before. Waits for [`CLOSE_MAX`] at
+    /// most: who reads the log may have stopped, and the process ends all the same.
     pub fn close(&mut self) {
-        if self.queue.send(Message::Stop).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let end = Instant::now() + CLOSE_MAX;
+        let mut told = false;
+        while Instant::now() < end && !thread.is_finished() {
+            told = told || !matches!(self.queue.try_send(Message::Stop), Err(TrySendError::Full(_)));
+            std::thread::sleep(Duration::from_millis(1)); // look again: there is nobody to be woken by
+        }
+        if thread.is_finished() {
             let _ = thread.join();
+        } else {
+            tracing::warn!("the end of the access log could not be written within {CLOSE_MAX:?}: nobody reads it");
         }
     }
 }
