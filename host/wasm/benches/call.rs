@@ -4,7 +4,13 @@
 //! The figures are of the whole door, `Authenticate::check` and its like: boxes, facts, limits, metrics, two clock
 //! reads and the call itself. `call CASE N` makes N calls of one case and nothing else, for a profiler.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a bench prints, and stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench prints, and stops at the first surprise"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

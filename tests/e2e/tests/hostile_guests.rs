@@ -153,29 +153,3 @@ fn a_neighbours_p99_at_most_doubles_while_guests_run_riot() {
     let ratio_max = if proves() { 2.0 } else { 100.0 };
     assert!(ratio <= ratio_max, "the neighbour's p99 grew {ratio:.2} times, and {ratio_max} is allowed");
 }
-
-/// Not a promise, a tool: who hurts the neighbour most? `-- --ignored --nocapture`.
-#[test]
-#[ignore = "a tool for whoever mends the test above"]
-fn which_guest_hurts_its_neighbour() {
-    let upstream = upstream();
-    let wharf = Wharf::start(guests::config(upstream.address())).unwrap();
-    let main = wharf.listener("main");
-    let rate = half_capacity(main, "guests.example", "/near", CONNECTIONS);
-    let mut told = Vec::new();
-    let only = std::env::var("GUEST").ok();
-    for guest in ALL.iter().filter(|guest| only.as_ref().is_none_or(|only| only == guest.name)) {
-        let riot = Load::new(main, |_| format!("GET {} HTTP/1.1\r\nHost: guests.example\r\n\r\n", guest.path()).into_bytes())
-            .connections(2)
-            .rate(40.0)
-            .judge(|_, _| Ok(()))
-            .start();
-        let report = Load::get(main, "guests.example", "/near").connections(CONNECTIONS).rate(rate).run_for(Duration::from_millis(1_500));
-        let calls = riot.stop().done;
-        told.push((report.percentile(0.99), report.percentile(0.5), guest.name, calls));
-    }
-    told.sort();
-    for (p99, p50, name, calls) in told {
-        println!("riot of {name:24} alone: {calls:6} calls, neighbour's p50 {p50:?} p99 {p99:?}");
-    }
-}
