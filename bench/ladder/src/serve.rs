@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::LocalSet;
 use wharf_core::BoxFuture;
@@ -26,8 +26,6 @@ use wharf_upstream::{OutletConfig, RetryPolicy, ServiceOutlet, Services};
 
 /// As the gateway's.
 const BACKLOG: i32 = 4096;
-/// How often kept connections are looked through, as in the gateway.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -143,16 +141,7 @@ async fn serve(
     let routes = Arc::new(Routes::compile(entries.iter().map(|_| RouteMatch::default()).collect()));
     *core.house.borrow_mut() = Rc::new(House { routes, entries });
 
-    let sweeping = core.clone();
-    let mut tidied = Instant::now();
-    tokio::task::spawn_local(core.deadlines.clone().sweep(move |now| {
-        let lines_wait = sweeping.recorder.as_ref().is_some_and(|recorder| recorder.tick());
-        if now.saturating_duration_since(tidied) >= TIDY_EVERY {
-            tidied = now;
-            sweeping.client.tidy();
-        }
-        lines_wait || sweeping.client.keeps_any()
-    }));
+    tokio::task::spawn_local(core.clone().sweep());
 
     let limits = Rc::new(limits);
     let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -50,9 +50,6 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name).spawn(move || LocalSet::new().block_on(&runtime, serve(seed))).context("cannot start a core's thread")
 }
 
-/// How often kept connections are looked through.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
-
 async fn serve(seed: Seed) {
     let Seed { number, node, metrics, recorder, faults, mut generations, applied, listeners, mut stop, grace } = seed;
     let core = Core::new(number, node, metrics.clone(), recorder());
@@ -67,16 +64,7 @@ async fn serve(seed: Seed) {
     let first = generations.borrow_and_update().clone();
     take(first);
 
-    let sweeping = core.clone();
-    let mut tidied = Instant::now();
-    tokio::task::spawn_local(core.deadlines.clone().sweep(move |now| {
-        let lines_wait = sweeping.recorder.as_ref().is_some_and(|recorder| recorder.tick());
-        if now.saturating_duration_since(tidied) >= TIDY_EVERY {
-            tidied = now;
-            sweeping.client.tidy();
-        }
-        lines_wait || sweeping.client.keeps_any()
-    }));
+    tokio::task::spawn_local(core.clone().sweep());
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|(limits, gate, listener)| tokio::task::spawn_local(listen::accept(core.clone(), Rc::new(limits), gate, listener)))

@@ -74,7 +74,7 @@ impl Client {
 
     /// Closes kept connections that are too old, whose endpoint is gone, or that the other side has closed. Called now
     /// and then, not for each request.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let now = self.0.deadlines.tick_in(Duration::ZERO);
         let mut task = Context::from_waker(Waker::noop());
         self.0.kept.borrow_mut().retain(|_, kept| {
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Is any connection kept, to be looked after?
-    pub fn keeps_any(&self) -> bool {
+    pub(crate) fn keeps_any(&self) -> bool {
         !self.0.kept.borrow().is_empty()
     }
 }

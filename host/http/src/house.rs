@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wharf_core::exchange::ExchangeId;
 use wharf_core::metrics::{Count, Level, Registry, Times};
 use wharf_core::road::{Memory, Target};
@@ -105,7 +105,7 @@ impl Meters {
 pub struct Core {
     /// All its deadlines.
     pub deadlines: Rc<Deadlines>,
-    /// Its client, for [`Core::tidy`].
+    /// Its client.
     pub client: Client,
     /// The generation that new exchanges take.
     pub house: RefCell<Rc<House>>,
@@ -130,6 +130,9 @@ pub struct Core {
     date: RefCell<(u64, [u8; 29])>,
 }
 
+/// How often kept connections are looked after.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
 impl Core {
     /// A core with an empty house: it answers 404 until it is given one. `node` tells nodes apart in exchange ids.
     pub fn new(number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
@@ -151,6 +154,24 @@ impl Core {
             serial: Cell::new(0),
             date: RefCell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")),
         })
+    }
+
+    /// Looks after what only time changes: deadlines that go off, log lines and kept connections that have waited long
+    /// enough. One task of the core; never resolves.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing goes off any more; started again, it goes on.
+    pub async fn sweep(self: Rc<Self>) {
+        let mut tidied = Instant::now();
+        let also = |now: Instant| {
+            let lines_wait = self.recorder.as_ref().is_some_and(|recorder| recorder.tick());
+            if now.saturating_duration_since(tidied) >= TIDY_EVERY {
+                tidied = now;
+                self.client.tidy();
+            }
+            lines_wait || self.client.keeps_any()
+        };
+        self.deadlines.clone().sweep(also).await;
     }
 
     /// The next exchange's id, and the milliseconds since 1970 that it was made from. The wall clock is read here only.

@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 
@@ -205,9 +205,9 @@ async fn live<A: Send + 'static>(
             pool.proved();
             // Its end is told by the caller's clock; see `Pool::watched`.
             done.tally.first_turn = Some(watch);
-            settle(Ended::Done(done, Moved::default()), Duration::MAX)
+            settle(Ended::Done(done, Moved::default()))
         }
-        Turned::Panicked(panic) => settle(Ended::Panicked(panic), Duration::MAX),
+        Turned::Panicked(panic) => settle(Ended::Panicked(panic)),
         Turned::Waits => Box::pin(stay(pool, call, deadline)).await,
         Turned::Cut => Box::pin(elsewhere(pool, call, deadline)).await,
     }
@@ -233,10 +233,10 @@ async fn stay<A: Send + 'static>(
         other => Poll::Ready(other),
     });
     match tokio::time::timeout_at(deadline.into(), turns).await {
-        Ok(Turned::Done(done)) => settle(Ended::Done(done, Moved::default()), Duration::MAX),
-        Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic), Duration::MAX),
+        Ok(Turned::Done(done)) => settle(Ended::Done(done, Moved::default())),
+        Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic)),
         Ok(Turned::Cut | Turned::Waits) => moved(pool, call, deadline, place).await,
-        Err(_) => settle(Ended::TooLate(Moved::default()), Duration::MAX),
+        Err(_) => settle(Ended::TooLate(Moved::default())),
     }
 }
 
@@ -270,7 +270,15 @@ async fn moved<A: Send + 'static>(
             if matches!(ended, Ended::Done(_, moved) if moved.cut >= CUTS) {
                 pool.strike(Instant::now());
             }
-            settle(ended, pool.ready.setup.quotas.deadline / 2)
+            let starved = |moved: &Moved| moved.starved > pool.ready.setup.quotas.deadline / 2;
+            match ended {
+                // It took until its deadline because its thread was kept waiting: the machine is to blame.
+                Ended::Done(Done { said: Err(Broken::Stopped(Stop::Deadline)), tally, .. }, moved) if starved(&moved) => {
+                    (Err(Broken::NoRoom(PROCESSOR)), tally)
+                }
+                Ended::TooLate(moved) if starved(&moved) => (Err(Broken::NoRoom(PROCESSOR)), Tally::default()),
+                ended => settle(ended),
+            }
         }
         Ok(Err(_)) => (Err(Broken::Internal("the guest thread has ended".into())), Tally::default()),
         // So late that it could not even say so.
@@ -281,14 +289,8 @@ async fn moved<A: Send + 'static>(
 /// The limit that a call met which was ready to go on and was not let.
 pub(crate) const PROCESSOR: &str = "processor";
 
-/// What a call's end means. One that took until its deadline because its thread was kept waiting for longer than
-/// `starved_max` is not to blame: the machine is.
-fn settle<A>(ended: Ended<Done<A>>, starved_max: Duration) -> Said<A> {
+fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
     match ended {
-        Ended::Done(Done { said: Err(Broken::Stopped(Stop::Deadline)), tally, .. }, moved) if moved.starved > starved_max => {
-            (Err(Broken::NoRoom(PROCESSOR)), tally)
-        }
-        Ended::TooLate(moved) if moved.starved > starved_max => (Err(Broken::NoRoom(PROCESSOR)), Tally::default()),
         Ended::Done(Done { said: Ok(answer), instance: Some(instance), tally }, _) => (Ok((answer, instance)), tally),
         Ended::Done(Done { said: Err(broken), tally, .. }, _) => (Err(broken), tally),
         Ended::Done(Done { said: Ok(_), instance: None, tally }, _) => {

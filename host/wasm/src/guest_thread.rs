@@ -4,8 +4,9 @@
 //! help and not with the connections of its core. That thread gets its small share of a busy machine, because most
 //! calls that come here are short ones whose processor the kernel gave away at a bad moment, and honest ones that need a
 //! millisecond. A call that is cut short again and again moves on to the second, which only runs where no other thread
-//! wants to (`SCHED_IDLE`), and so does all that a version asks which breaks most of its questions: a low share alone is no good manners, since the kernel lets whoever runs finish a slice of
-//! some milliseconds while a network thread waits.
+//! wants to (`SCHED_IDLE`), and so does all that a version is asked which breaks most of its questions: a low share alone
+//! is no good manners, since the kernel lets whoever runs finish a slice of some milliseconds while a network thread
+//! waits.
 //!
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
 
@@ -69,7 +70,7 @@ impl GuestThreads {
     /// Prepares something for later questions, on the first thread.
     pub(crate) fn prepare<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
-        self.first.go_on(call, Moved::default(), deadline, answer, None);
+        self.first.here.go_on(call, Moved::default(), deadline, answer, None);
         receiver
     }
 
@@ -78,9 +79,9 @@ impl GuestThreads {
     pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant, is_hopeless: bool) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
         if is_hopeless {
-            self.long.go_on(call, Moved::default(), deadline, answer, None);
+            self.long.here.go_on(call, Moved::default(), deadline, answer, None);
         } else {
-            self.first.go_on(call, Moved::default(), deadline, answer, Some(&self.long));
+            self.first.here.go_on(call, Moved::default(), deadline, answer, Some(self.long.here.clone()));
         }
         receiver
     }
@@ -128,17 +129,6 @@ impl Thread {
             })
             .map_err(failed)?;
         Ok(Thread { here, stop: Some(stop), thread: Some(thread) })
-    }
-
-    fn go_on<T: Send + 'static>(
-        &self,
-        call: Moving<T>,
-        moved: Moved,
-        deadline: Instant,
-        answer: oneshot::Sender<Ended<T>>,
-        then: Option<&Thread>,
-    ) {
-        self.here.go_on(call, moved, deadline, answer, then.map(|long| long.here.clone()));
     }
 }
 

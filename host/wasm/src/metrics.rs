@@ -129,10 +129,12 @@ fn labels(terms: &Terms) -> [(&'static str, &str); 2] {
     [("plugin", &terms.setup.plugin), ("version", &terms.version)]
 }
 
+const GONE: &str = "gone";
+
 /// Where the counts of versions go that no core serves any more: one series for all of them, so that a thousand swaps do
 /// not leave a thousand behind, and sums over all versions never fall.
 fn gone(plugin: &str) -> [(&'static str, &str); 2] {
-    [("plugin", plugin), ("version", "gone")]
+    [("plugin", plugin), ("version", GONE)]
 }
 
 /// A counter whose value stays in the registry when it goes.
@@ -152,10 +154,8 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let in_gone =
-            |&(label, ref value): &(&'static str, Box<str>)| (label, if label == "version" { "gone".into() } else { value.clone() });
-        let labels: Vec<_> = self.labels.iter().map(in_gone).collect();
-        let labels: Vec<_> = labels.iter().map(|(label, value)| (*label, &**value)).collect();
+        let labels = self.labels.iter().map(|(label, value)| (*label, if *label == "version" { GONE } else { value }));
+        let labels: Vec<_> = labels.collect();
         self.metrics.retire(self.name, &labels, &self.count);
     }
 }
