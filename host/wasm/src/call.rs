@@ -107,7 +107,9 @@ async fn ask_either<Q: Question + Clone>(
 ) -> Result<Q::Answer, Fault> {
     match ask_one(pool, facts, question.clone()).await {
         Ok(answer) => Ok(answer),
-        Err(broken) if broken.is_plugins() => {
+        // A version that breaks most of its questions runs only where nobody else wants to: that a busy machine has no
+        // processor for it is its own doing.
+        Err(broken) if broken.is_plugins() || matches!(broken, Broken::NoRoom(PROCESSOR)) && pool.is_hopeless() => {
             pool.metrics.fell_back();
             // The first fault is the one worth telling: the operator has to mend the new version, not the old one.
             ask_one(last_good, facts, question).await.map_err(|_| broken.fault(&pool.ready.setup))

@@ -142,12 +142,14 @@ fn a_swap_never_drops_a_request() {
     );
     report.expect_clean();
     for (what, times, strict, busy) in
-        [("upload to first answer", &uploads, 1_000, 20_000), ("rollback to first answer", &rollbacks, 100, 5_000)]
+        [("upload to first answer", &uploads, 1_000, 60_000), ("rollback to first answer", &rollbacks, 100, 60_000)]
     {
-        // The figure is one of an idle machine; elsewhere only a hang is told from work.
+        // The figure is one of an idle machine; elsewhere a version's record alone may wait half a minute for the disk, and
+        // only a hang is told from work.
         let limit = Duration::from_millis(if proves() { strict } else { busy });
         assert!(longest(times) < limit, "{what}: {times:?}");
     }
-    let growth_max = if proves() { 0.05 } else { 0.15 };
+    // Ten swaps after ten are still near the start, and the allocator breathes; a version that stays weighs megabytes.
+    let growth_max = if proves() { 0.05 } else { 0.25 };
     assert!(growth < growth_max, "PSS grew by {:.1} %, at most {:.0} % is allowed", 100.0 * growth, 100.0 * growth_max);
 }
