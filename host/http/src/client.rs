@@ -5,7 +5,7 @@
 //! first. What an endpoint is, which one to take and whether to try again is the upstream room's business.
 
 use crate::codec::body::{Decoder, Piece};
-use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, response, write};
+use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, response, take, write};
 use crate::deadlines::{Alarm, Deadlines};
 use crate::io::{Socket, Spare, poll_write_all};
 use bytes::{Buf, Bytes, BytesMut};
@@ -366,7 +366,7 @@ impl<'a> Call<'a> {
             }
             Framing::Length(all) if upload_over && link.buf.len() as u64 >= all => {
                 // The usual case: it came with the head. What stands behind it belongs to nobody: `keep` sees to that.
-                let all = link.buf.split_to(all as usize).freeze();
+                let all = take(&mut link.buf, all as usize);
                 if keep_alive {
                     self.client.keep(link, self.limits.idle);
                 }

@@ -63,7 +63,7 @@ pub(crate) async fn answer(
     protocol: &'static str,
 ) -> Done {
     let started = Instant::now();
-    let (id, time_ms) = core.next_id();
+    let (id, time_ms) = core.next_id(started);
     core.in_flight.add(1);
     let in_flight = InFlight(core.clone());
     let house = core.house.borrow().clone();

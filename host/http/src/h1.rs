@@ -6,7 +6,7 @@
 //! through [`ClientBody`]; who does not read exerts back-pressure on the client.
 
 use crate::codec::body::{Decoder, Piece};
-use crate::codec::{Framing, HeadLimits, Refusal, Version, request, write};
+use crate::codec::{Framing, HeadLimits, Refusal, Version, request, take, write};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Done};
 use crate::house::{Core, ListenerLimits};
@@ -30,8 +30,8 @@ use wharf_core::head::{Fields, Known, Method, Scheme};
 pub(crate) const READ_ROOM: usize = 16 * 1024;
 /// An unfinished head of this size is looked at whenever more of it comes.
 const LOOK_ALWAYS: usize = 4 * 1024;
-/// A head on its way out, nearly always.
-const OUT_ROOM: usize = 1024;
+/// A head on its way out, nearly always, and a small body with it.
+const OUT_ROOM: usize = 4 * 1024;
 /// What a client may still send to a connection that we are ending, before it is cut.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// A connection that has been silent for this long gives up all that a request in progress needs.
@@ -144,8 +144,7 @@ impl Front {
                 self.linger().await;
                 return Next::Close;
             }
-            if self.buf.borrow().is_empty() {
-                self.socket.give(&mut self.buf.borrow_mut());
+            if self.give_buffer() {
                 // Between the requests of a busy client the state is kept, without a buffer; making it anew each time
                 // would cost more than the request's routing.
                 self.alarm.set_in(self.limits.keep_alive.min(WARM));
@@ -192,7 +191,9 @@ impl Front {
                     && let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)?
                 {
                     drop(buf);
-                    return Poll::Ready(Ok(Some(self.asked(received))));
+                    let asked = self.asked(received);
+                    self.give_buffer();
+                    return Poll::Ready(Ok(Some(asked)));
                 }
                 *looked = buf.len();
                 if !std::mem::replace(begun, true) {
@@ -209,6 +210,15 @@ impl Front {
                 }
             }
         }
+    }
+
+    /// Gives the buffer back if nothing is left in it.
+    fn give_buffer(&self) -> bool {
+        let mut buf = self.buf.borrow_mut();
+        if buf.is_empty() {
+            self.socket.give(&mut buf);
+        }
+        buf.is_empty()
     }
 
     fn asked(self: &Rc<Self>, received: request::Received) -> Asked {
@@ -230,7 +240,7 @@ impl Front {
             // It came with the head: the usual case for small bodies.
             Framing::Length(all) if self.buf.borrow().len() as u64 >= all => {
                 self.bytes_in.set(all);
-                Body::Full(self.buf.borrow_mut().split_to(all as usize).freeze())
+                Body::Full(take(&mut self.buf.borrow_mut(), all as usize))
             }
             framing => {
                 self.body.set(if expects_continue { BodyState::Held } else { BodyState::Open });
@@ -249,7 +259,7 @@ impl Front {
     /// Answers what is no request, and ends the connection: behind a framing error nothing can be trusted.
     async fn refuse(&self, refusal: &Refusal) -> Next {
         self.core.count_refused(refusal.what.word());
-        let (id, time) = self.core.next_id();
+        let (id, time) = self.core.next_id(Instant::now());
         tracing::debug!(id = %id, peer = %self.peer, reason = refusal.what.word(), "request refused");
         let answer = reply::error(refusal.status, refusal.what.word(), &refusal.what.to_string(), &id.to_string());
         let mut out = Vec::with_capacity(512);
@@ -429,6 +439,11 @@ impl<'a> Writing<'a> {
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
             Body::Empty => (Bytes::new(), None),
+            // One piece for the kernel costs less than two.
+            Body::Full(all) if all.len() <= out.capacity() - out.len() => {
+                out.extend_from_slice(&all);
+                (Bytes::new(), None)
+            }
             Body::Full(all) => (all, None),
             Body::Stream(stream) => (Bytes::new(), Some(stream)),
         };

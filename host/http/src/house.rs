@@ -128,6 +128,33 @@ pub struct Core {
     node: u32,
     serial: Cell<u32>,
     date: RefCell<(u64, [u8; 29])>,
+    wall: RefCell<Wall>,
+}
+
+/// The wall clock, read once a second; between, the steady clock that every request reads anyway tells how much time has
+/// passed.
+struct Wall {
+    read: Instant,
+    /// Microseconds since 1970.
+    then: u64,
+}
+
+impl Wall {
+    const FOR: Duration = Duration::from_secs(1);
+
+    fn read(now: Instant) -> Wall {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Wall { read: now, then: since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) }
+    }
+
+    fn millis(&mut self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.read);
+        if passed < Wall::FOR {
+            return (self.then + u64::from(passed.subsec_micros())) / 1000;
+        }
+        *self = Wall::read(now);
+        self.then / 1000
+    }
 }
 
 /// How often kept connections are looked after.
@@ -153,6 +180,7 @@ impl Core {
             node,
             serial: Cell::new(0),
             date: RefCell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")),
+            wall: RefCell::new(Wall::read(Instant::now())),
         })
     }
 
@@ -174,10 +202,9 @@ impl Core {
         self.deadlines.clone().sweep(also).await;
     }
 
-    /// The next exchange's id, and the milliseconds since 1970 that it was made from. The wall clock is read here only.
-    pub(crate) fn next_id(&self) -> (ExchangeId, u64) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+    /// The next exchange's id, and the milliseconds since 1970 that it was made from.
+    pub(crate) fn next_id(&self, now: Instant) -> (ExchangeId, u64) {
+        let millis = self.wall.borrow_mut().millis(now);
         let serial = self.serial.replace(self.serial.get().wrapping_add(1));
         (ExchangeId { time: millis << 16 | u64::from(self.number), serial: u64::from(self.node) << 32 | u64::from(serial) }, millis)
     }

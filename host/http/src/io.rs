@@ -5,7 +5,6 @@
 
 use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -13,11 +12,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// Read buffers of one core that nobody uses at the moment. A buffer that comes back is often still looked at by the
-/// answer that was read into it, so the one that has waited longest is given out first.
+/// Read buffers of one core that nobody uses at the moment. The one that came back last is given out first: it is still in
+/// the processor's cache.
 pub(crate) struct Spare {
     room: usize,
-    buffers: RefCell<VecDeque<BytesMut>>,
+    buffers: RefCell<Vec<BytesMut>>,
 }
 
 /// Buffers that wait in [`Spare`]; more are let go.
@@ -30,8 +29,8 @@ impl Spare {
     }
 
     fn take(&self) -> BytesMut {
-        let oldest = self.buffers.borrow_mut().pop_front();
-        if let Some(mut buffer) = oldest
+        let last = self.buffers.borrow_mut().pop();
+        if let Some(mut buffer) = last
             && buffer.try_reclaim(self.room)
         {
             return buffer;
@@ -46,7 +45,7 @@ impl Spare {
         buffer.clear();
         let mut buffers = self.buffers.borrow_mut();
         if buffers.len() < SPARE_MAX {
-            buffers.push_back(buffer);
+            buffers.push(buffer);
         }
     }
 }

@@ -131,7 +131,10 @@ impl Decoder {
                 State::Broken(what) => return Err(what),
                 State::Trailers => return self.trailers(buf),
                 _ if buf.is_empty() => return Ok(Piece::More),
-                State::UntilClose => return Ok(Piece::Data(buf.split().freeze())),
+                State::UntilClose => {
+                    let all = buf.len();
+                    return Ok(Piece::Data(super::take(buf, all)));
+                }
                 State::Length(left) => {
                     let (piece, left) = take(buf, left);
                     self.state = if left == 0 { State::Done } else { State::Length(left) };
@@ -259,5 +262,5 @@ pub(super) fn may_trail(known: Known, name: &[u8]) -> bool {
 
 fn take(buf: &mut BytesMut, left: u64) -> (Bytes, u64) {
     let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-    (buf.split_to(len).freeze(), left - len as u64)
+    (super::take(buf, len), left - len as u64)
 }

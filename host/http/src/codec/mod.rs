@@ -23,6 +23,8 @@ pub mod write;
 
 pub use refusal::{Refusal, RefusalKind};
 
+use bytes::{Buf as _, Bytes, BytesMut};
+
 /// How large a head may be.
 ///
 /// A parser keeps no state between two calls: an unfinished head is looked at again from its start. Whoever reads the
@@ -64,6 +66,23 @@ pub enum Framing {
     Chunked,
     /// When the connection ends: answers only.
     UntilClose,
+}
+
+/// Pieces up to this size are copied out of the buffer they were read into. That costs less than sharing the buffer (a
+/// count that all owners touch), and leaves it free for the next read at once, while it is still in the cache: a head of
+/// 300 bytes would else keep 16 KiB for as long as its exchange lasts.
+const COPIED_MAX: usize = 4 * 1024;
+
+/// Takes `len` bytes off the front of what was read.
+pub(crate) fn take(buf: &mut BytesMut, len: usize) -> Bytes {
+    match buf.get(..len) {
+        Some(piece) if len <= COPIED_MAX => {
+            let piece = Bytes::copy_from_slice(piece);
+            buf.advance(len);
+            piece
+        }
+        _ => buf.split_to(len).freeze(),
+    }
 }
 
 /// Protocol version of a message.

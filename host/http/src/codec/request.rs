@@ -4,7 +4,7 @@
 
 use super::fields::{Survey, field_refusal, is_token, span, spans};
 use super::lanes::{self, LANES};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split, take};
 use bytes::BytesMut;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
@@ -76,7 +76,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<
         Path::Root => Some(b"/".to_vec()),
         Path::Star => Some(b"*".to_vec()),
     };
-    let mut fields = Fields::received(buf.split_to(end).freeze(), list);
+    let mut fields = Fields::received(take(buf, end), list);
     let path = match (new_path, target.path) {
         (None, Path::Given(at)) => received(at),
         (new, _) => fields.keep(new.as_deref().unwrap_or(b"/")),

@@ -1,7 +1,7 @@
 //! An upstream's head, held to what a client's is held to: a hostile or broken upstream must not confuse our client.
 
 use super::fields::{Survey, field_refusal, spans};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split, take};
 use bytes::{Buf, BytesMut};
 use std::mem::MaybeUninit;
 use wharf_core::head::{Field, Fields, Known, ResponseHead};
@@ -79,7 +79,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<O
         said.unwrap_or(Framing::UntilClose)
     };
     keep_alive &= framing != Framing::UntilClose;
-    let mut fields = Fields::received(buf.split_to(end).freeze(), list);
+    let mut fields = Fields::received(take(buf, end), list);
     if status == 204 && said.is_some() {
         fields.remove_if(|known, _| known == Known::ContentLength);
     }
