@@ -17,7 +17,7 @@ use wharf_core::metrics::Registry;
 use wharf_core::outlet::{Outlet, Outlets, Wish};
 use wharf_core::road::Target;
 use wharf_http::h1;
-use wharf_http::house::{Core, Entry, House, ListenerLimits, Meters};
+use wharf_http::house::{Core, Entry, House, ListenerLimits, Meters, core_thread};
 use wharf_http::record::Recorder;
 use wharf_http::routes::{RouteMatch, Routes};
 use wharf_ladder::file::{self, File, To};
@@ -62,14 +62,12 @@ fn run(path: &str) -> Result<()> {
         services.put(name, Arc::new(Named(service.endpoints.clone())));
     }
     let (core_metrics, core_services) = (metrics.clone(), services.clone());
-    let core = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let log = access.as_ref().map(AccessWriter::for_core);
     let (tell, told) = std::sync::mpsc::channel();
-    std::thread::Builder::new().name("wharf-core-0".into()).spawn(move || {
+    core_thread("wharf-core-0".into(), move || async move {
         let recorder = log.map(|log| Rc::new(log) as Rc<dyn Recorder>);
-        let serving = serve(&file, core_metrics, &core_services, recorder, limits, listener);
         // Never comes back unless it could not begin.
-        let ended = LocalSet::new().block_on(&core, serving);
+        let ended = serve(&file, core_metrics, &core_services, recorder, limits, listener).await;
         let _ = tell.send(ended);
     })?;
 

@@ -1,7 +1,7 @@
 //! One journey: a request, what is known about it, and the time it has left.
 
 use crate::body::{Body, Tunnel};
-use crate::head::{RequestHead, ResponseHead};
+use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -75,18 +75,34 @@ pub struct Facts {
 
 impl Default for Facts {
     fn default() -> Facts {
-        thread_local! {
-            // Taken and put back several times a request: the name of "no route yet" is made once for each core.
-            static NOWHERE: Arc<str> = Arc::from("");
-        }
         Facts {
             id: ExchangeId::default(),
             request: RequestHead::default(),
             response: None,
             attrs: Attrs::default(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            route: NOWHERE.with(Arc::clone),
+            route: nowhere(),
         }
+    }
+}
+
+/// The name of "no route yet". Taken and put back several times a request: it is made once for each core.
+fn nowhere() -> Arc<str> {
+    thread_local! {
+        static NOWHERE: Arc<str> = Arc::from("");
+    }
+    NOWHERE.with(Arc::clone)
+}
+
+impl Facts {
+    /// Forgets everything, and keeps the memory of the request's head.
+    fn clear(&mut self) {
+        // In full, so that whoever adds a field decides here, too: what is kept would be seen by the next exchange.
+        let Facts { id, request, response, attrs, client, route } = self;
+        request.clear();
+        attrs.0.clear();
+        (*id, *response) = (ExchangeId::default(), None);
+        (*client, *route) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), nowhere());
     }
 }
 
@@ -106,6 +122,34 @@ pub struct Exchange {
     pub keep_host: bool,
     /// What happened, for the record that is written at the end.
     pub trail: Trail,
+    /// Memory for the answer's head: what an earlier answer's was made of.
+    pub worn: Fields,
+}
+
+impl Exchange {
+    /// An exchange that has not begun: without a request, from nowhere, to end at `deadline`.
+    pub fn blank(deadline: Instant) -> Exchange {
+        Exchange {
+            facts: Facts::default(),
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            body: Body::Empty,
+            deadline,
+            upgrade: None,
+            keep_host: true,
+            trail: Trail::default(),
+            worn: Fields::default(),
+        }
+    }
+
+    /// Makes it blank again, in the memory that its heads have.
+    pub fn clear(&mut self) {
+        // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
+        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, worn } = self;
+        facts.clear();
+        worn.clear();
+        (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
+        (*keep_host, *trail) = (true, Trail::default());
+    }
 }
 
 /// What the road leaves behind for the one record at the end.
@@ -135,5 +179,39 @@ impl Answer {
     /// An answer with a body that is all here.
     pub fn full(head: ResponseHead, body: bytes::Bytes) -> Answer {
         Answer { head, body: body.into(), tunnel: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::Method;
+
+    #[test]
+    fn nothing_of_an_exchange_is_left_for_the_next() {
+        let now = Instant::now();
+        let mut exchange = Exchange::blank(now);
+        let facts = &mut exchange.facts;
+        facts.id = ExchangeId { time: 1, serial: 2 };
+        facts.request = RequestHead::from_text(Method::Post, "a", "/a", Some("a"));
+        facts.request.fields.add(b"cookie", b"secret");
+        facts.response = Some(ResponseHead::new(200));
+        facts.attrs.set("consumer", "a");
+        facts.client = [10, 0, 0, 1].into();
+        facts.route = "a".into();
+        exchange.peer = [10, 0, 0, 2].into();
+        exchange.body = Body::Full(bytes::Bytes::from_static(b"secret"));
+        exchange.upgrade = Some("websocket".into());
+        exchange.keep_host = false;
+        exchange.trail = Trail { endpoint: None, tries: 3, fault: Some("x"), answered_by: Some("a".into()) };
+        exchange.worn.add(b"set-cookie", b"secret");
+
+        exchange.clear();
+        let blank = Exchange::blank(now);
+        assert_eq!(format!("{:?}", exchange.facts), format!("{:?}", blank.facts));
+        assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
+        assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", blank.worn));
+        assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
+        assert!(matches!(exchange.body, Body::Empty));
     }
 }

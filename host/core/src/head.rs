@@ -1,10 +1,8 @@
 //! Heads: method, path, fields. One type for every protocol version; what is HTTP/1.1 about a head ends in the codec.
 //!
-//! A received head is one [`Bytes`] and a list of spans into it, so that parsing copies nothing and forwarding writes
-//! straight from what was read. What is changed later lives in a second buffer beside it. Names are lower case from the
-//! moment the codec hands the head over: matching, plugins and upstream see the same spelling.
-
-use bytes::Bytes;
+//! A received head is its text and a list of spans into it, so that forwarding writes straight from what was read. What is
+//! changed later lives in a second buffer beside it. Names are lower case from the moment the codec hands the head over:
+//! matching, plugins and upstream see the same spelling. All three buffers serve one head after the other.
 
 /// Request method (RFC 9110 section 9). Case-sensitive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,18 +193,46 @@ pub struct Field {
     known: Known,
 }
 
+/// Bytes of text for which memory is kept from one head to the next.
+const TEXT_KEPT: usize = 4 * 1024;
+
 /// The fields of a head, in order, and the text that all spans of the head point into.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
-    text: Bytes,
+    text: Vec<u8>,
     added: Vec<u8>,
     list: Vec<Field>,
 }
 
 impl Fields {
     /// Fields over a received head. `list` comes from the codec: names are tokens in lower case, values are clean.
-    pub fn received(text: Bytes, list: Vec<Field>) -> Fields {
+    pub fn received(text: Vec<u8>, list: Vec<Field>) -> Fields {
         Fields { text, added: Vec::new(), list }
+    }
+
+    /// Becomes the fields of another received head, in the memory that these had. See [`Fields::received`].
+    pub fn receive(&mut self, text: &[u8], list: Vec<Field>) {
+        self.clear();
+        self.text.extend_from_slice(text);
+        self.list = list;
+    }
+
+    /// Forgets all fields and all text, and keeps their memory, unless a large head has made it large.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        for text in [&mut self.text, &mut self.added] {
+            if text.capacity() > TEXT_KEPT {
+                *text = Vec::new();
+            }
+            text.clear();
+        }
+    }
+
+    /// An empty list to be filled and given to [`Fields::receive`], in the memory that these fields had.
+    pub fn take_list(&mut self) -> Vec<Field> {
+        let mut list = std::mem::take(&mut self.list);
+        list.clear();
+        list
     }
 
     /// How many there are.
@@ -405,6 +431,12 @@ impl RequestHead {
         RequestHead { method, scheme, fields, authority, path, asked_path: path, query }
     }
 
+    /// Forgets everything, and keeps the memory of the fields.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        *self = RequestHead { fields: std::mem::take(&mut self.fields), ..RequestHead::default() };
+    }
+
     /// A head from text, for rules' tests and calls that the house makes itself. `path` must be canonical.
     pub fn from_text(method: Method, authority: &str, path: &str, query: Option<&str>) -> RequestHead {
         let mut fields = Fields::default();
@@ -477,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_field_added_later_is_found_beside_a_received_one() {
-        let text = Bytes::from_static(b"host: a\r\nx-a: 1");
+        let text = b"host: a\r\nx-a: 1".to_vec();
         let list = vec![
             Field::received(Span::received(0, 4), Span::received(6, 1), Known::Host),
             Field::received(Span::received(9, 3), Span::received(14, 1), Known::Other),

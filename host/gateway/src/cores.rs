@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 use wharf_core::metrics::Registry;
-use wharf_http::house::{Core, ListenerLimits};
+use wharf_http::house::{Core, ListenerLimits, core_thread};
 use wharf_http::record::Recorder;
 use wharf_wasm::FaultSink;
 
@@ -46,8 +45,7 @@ pub struct Seed {
 /// The thread or its runtime could not be made.
 pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
     let name = format!("wharf-core-{}", seed.number);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a core's runtime")?;
-    thread::Builder::new().name(name).spawn(move || LocalSet::new().block_on(&runtime, serve(seed))).context("cannot start a core's thread")
+    core_thread(name, move || serve(seed)).context("cannot start a core's thread")
 }
 
 async fn serve(seed: Seed) {

@@ -219,6 +219,8 @@ struct Call<'a> {
     link: Option<Link>,
     upload: Upload,
     asked: response::Asked,
+    /// Memory for the answer's head.
+    worn: Fields,
     alarm: Alarm,
     /// A byte of the answer has come.
     heard: bool,
@@ -241,6 +243,7 @@ impl<'a> Call<'a> {
             Body::Full(all) => Body::Full(all.clone()),
             Body::Stream(_) => std::mem::take(&mut exchange.body),
         };
+        let worn = std::mem::take(&mut exchange.worn);
         let exchange: &Exchange = exchange;
         let request = &exchange.facts.request;
         let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
@@ -251,7 +254,7 @@ impl<'a> Call<'a> {
             None => alarm.set_in_until(limits.head, exchange.deadline),
             Some(_) => alarm.set(exchange.deadline),
         }
-        Call { client, exchange, limits, link: Some(link), upload, asked, alarm, heard: false, waited: false, broken: None }
+        Call { client, exchange, limits, link: Some(link), upload, asked, worn, alarm, heard: false, waited: false, broken: None }
     }
 
     async fn run(&mut self) -> Result<Answer, Fault> {
@@ -291,7 +294,7 @@ impl<'a> Call<'a> {
         loop {
             if !link.buf.is_empty() {
                 self.heard = true;
-                match response::parse(&mut link.buf, &limits, &self.asked) {
+                match response::parse(&mut link.buf, &limits, &self.asked, &mut self.worn) {
                     // Another protocol than the one asked for would be carried by nobody's leave (RFC 9110 section 7.8).
                     Ok(Some(response::Event::Final(received))) if !switches_as_asked(&received, self.exchange) => {
                         return Poll::Ready(Err(bad_answer(&link.endpoint, &RefusalKind::Switch.into())));

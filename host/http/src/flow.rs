@@ -230,6 +230,9 @@ impl Done {
                 answered_by: trail.answered_by.as_deref(),
             });
         }
+        let Done { mut exchange, answer, in_flight, .. } = self;
+        exchange.worn = answer.head.fields;
+        in_flight.0.over(exchange);
     }
 
     /// Is the answer a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use wharf_core::body::{Body, BodyStream, Tunnel};
-use wharf_core::exchange::{Answer, Exchange, Facts, Trail};
+use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase};
 use wharf_core::head::{Fields, Known, Method, Scheme};
 
@@ -71,7 +71,6 @@ pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream
 
 /// A request as it was read.
 struct Asked {
-    exchange: Box<Exchange>,
     version: Version,
     keep_alive: bool,
     head_method: bool,
@@ -113,7 +112,8 @@ impl Front {
     /// Requests, one after the other, until the client has been silent for a moment.
     async fn busy(self: &Rc<Self>) -> Next {
         loop {
-            let Asked { exchange, version, keep_alive, head_method } = match self.head().await {
+            let mut exchange = self.core.blank();
+            let Asked { version, keep_alive, head_method } = match self.head(&mut exchange).await {
                 Ok(Some(asked)) => asked,
                 Ok(None) => return Next::Close,
                 Err(refusal) => return self.refuse(&refusal).await,
@@ -172,14 +172,20 @@ impl Front {
     }
 
     /// The next request: its head, and what is there of its body. `None`: the client ended the connection.
-    async fn head(self: &Rc<Self>) -> Result<Option<Asked>, Refusal> {
+    async fn head(self: &Rc<Self>, exchange: &mut Exchange) -> Result<Option<Asked>, Refusal> {
         let mut begun = false;
         // How much of the buffer has been looked at in vain.
         let mut looked = 0;
-        poll_fn(|task| self.poll_head(task, &mut begun, &mut looked)).await
+        poll_fn(|task| self.poll_head(task, exchange, &mut begun, &mut looked)).await
     }
 
-    fn poll_head(self: &Rc<Self>, task: &mut Context<'_>, begun: &mut bool, looked: &mut usize) -> Poll<Result<Option<Asked>, Refusal>> {
+    fn poll_head(
+        self: &Rc<Self>,
+        task: &mut Context<'_>,
+        exchange: &mut Exchange,
+        begun: &mut bool,
+        looked: &mut usize,
+    ) -> Poll<Result<Option<Asked>, Refusal>> {
         let limits = HeadLimits { bytes_max: self.limits.head_bytes_max, fields_max: self.limits.fields_max };
         let mut buf = self.buf.borrow_mut();
         loop {
@@ -188,10 +194,10 @@ impl Front {
                 // sends a byte at a time would have us read 32 KiB for each.
                 let new = buf.get(*looked..).unwrap_or_default();
                 if (*looked < LOOK_ALWAYS || new.contains(&b'\n') || buf.len() >= limits.bytes_max)
-                    && let Some(received) = request::parse(&mut buf, &limits, Scheme::Http)?
+                    && let Some(received) = request::parse(&mut buf, &limits, Scheme::Http, &mut exchange.facts.request)?
                 {
                     drop(buf);
-                    let asked = self.asked(received);
+                    let asked = self.asked(received, exchange);
                     self.give_buffer();
                     return Poll::Ready(Ok(Some(asked)));
                 }
@@ -221,15 +227,14 @@ impl Front {
         buf.is_empty()
     }
 
-    fn asked(self: &Rc<Self>, received: request::Received) -> Asked {
-        let request::Received { head, framing, version, keep_alive, expects_continue, upgrade } = received;
-        let head_method = head.method == Method::Head;
-        let body = self.body_of(framing, expects_continue);
-        let peer = self.peer.ip();
-        let facts = Facts { request: head, client: peer, ..Facts::default() };
-        let deadline = self.core.deadlines.about_now();
-        let exchange = Box::new(Exchange { facts, peer, body, deadline, upgrade, keep_host: true, trail: Trail::default() });
-        Asked { exchange, version, keep_alive, head_method }
+    fn asked(self: &Rc<Self>, received: request::Received, exchange: &mut Exchange) -> Asked {
+        let request::Received { framing, version, keep_alive, expects_continue, upgrade } = received;
+        exchange.peer = self.peer.ip();
+        exchange.facts.client = exchange.peer;
+        exchange.body = self.body_of(framing, expects_continue);
+        exchange.deadline = self.core.deadlines.about_now();
+        exchange.upgrade = upgrade;
+        Asked { version, keep_alive, head_method: exchange.facts.request.method == Method::Head }
     }
 
     fn body_of(self: &Rc<Self>, framing: Framing, expects_continue: bool) -> Body {

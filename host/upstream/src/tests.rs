@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::desk::{Ask, Desk};
 use wharf_core::directory::{Directory, Listed, Listing};
-use wharf_core::exchange::{Answer, Exchange, Facts, Trail};
+use wharf_core::exchange::{Answer, Exchange, Facts};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Method, RequestHead, ResponseHead};
 use wharf_core::metrics::Registry;
@@ -243,15 +243,9 @@ impl House {
 
 fn exchange(method: Method, path: &str, body: Body) -> Exchange {
     let request = RequestHead::from_text(method, "a", path, None);
-    Exchange {
-        facts: Facts { request, ..Facts::default() },
-        body,
-        deadline: tokio::time::Instant::now().into_std() + Duration::from_secs(10),
-        upgrade: None,
-        peer: address(9).ip(),
-        keep_host: true,
-        trail: Trail::default(),
-    }
+    let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(10);
+    let facts = Facts { request, ..Facts::default() };
+    Exchange { facts, body, peer: address(9).ip(), ..Exchange::blank(deadline) }
 }
 
 async fn get(outlet: &ServiceOutlet) -> Result<Answer, Fault> {

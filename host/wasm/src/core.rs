@@ -37,7 +37,7 @@ pub struct WasmCore {
 }
 
 impl WasmCore {
-    /// This core's part. Called on the core's own thread, within its `LocalSet`: the inbox is a local task.
+    /// This core's part. Called on the core's own thread, within its runtime: the inbox is a local task.
     pub fn new(parts: Parts, number: usize, faults: FaultSink) -> Rc<WasmCore> {
         parts.engine.observe(&parts.metrics);
         let outlets = Rc::new(RefCell::new(Rc::new(Outlets::new())));

@@ -15,7 +15,7 @@ use crate::targets::{Seen, second_reading};
 use bytes::BytesMut;
 use std::collections::HashSet;
 use wharf_core::exchange::{ATTRS_MAX, Attrs, Facts};
-use wharf_core::head::{Fields, ResponseHead, Scheme, text};
+use wharf_core::head::{Fields, RequestHead, ResponseHead, Scheme, text};
 
 /// What a plugin gives back, applied and sent.
 pub const WIT_VALUES: Target = Target { name: "wit_values", run, make, words: WORDS };
@@ -111,9 +111,9 @@ fn run(input: &[u8]) {
 }
 
 fn on_request(from: &str, edits: &[Edit]) {
-    let mut received = BytesMut::from(from);
-    let Ok(Some(received)) = request::parse(&mut received, &LIMITS, Scheme::Http) else { panic!("{from:?} is a good head") };
-    let mut facts = Facts { request: received.head.clone(), ..Facts::default() };
+    let (mut received, mut facts) = (BytesMut::from(from), Facts::default());
+    let received = request::parse(&mut received, &LIMITS, Scheme::Http, &mut facts.request);
+    let Ok(Some(received)) = received else { panic!("{from:?} is a good head") };
     facts.attrs.set("before", "1");
     let before = facts.clone();
     let write = |facts: &Facts| {
@@ -152,12 +152,13 @@ fn on_request(from: &str, edits: &[Edit]) {
     assert!(path == "*" || path::is_canonical(path.as_bytes()), "{path:?}");
     note(&format!("{} {}", facts.request.fields.len(), path.len().min(8)));
 
-    let Ok(Some(again)) = request::parse(&mut out, &LIMITS, Scheme::Http) else {
+    let mut read = RequestHead::default();
+    let Ok(Some(again)) = request::parse(&mut out, &LIMITS, Scheme::Http, &mut read) else {
         panic!("what was edited does not read back: {:?}", seen.first)
     };
     assert!(out.is_empty(), "edits have made a second request");
     assert_eq!(
-        (again.head.method.as_str(), again.head.authority(), again.head.path(), again.head.query()),
+        (read.method.as_str(), read.authority(), read.path(), read.query()),
         (before.request.method.as_str(), before.request.authority(), path, before.request.query())
     );
     assert_eq!((again.framing, again.upgrade, again.keep_alive), (received.framing, received.upgrade.clone(), true));
@@ -166,7 +167,7 @@ fn on_request(from: &str, edits: &[Edit]) {
 fn on_answer(from: &str, edits: &[Edit]) {
     let asked = response::Asked::default();
     let mut received = BytesMut::from(from);
-    let Ok(Some(response::Event::Final(received))) = response::parse(&mut received, &LIMITS, &asked) else {
+    let Ok(Some(response::Event::Final(received))) = response::parse(&mut received, &LIMITS, &asked, &mut Fields::default()) else {
         panic!("{from:?} is a good head")
     };
     let (mut head, mut attrs) = (received.head.clone(), Attrs::default());
@@ -228,7 +229,7 @@ fn answer_reads_back(mut out: BytesMut, status: u16, framing: Framing, seen: &Se
         // Means nothing to a client, and our own reader takes it for what a client would say.
         return;
     }
-    let event = response::parse(&mut out, &LIMITS, &response::Asked::default());
+    let event = response::parse(&mut out, &LIMITS, &response::Asked::default(), &mut Fields::default());
     let Ok(Some(response::Event::Final(again))) = event else { panic!("what was edited does not read back: {:?}", seen.first) };
     assert!(out.is_empty(), "edits have made a second answer");
     assert_eq!((again.head.status, again.framing, again.keep_alive), (status, framing, framing != Framing::UntilClose));

@@ -243,7 +243,7 @@ impl Decoder {
             *field = Field::received(field.name(), field.value(), known);
         }
         self.state = State::Done;
-        Ok(Piece::End(Some(Fields::received(text.freeze(), list))))
+        Ok(Piece::End(Some(Fields::received(text.to_vec(), list))))
     }
 }
 

@@ -4,20 +4,17 @@
 
 use super::fields::{Survey, field_refusal, is_token, span, spans};
 use super::lanes::{self, LANES};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split, take};
-use bytes::BytesMut;
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
+use bytes::{Buf as _, BytesMut};
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 use std::ops::Range;
-use wharf_core::head::{Field, Fields, Method, RequestHead, Scheme, Span};
+use wharf_core::head::{Field, Method, RequestHead, Scheme, Span};
 use wharf_core::path;
 
-/// A request, up to its body.
+/// What a request says beside its head.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Method, host, canonical path, query and fields. The path of `OPTIONS *` is `*`, which no canonical path is.
-    /// Fields about one connection only, and those that `Connection` names, are gone.
-    pub head: RequestHead,
     /// Where the body ends; never [`Framing::UntilClose`].
     pub framing: Framing,
     /// Version of the client's protocol.
@@ -33,9 +30,13 @@ pub struct Received {
 /// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed; `buf`
 /// holds what it held, but for names of fields that may have become lower case.
 ///
+/// `head` becomes what was read, in the memory that it had: method, host, canonical path, query and fields. The path of
+/// `OPTIONS *` is `*`, which no canonical path is. Fields about one connection only, and those that `Connection` names,
+/// are gone.
+///
 /// # Errors
-/// What is no valid request. `buf` is of no further use then; answer and close.
-pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<Option<Received>, Refusal> {
+/// What is no valid request. `buf` and `head` are of no further use then; answer and close.
+pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut RequestHead) -> Result<Option<Received>, Refusal> {
     // One empty line before a request is left over from clients that end a body with it (RFC 9112 section 2.2).
     let from = match buf.as_ref() {
         [] | [b'\r'] | [b'\r', b'\n'] => return Ok(None),
@@ -44,7 +45,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<
         [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd.into()),
         _ => 0,
     };
-    let Split { method, target, version, end, list, survey } = match ordinary(buf, from, limits) {
+    let Split { method, target, version, end, list, survey } = match ordinary(buf, from, limits, head.fields.take_list()) {
         Some(split) => split,
         None => match thorough(buf, from, limits)? {
             Some(split) => split,
@@ -76,7 +77,9 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<
         Path::Root => Some(b"/".to_vec()),
         Path::Star => Some(b"*".to_vec()),
     };
-    let mut fields = Fields::received(take(buf, end), list);
+    let mut fields = std::mem::take(&mut head.fields);
+    fields.receive(buf.get(..end).unwrap_or_default(), list);
+    buf.advance(end);
     let path = match (new_path, target.path) {
         (None, Path::Given(at)) => received(at),
         (new, _) => fields.keep(new.as_deref().unwrap_or(b"/")),
@@ -91,8 +94,8 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme) -> Result<
             fields.keep(&name)
         }
     };
+    *head = RequestHead::new(method, scheme, fields, authority, path, target.query.map(received));
     Ok(Some(Received {
-        head: RequestHead::new(method, scheme, fields, authority, path, target.query.map(received)),
         framing,
         version,
         keep_alive: survey.persists(version),
@@ -112,7 +115,7 @@ struct Split {
 }
 
 /// The short way; `None`: take the other one.
-fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Option<Split> {
+fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: Vec<Field>) -> Option<Split> {
     let room = buf.len().min(from + limits.bytes_max);
     let text = buf.get_mut(..room)?;
     let (method_len, target, version, line) = split::request_line(text.get(from..)?)?;
@@ -121,7 +124,7 @@ fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Option<Spli
         b"POST" => Method::Post,
         other => Method::from_token(std::str::from_utf8(other).ok()?),
     };
-    let (end, list, survey) = split::field_lines(text, from + line, limits.fields())?;
+    let (end, list, survey) = split::field_lines(text, from + line, limits.fields(), list)?;
     Some(Split { method, target: from + target.start..from + target.end, version, end, list, survey })
 }
 

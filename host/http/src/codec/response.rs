@@ -1,7 +1,7 @@
 //! An upstream's head, held to what a client's is held to: a hostile or broken upstream must not confuse our client.
 
 use super::fields::{Survey, field_refusal, spans};
-use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split, take};
+use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
 use bytes::{Buf, BytesMut};
 use std::mem::MaybeUninit;
 use wharf_core::head::{Field, Fields, Known, ResponseHead};
@@ -40,10 +40,12 @@ pub enum Event {
 /// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed; `buf`
 /// holds what it held, but for names of fields that may have become lower case.
 ///
+/// The answer's fields are made in the memory of `worn`, which is left empty.
+///
 /// # Errors
 /// What is no valid answer; its status is 502. The connection is of no further use.
-pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<Option<Event>, Refusal> {
-    let (version, status, end, list, survey) = match ordinary(buf, limits) {
+pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, worn: &mut Fields) -> Result<Option<Event>, Refusal> {
+    let (version, status, end, list, survey) = match ordinary(buf, limits, worn.take_list()) {
         Some(split) => split,
         None => match thorough(buf, limits).map_err(bad)? {
             Some(split) => split,
@@ -79,7 +81,9 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<O
         said.unwrap_or(Framing::UntilClose)
     };
     keep_alive &= framing != Framing::UntilClose;
-    let mut fields = Fields::received(take(buf, end), list);
+    let mut fields = std::mem::take(worn);
+    fields.receive(buf.get(..end).unwrap_or_default(), list);
+    buf.advance(end);
     if status == 204 && said.is_some() {
         fields.remove_if(|known, _| known == Known::ContentLength);
     }
@@ -96,11 +100,11 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked) -> Result<O
 type Split = (Version, u16, usize, Vec<Field>, Survey);
 
 /// The short way; `None`: take the other one.
-fn ordinary(buf: &mut BytesMut, limits: &HeadLimits) -> Option<Split> {
+fn ordinary(buf: &mut BytesMut, limits: &HeadLimits, list: Vec<Field>) -> Option<Split> {
     let room = buf.len().min(limits.bytes_max);
     let text = buf.get_mut(..room)?;
     let (version, status, line) = split::status_line(text)?;
-    let (end, list, survey) = split::field_lines(text, line, limits.fields())?;
+    let (end, list, survey) = split::field_lines(text, line, limits.fields(), list)?;
     Some((version, status, end, list, survey))
 }
 

@@ -49,11 +49,11 @@ pub(super) fn status_line(text: &[u8]) -> Option<(Version, u16, usize)> {
 }
 
 /// All field lines from `at` on, and the empty line behind them: where the head ends, the fields that are passed on, and
-/// what all of them say. Names in `text` are in lower case afterwards, also where this ends in `None`.
-pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize) -> Option<(usize, Vec<Field>, Survey)> {
+/// what all of them say. Names in `text` are in lower case afterwards, also where this ends in `None`. `list` is empty.
+pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut list: Vec<Field>) -> Option<(usize, Vec<Field>, Survey)> {
     let mut survey = Survey::default();
     // Room for what clients send; more is rare, and then the list grows.
-    let mut list = Vec::with_capacity(16);
+    list.reserve(16);
     for _ in 0..=fields_max {
         let line = text.get_mut(at..)?;
         if let [b'\r', b'\n', ..] = line {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ordinary_is_left_to_httparse() {
-        let fields = |text: &str| field_lines(&mut text.as_bytes().to_vec(), 0, 2).map(|(end, list, _)| (end, list.len()));
+        let fields = |text: &str| field_lines(&mut text.as_bytes().to_vec(), 0, 2, Vec::new()).map(|(end, list, _)| (end, list.len()));
         assert_eq!(fields("\r\n"), Some((2, 0)));
         assert_eq!(fields("A: b\r\nC:d\r\n\r\nrest"), Some((13, 2)));
         assert_eq!(fields("A:\r\n\r\n"), Some((6, 1)));

@@ -17,7 +17,15 @@ mod responses;
 mod simulation;
 mod writing;
 
+use wharf_core::head::{Method, RequestHead};
 use wharf_http::codec::{Framing, RefusalKind};
+
+/// A head that was another's before: nothing of that may be seen again.
+fn worn() -> RequestHead {
+    let mut head = RequestHead::from_text(Method::Other("OLD".into()), "old.example", "/old", Some("old"));
+    head.fields.add(b"x-old", b"old");
+    head
+}
 
 /// Framing as one word.
 fn framing(framing: Framing) -> String {

@@ -2,14 +2,15 @@
 
 use super::{fields, framing};
 use bytes::BytesMut;
-use wharf_core::head::Scheme;
+use wharf_core::head::{RequestHead, Scheme};
 use wharf_http::codec::{HeadLimits, Version, request};
 
 /// `METHOD authority path?query framing[ 1.0][ close][ continue][ upgrade=x][ +rest] [fields]`, or `status word`, or
 /// `more`. Field host is left out of the fields: it is always the authority, and that is asserted.
 fn told(input: &[u8], limits: &HeadLimits) -> String {
     let mut buf = BytesMut::from(input);
-    let received = match request::parse(&mut buf, limits, Scheme::Http) {
+    let mut head = super::worn();
+    let received = match request::parse(&mut buf, limits, Scheme::Http, &mut head) {
         Ok(Some(received)) => received,
         Ok(None) => {
             assert!(buf.eq_ignore_ascii_case(input), "an unfinished head is left as it is");
@@ -17,7 +18,6 @@ fn told(input: &[u8], limits: &HeadLimits) -> String {
         }
         Err(refusal) => return format!("{} {}", refusal.status, refusal.what.word()),
     };
-    let head = &received.head;
     let hosts: Vec<_> = head.fields.all(b"host").collect();
     if head.authority().is_empty() {
         assert!(hosts.is_empty());
@@ -535,10 +535,11 @@ fn a_head_has_limits_and_says_which_one_it_broke() {
 #[test]
 fn a_head_keeps_its_words_whatever_follows_in_the_buffer() {
     let mut buf = BytesMut::from(&b"GET /a HTTP/1.1\r\nHost: H\r\nX-Y: Z\r\n\r\nbody"[..]);
-    let received = request::parse(&mut buf, &HeadLimits::default(), Scheme::Https).unwrap().unwrap();
+    let mut head = RequestHead::default();
+    request::parse(&mut buf, &HeadLimits::default(), Scheme::Https, &mut head).unwrap().unwrap();
     buf.clear();
     buf.extend_from_slice(&[b'!'; 200]);
-    assert_eq!(received.head.scheme, Scheme::Https);
-    assert_eq!(received.head.path(), "/a");
-    assert_eq!(received.head.fields.get(b"x-y"), Some(&b"Z"[..]));
+    assert_eq!(head.scheme, Scheme::Https);
+    assert_eq!(head.path(), "/a");
+    assert_eq!(head.fields.get(b"x-y"), Some(&b"Z"[..]));
 }

@@ -8,7 +8,7 @@ use wharf_http::codec::response::{self, Asked, Event};
 /// `status framing[ close][ +rest] [fields]`, `interim status`, the refusal's word, or `more`.
 fn told(input: &[u8], asked: &Asked, limits: &HeadLimits) -> String {
     let mut buf = BytesMut::from(input);
-    let received = match response::parse(&mut buf, limits, asked) {
+    let received = match response::parse(&mut buf, limits, asked, &mut super::worn().fields) {
         Ok(Some(Event::Final(received))) => received,
         Ok(Some(Event::Interim(status))) => return format!("interim {status} +{}", String::from_utf8_lossy(&buf)),
         Ok(None) => {

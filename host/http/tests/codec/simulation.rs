@@ -6,7 +6,7 @@
 use super::{fields, framing};
 use bytes::BytesMut;
 use std::fmt::Write as _;
-use wharf_core::head::{Known, Scheme};
+use wharf_core::head::{Known, RequestHead, Scheme};
 use wharf_http::codec::body::{Decoder, Piece};
 use wharf_http::codec::write::{self, Forwarded};
 use wharf_http::codec::{Framing, HeadLimits, request, response};
@@ -183,12 +183,11 @@ impl Reader<'_> {
 }
 
 fn request_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framing>, String> {
-    let Some(received) =
-        request::parse(buf, &limits(), Scheme::Http).map_err(|refusal| format!("{} {}", refusal.status, refusal.what.word()))?
-    else {
+    let mut head = super::worn();
+    let received = request::parse(buf, &limits(), Scheme::Http, &mut head);
+    let Some(received) = received.map_err(|refusal| format!("{} {}", refusal.status, refusal.what.word()))? else {
         return Ok(None);
     };
-    let head = &received.head;
     let _ = write!(
         events,
         "<{} {} {}?{:?} {} {:?} {} {} {:?} {}>",
@@ -203,14 +202,14 @@ fn request_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framin
         received.upgrade,
         fields(&head.fields, &[]),
     );
-    reads_back(&received);
+    reads_back(&head, &received);
     Ok(Some(received.framing))
 }
 
 fn response_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framing>, String> {
     let asked = response::Asked { upgrade: true, ..Default::default() };
     loop {
-        match response::parse(buf, &limits(), &asked).map_err(|refusal| refusal.what.word().to_string())? {
+        match response::parse(buf, &limits(), &asked, &mut super::worn().fields).map_err(|refusal| refusal.what.word().to_string())? {
             None => return Ok(None),
             Some(response::Event::Interim(status)) => {
                 let _ = write!(events, "<interim {status}>");
@@ -231,8 +230,7 @@ fn response_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Frami
 }
 
 /// What is written for an upstream is a valid request that says the same.
-fn reads_back(received: &request::Received) {
-    let head = &received.head;
+fn reads_back(head: &RequestHead, received: &request::Received) {
     let mut out = BytesMut::new();
     write::request_head(
         &mut out,
@@ -245,20 +243,21 @@ fn reads_back(received: &request::Received) {
         return;
     }
     let written = String::from_utf8_lossy(&out).into_owned();
-    let again = request::parse(&mut out, &HeadLimits::default(), Scheme::Http)
+    let mut read = RequestHead::default();
+    let again = request::parse(&mut out, &HeadLimits::default(), Scheme::Http, &mut read)
         .unwrap_or_else(|refusal| panic!("{written:?} is refused: {refusal}"))
         .unwrap_or_else(|| panic!("{written:?} is not finished"));
     assert!(out.is_empty(), "something stands behind {written:?}");
-    assert_eq!(again.head.method, head.method);
-    assert_eq!(again.head.authority(), head.authority());
-    assert_eq!(again.head.path(), head.path());
-    assert_eq!(again.head.query(), head.query());
+    assert_eq!(read.method, head.method);
+    assert_eq!(read.authority(), head.authority());
+    assert_eq!(read.path(), head.path());
+    assert_eq!(read.query(), head.query());
     assert_eq!(again.framing, received.framing);
     assert_eq!(again.upgrade, received.upgrade);
     assert!(again.keep_alive && !again.expects_continue);
     let ours = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "host", "content-length"];
-    assert_eq!(fields(&again.head.fields, &ours), fields(&head.fields, &ours));
-    assert!(again.head.fields.iter().all(|(known, ..)| !known.is_hop_by_hop() && known != Known::Expect));
+    assert_eq!(fields(&read.fields, &ours), fields(&head.fields, &ours));
+    assert!(read.fields.iter().all(|(known, ..)| !known.is_hop_by_hop() && known != Known::Expect));
 }
 
 fn simulate(seed: u64, rounds: usize, make: fn(&mut Random) -> Vec<u8>, head: ReadHead<'_>) {

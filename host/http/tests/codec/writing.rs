@@ -2,21 +2,21 @@
 
 use bytes::BytesMut;
 use std::net::IpAddr;
-use wharf_core::head::{Known, RequestHead, ResponseHead, Scheme};
+use wharf_core::head::{Fields, Known, RequestHead, ResponseHead, Scheme};
 use wharf_http::codec::write::{self, Forwarded};
 use wharf_http::codec::{Framing, HeadLimits, Version, request, response};
 
 const DATE: &[u8; 29] = b"Sun, 22 Nov 2026 15:00:00 GMT";
 
 fn received(input: &str) -> RequestHead {
-    request::parse(&mut BytesMut::from(input), &HeadLimits::default(), Scheme::Http).unwrap().unwrap().head
+    let mut head = RequestHead::default();
+    request::parse(&mut BytesMut::from(input), &HeadLimits::default(), Scheme::Http, &mut head).unwrap().unwrap();
+    head
 }
 
 fn answered(input: &str) -> ResponseHead {
-    match response::parse(&mut BytesMut::from(input), &HeadLimits::default(), &response::Asked { upgrade: true, ..Default::default() })
-        .unwrap()
-        .unwrap()
-    {
+    let asked = response::Asked { upgrade: true, ..Default::default() };
+    match response::parse(&mut BytesMut::from(input), &HeadLimits::default(), &asked, &mut Fields::default()).unwrap().unwrap() {
         response::Event::Final(received) => received.head,
         response::Event::Interim(_) => panic!("an interim answer"),
     }
@@ -208,7 +208,7 @@ fn every_status_reads_back() {
     for status in 200..600 {
         let mut out = BytesMut::new();
         write::response_head(&mut out, &ResponseHead::new(status), &Framing::Length(1), Version::Http11, true, DATE, None);
-        match response::parse(&mut out, &HeadLimits::default(), &response::Asked::default()) {
+        match response::parse(&mut out, &HeadLimits::default(), &response::Asked::default(), &mut Fields::default()) {
             Ok(Some(response::Event::Final(received))) => {
                 assert_eq!(received.head.status, status);
                 assert_eq!(received.head.fields.known(Known::Date), Some(&DATE[..]));

@@ -17,7 +17,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::LinkerInstance;
 use wharf_core::body::Body;
 use wharf_core::edit;
-use wharf_core::exchange::{Exchange, ExchangeId, Facts, Trail};
+use wharf_core::exchange::{Exchange, ExchangeId, Facts};
 use wharf_core::fault::FaultKind;
 use wharf_core::head::{Method, RequestHead};
 use wharf_core::outlet::{Outlets, Wish};
@@ -166,7 +166,7 @@ async fn call(outlets: &Outlets, service: &str, facts: Facts, body: Bytes, deadl
         return Err(FetchError::Unavailable(format!("the configuration has no service {service:?}")));
     };
     let peer = facts.client;
-    let mut exchange = Exchange { facts, body: body.into(), deadline, peer, upgrade: None, keep_host: true, trail: Trail::default() };
+    let mut exchange = Exchange { facts, body: body.into(), peer, ..Exchange::blank(deadline) };
     let wish = Wish::default();
     let answer = outlet.call(&mut exchange, &wish).await.map_err(told)?;
     let headers = answer.head.fields.iter().map(|(_, name, value)| (wharf_core::head::text(name).into_owned(), value.to_vec())).collect();
