@@ -94,6 +94,8 @@ pub struct Endpoint {
     pub service: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The address as text, for logs: written once and not for each request.
+    pub text: Box<str>,
     /// 1 to 1,000,000; 0 takes no new calls.
     pub weight: u32,
     /// Where it stands.
@@ -120,6 +122,7 @@ impl Endpoint {
             id: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
             service,
             address,
+            text: address.to_string().into(),
             weight,
             zone,
             tags,
@@ -135,6 +138,7 @@ impl Endpoint {
             id: self.id,
             service: self.service.clone(),
             address: self.address,
+            text: self.text.clone(),
             weight,
             zone,
             tags,

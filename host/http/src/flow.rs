@@ -21,12 +21,15 @@ use bytes::Bytes;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange};
-use wharf_core::fault::{Fault, FaultKind, Phase};
+use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, Known};
 use wharf_core::road;
+
+/// Between two looks whether the client is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An answer, and what is needed to record it once it is written.
 pub(crate) struct Done {
@@ -51,7 +54,9 @@ impl Drop for InFlight {
     }
 }
 
-/// Gets the answer to a request. Never fails: every fault is an answer by then.
+/// Gets the answer to a request. Never fails: every fault is an answer by then. `is_gone` says whether the client has
+/// given the request up, so that nobody is worth an answer; it is asked once a second, which costs a quick request
+/// nothing.
 ///
 /// # Cancel safety
 /// Dropping it ends the exchange unanswered; upstream connections are closed.
@@ -61,6 +66,7 @@ pub(crate) async fn answer(
     alarm: &Alarm,
     mut exchange: Box<Exchange>,
     protocol: &'static str,
+    is_gone: &dyn Fn() -> bool,
 ) -> Done {
     let started = Instant::now();
     let (id, time_ms) = core.next_id(started);
@@ -79,8 +85,7 @@ pub(crate) async fn answer(
         Some((_, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
-            alarm.set_in(entry.whole);
-            within(&mut exchange, entry, alarm).await
+            within(&mut exchange, entry, alarm, is_gone).await
         }
         None => {
             exchange.deadline = started + limits.body;
@@ -104,7 +109,7 @@ pub(crate) async fn answer(
 }
 
 /// The road, within the limits of its route.
-async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm) -> Result<Answer, Fault> {
+async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: &dyn Fn() -> bool) -> Result<Answer, Fault> {
     let max = entry.body_bytes_max;
     if exchange.body.size().is_some_and(|size| size > max) {
         return Err(too_large(max));
@@ -120,17 +125,25 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm) -> Result
         Some(_) => entry.rules_for(exchange.facts.request.authority()),
     };
     exchange.keep_host = entry.keep_host;
+    let deadline = exchange.deadline;
+    alarm.set_in_until(LOOK, deadline);
     let mut road = std::pin::pin!(road::answer(exchange, rules, &entry.target, &entry.memory));
-    std::future::poll_fn(|task| match road.as_mut().poll(task) {
-        Poll::Ready(said) => Poll::Ready(said),
-        // Whoever waits on the road knows the deadline; this is for whoever forgot.
-        Poll::Pending => alarm.poll_elapsed(task).map(|()| {
-            Err(Fault::upstream(
-                FaultKind::Timeout(Phase::Whole),
-                wharf_core::fault::Retry::Never,
-                format!("the exchange took longer than {:?} (`timeouts.whole`)", entry.whole),
-            ))
-        }),
+    std::future::poll_fn(|task| {
+        if let Poll::Ready(said) = road.as_mut().poll(task) {
+            return Poll::Ready(said);
+        }
+        loop {
+            std::task::ready!(alarm.poll_elapsed(task));
+            if is_gone() {
+                return Poll::Ready(Err(Fault::caller(FaultKind::ClientGone, "the client reset the connection before it was answered")));
+            }
+            // Whoever waits on the road knows the deadline; this is for whoever forgot.
+            if Instant::now() >= deadline {
+                let what = format!("the exchange took longer than {:?} (`timeouts.whole`)", entry.whole);
+                return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what)));
+            }
+            alarm.set_in_until(LOOK, deadline);
+        }
     })
     .await
 }

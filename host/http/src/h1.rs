@@ -119,7 +119,16 @@ impl Front {
                 Err(refusal) => return self.refuse(&refusal).await,
             };
             let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
-            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, protocol).await;
+            let gone = Cell::new(false);
+            let is_gone = || {
+                gone.set(self.socket.is_reset());
+                gone.get()
+            };
+            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, protocol, &is_gone).await;
+            if gone.get() {
+                done.finish(&self.limits.name, 0, self.bytes_in.get(), 0, None);
+                return Next::Close;
+            }
 
             if let Some(other_side) = done.answer.tunnel.take() {
                 return self.switch(done, version, other_side).await;

@@ -111,6 +111,12 @@ impl Socket {
         }
     }
 
+    /// Has the other side reset the connection? (One that has only ended its sending half may still want an answer.) Costs a
+    /// system call.
+    pub(crate) fn is_reset(&self) -> bool {
+        !matches!(self.stream.borrow().take_error(), Ok(None))
+    }
+
     /// Makes the closing of the socket a reset: the other side must not take what it has for a complete answer.
     pub(crate) fn reset(&self) {
         // A socket that refuses the option is closed in the ordinary way, which is all that can be done.

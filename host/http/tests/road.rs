@@ -520,3 +520,29 @@ fn refused_requests_are_answered_and_the_connection_ends() {
     }
     assert!(asked.try_recv().is_err(), "a refused request was forwarded");
 }
+
+#[test]
+fn a_client_that_resets_is_not_waited_for() {
+    let (tell, told) = channel();
+    let up = upstream(move |_, mut stream| {
+        let mut left = Vec::new();
+        tell.send(read_head(&mut stream, &mut left).is_some()).unwrap();
+        // It never answers; that the gateway gives up is seen by the end of the connection.
+        let _ = stream.read(&mut [0; 16]);
+        tell.send(false).unwrap();
+    });
+    let calls = CallLimits { head: Duration::from_secs(300), ..CallLimits::default() };
+    let address = gateway(up, Setting { calls, whole: Duration::from_secs(300), ..Setting::default() });
+    let mut caller = Caller::new(address);
+    caller.say(GET);
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "the request arrives");
+    // One that has only said all it has to say still gets its answer.
+    let mut half = Caller::new(address);
+    half.say(GET).stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "the request arrives");
+
+    socket2::SockRef::from(&caller.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(caller);
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(false), "the upstream is let go");
+    assert!(told.try_recv().is_err(), "the other one is still being served");
+}

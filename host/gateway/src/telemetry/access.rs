@@ -9,7 +9,7 @@ use super::sink::{Message, Sink};
 use crate::config::plan::{AccessLog as Settings, LogTarget};
 use std::cell::RefCell;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -223,7 +223,7 @@ impl Pen {
         number(out, b",\"duration_us\":", record.duration.as_micros() as u64);
         if let Some(endpoint) = record.endpoint {
             out.extend_from_slice(b",\"endpoint\":\"");
-            put_address(out, endpoint.address);
+            out.extend_from_slice(endpoint.text.as_bytes());
             out.push(b'"');
         }
         number(out, b",\"tries\":", record.tries.into());
@@ -384,16 +384,6 @@ fn dotted(text: &mut [u8; 16], octets: [u8; 4]) -> usize {
     }
     // Without the last dot.
     len - 1
-}
-
-fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address {
-        SocketAddr::V4(v4) => {
-            put_ip(out, IpAddr::V4(*v4.ip()));
-            number(out, b":", v4.port().into());
-        }
-        SocketAddr::V6(v6) => drop(write!(out, "{v6}")),
-    }
 }
 
 /// Text inside quotes. Most text needs no change and is copied whole.
