@@ -161,7 +161,7 @@ fn check_field(name: &str, value: Option<&str>, text: &mut usize) -> Result<(), 
     if !is_field_name(name.as_bytes()) {
         return Err(BadEdit(format!("{name:?} is no lower-case field name")));
     }
-    if Known::of(name.as_bytes()).is_hosts_own() {
+    if Known::of(name.as_bytes()).is_hosts_own() || Known::is_alias(name.as_bytes()) {
         return Err(BadEdit(format!("field {name:?} is the host's own")));
     }
     if value.is_some_and(|value| !is_field_value(value.as_bytes())) {

@@ -108,9 +108,12 @@ known_names! {
     ProxyAuthorization = "proxy-authorization",
     ProxyAuthenticate = "proxy-authenticate",
     XForwardedFor = "x-forwarded-for",
+    XForwardedSsl = "x-forwarded-ssl",
     XForwardedHost = "x-forwarded-host",
     XForwardedPort = "x-forwarded-port",
     XForwardedProto = "x-forwarded-proto",
+    XForwardedPrefix = "x-forwarded-prefix",
+    XForwardedServer = "x-forwarded-server",
 }
 
 impl Known {
@@ -133,7 +136,41 @@ impl Known {
                 | Known::XForwardedHost
                 | Known::XForwardedPort
                 | Known::XForwardedProto
+                | Known::XForwardedPrefix
+                | Known::XForwardedServer
+                | Known::XForwardedSsl
         )
+    }
+
+    /// Does this field say something about the client that only a proxy can know? From anybody else it is invented.
+    pub fn is_proxys_word(self) -> bool {
+        matches!(
+            self,
+            Known::Forwarded
+                | Known::XRealIp
+                | Known::XForwardedFor
+                | Known::XForwardedHost
+                | Known::XForwardedPort
+                | Known::XForwardedProto
+                | Known::XForwardedPrefix
+                | Known::XForwardedServer
+                | Known::XForwardedSsl
+        )
+    }
+
+    /// Is this lower-case name, with `_` for `-`, that of a field which the host guards? Gateways to CGI and WSGI
+    /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
+    /// `x_forwarded_for` for what the host vouches for.
+    pub fn is_alias(name: &[u8]) -> bool {
+        let mut plain = [0; 24];
+        let Some(plain) = plain.get_mut(..name.len()) else { return false };
+        plain.copy_from_slice(name);
+        if !name.contains(&b'_') {
+            return false;
+        }
+        plain.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
+        let known = Known::of(plain);
+        known.is_hosts_own() || known.is_hop_by_hop()
     }
 
     /// Does this field speak about one connection only (RFC 9110 section 7.6.1), so that it is never passed on?
@@ -327,17 +364,22 @@ impl Fields {
         self.list.push(Field { name, value, known });
     }
 
-    /// Replaces all fields of this name by one at the end.
+    /// Replaces all fields of this name by one at the end; see [`Fields::remove`].
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
         self.remove(name);
         self.add(name, value);
     }
 
-    /// Removes all fields of this lower-case name.
+    /// Removes all fields of this lower-case name, and those whose name differs only by `_` for `-`: an upstream that reads
+    /// both as one would find what was to be removed (see [`Known::is_alias`]).
     pub fn remove(&mut self, name: &[u8]) {
         let known = Known::of(name);
+        let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
         let Fields { text, added, list } = self;
-        list.retain(|field| field.known != known || (known == Known::Other && slice(text, added, field.name) != name));
+        list.retain(|field| match field.known {
+            Known::Other => field.name.len() != name.len() || !slice(text, added, field.name).iter().map(plain).eq(name.iter().map(plain)),
+            have => have != known,
+        });
     }
 
     /// Removes the fields that `gone` says yes to.
@@ -522,6 +564,21 @@ mod tests {
         assert_eq!(fields.joined(b"x-a").as_deref(), Some("3"));
         fields.remove(b"host");
         assert_eq!(fields.len(), 1);
+        fields.add(b"x_a", b"4");
+        fields.add(b"x-b", b"5");
+        fields.set(b"x-a", b"6");
+        let left: Vec<_> = fields.iter().map(|(_, name, value)| (name, value)).collect();
+        assert_eq!(left, [(&b"x-b"[..], &b"5"[..]), (b"x-a", b"6")], "what upstreams may read as the same name is gone, too");
+    }
+
+    #[test]
+    fn another_spelling_of_a_guarded_name_is_known() {
+        for name in ["x_forwarded_for", "x-forwarded_for", "x_real_ip", "content_length", "transfer_encoding", "x_forwarded_prefix"] {
+            assert!(Known::is_alias(name.as_bytes()), "{name}");
+        }
+        for name in ["x-forwarded-for", "x_consumer", "_", "", "content_type", "x_forwarded_for_a_very_long_way"] {
+            assert!(!Known::is_alias(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

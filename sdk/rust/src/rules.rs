@@ -33,8 +33,12 @@ pub fn is_field_value(value: &str) -> bool {
     words.iter().all(|word| !odd(u64::from_ne_bytes(*word)) || word.iter().all(good)) && rest.iter().all(good)
 }
 
-/// Is this field the host's own business, so that no plugin may set or remove it?
+/// Is this field the host's own business, so that no plugin may set or remove it? Nor may it in another spelling, with `_`
+/// for `-`, which many upstreams read as one.
 pub fn is_hosts_own(name: &str) -> bool {
+    if name.contains('_') {
+        return is_hosts_own(&name.replace('_', "-"));
+    }
     matches!(
         name,
         "host"
@@ -75,5 +79,6 @@ mod tests {
             assert_eq!(is_field_value(value), good, "{value:?}");
         }
         assert!(is_hosts_own("x-forwarded-for") && is_hosts_own("host") && !is_hosts_own("x-forward"));
+        assert!(is_hosts_own("x_forwarded-for") && !is_hosts_own("x_consumer"));
     }
 }

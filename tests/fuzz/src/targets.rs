@@ -455,6 +455,9 @@ impl Seen {
             "x-forwarded-host",
             "x-forwarded-port",
             "x-forwarded-proto",
+            "x-forwarded-prefix",
+            "x-forwarded-server",
+            "x-forwarded-ssl",
         ];
         const ENDS: &[&str] = &[
             "connection",
@@ -471,7 +474,10 @@ impl Seen {
         let options: Vec<_> = self.options().collect();
         let mut out = String::new();
         for (name, value) in &self.fields {
-            if !ENDS.contains(&name.as_str()) && (STAYS.contains(&name.as_str()) || !options.contains(name)) && also(name) {
+            // What an upstream that reads `_` as `-` would take for the host's word.
+            let plain = name.replace('_', "-");
+            let alias = plain != *name && [ENDS, STAYS].concat().contains(&&*plain);
+            if !alias && !ENDS.contains(&name.as_str()) && (STAYS.contains(&name.as_str()) || !options.contains(name)) && also(name) {
                 let _ = writeln!(out, "{name}: {value}");
             }
         }

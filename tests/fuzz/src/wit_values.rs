@@ -39,6 +39,9 @@ const ANSWERS: &[&str] = &[
     "HTTP/1.1 418 \r\n\r\n",
 ];
 
+/// What may not come in another spelling, beside [`HOSTS_OWN`].
+const GUARDED: &[&str] = &["http2-settings", "proxy-authenticate", "proxy-authorization"];
+
 /// As `edit` in `wharf:types` says it.
 const HOSTS_OWN: &[&str] = &[
     "host",
@@ -56,6 +59,9 @@ const HOSTS_OWN: &[&str] = &[
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
 ];
 
 /// May be edited, and is still not for the next hop.
@@ -244,7 +250,8 @@ fn what_is_wrong(edits: &[Edit], attrs: &Attrs, request: bool) -> Option<&'stati
         if name.is_empty() || !name.chars().all(token) {
             return Some("name");
         }
-        if HOSTS_OWN.contains(&name) {
+        let plain = name.replace('_', "-");
+        if HOSTS_OWN.contains(&name) || plain != name && (HOSTS_OWN.contains(&&*plain) || GUARDED.contains(&&*plain)) {
             return Some("host's own");
         }
         value.chars().any(|c| c.is_ascii_control() && c != '\t').then_some("value")
@@ -278,11 +285,11 @@ fn edited(fields: &Fields, edits: &[Edit]) -> Vec<(String, String)> {
     for edit in edits {
         match edit {
             Edit::Set(name, value) => {
-                list.retain(|(have, _)| have != name);
+                list.retain(|(have, _)| have.replace('_', "-") != name.replace('_', "-"));
                 list.push((name.clone(), value.clone()));
             }
             Edit::Add(name, value) => list.push((name.clone(), value.clone())),
-            Edit::Remove(name) => list.retain(|(have, _)| have != name),
+            Edit::Remove(name) => list.retain(|(have, _)| have.replace('_', "-") != name.replace('_', "-")),
             Edit::Path(_) | Edit::Attr(..) => {}
         }
     }

@@ -251,6 +251,7 @@ impl Decoder {
 /// before (RFC 9110 section 6.5.1).
 pub(super) fn may_trail(known: Known, name: &[u8]) -> bool {
     let needed_before = known.is_hosts_own()
+        || Known::is_alias(name)
         || known.is_hop_by_hop()
         || matches!(
             known,

@@ -113,7 +113,8 @@ pub(super) const TELLING: u64 = {
 
 impl Survey {
     /// Brings all names into lower case, in place, reads what this room has to know, and removes what is not passed on:
-    /// fields about one connection only, those that `Connection` names, and expectations, which are met here.
+    /// fields about one connection only, those that `Connection` names, other spellings of what the host guards (see
+    /// [`Known::is_alias`]), and expectations, which are met here.
     ///
     /// What frames or routes stays, whoever names it: a client must not be able to take it away.
     pub(super) fn of(text: &mut [u8], list: &mut Vec<Field>) -> Result<Survey, RefusalKind> {
@@ -122,7 +123,7 @@ impl Survey {
         for at in 0..list.len() {
             let Some(&field) = list.get(at) else { break };
             let known = known(text, field.name());
-            if TELLING >> known as u64 & 1 != 0 && !survey.take(text, known, field.value())? {
+            if TELLING >> known as u64 & 1 != 0 && !survey.take(text, known, field.value())? || Known::is_alias(span(text, field.name())) {
                 continue;
             }
             if let Some(slot) = list.get_mut(kept) {

@@ -55,13 +55,16 @@ pub(super) struct Name {
     pub(super) rooted: bool,
 }
 
-/// Lower case for the letters, digits, `-` and `_` at the front, and dots where those belong to it. Behind the name nothing
-/// changes.
+/// Lower case for the letters, digits and `-` at the front, and `_` and dots where those belong to it (in host names).
+/// Behind the name nothing changes.
 // Never inlined: where the caller has looked at one of the bytes already, the compiler takes the block apart.
 #[inline(never)]
 pub(super) fn lower_name<const DOTS: bool>(block: &mut [u8; LANES]) -> Name {
     let len = first(!which(block, |byte| {
-        ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-') | (byte == b'_') | (DOTS & (byte == b'.'))
+        ((byte | 0x20).wrapping_sub(b'a') < 26)
+            | (byte.wrapping_sub(b'0') < 10)
+            | (byte == b'-')
+            | (DOTS & ((byte == b'.') | (byte == b'_')))
     }));
     if let Some(inside) = INSIDE.get(len) {
         for (byte, bit) in block.iter_mut().zip(inside) {
@@ -100,7 +103,7 @@ mod tests {
                     for with_dots in [false, true] {
                         let mut block = [around; LANES];
                         block[at] = byte;
-                        let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (*byte == b'.' && with_dots);
+                        let part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || (matches!(byte, b'.' | b'_') && with_dots);
                         let len = block.iter().take_while(|byte| part(byte)).count();
                         let (name, behind) = block.split_at(len);
                         let expected = [&name.to_ascii_lowercase(), behind].concat();

@@ -65,12 +65,14 @@ pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut
             None => 0,
         };
         // A long name, a rare letter, or the end of the buffer.
+        let mut underscore = false;
         for byte in line.get_mut(name_len..).unwrap_or_default() {
             let lower = lower(*byte);
             if lower == 0 {
                 break;
             }
             *byte = lower;
+            underscore |= lower == b'_';
             name_len += 1;
         }
         let (name, rest) = line.split_at_checked(name_len)?;
@@ -94,7 +96,8 @@ pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut
         let value = Span::received(value_at, len);
         at = value_at + len + 2;
         // With one more than allowed the loop ends without a head: httparse says which limit it was.
-        if TELLING >> known as u64 & 1 == 0 || survey.take(text, known, value).ok()? {
+        let passes = TELLING >> known as u64 & 1 == 0 || survey.take(text, known, value).ok()?;
+        if passes && !(underscore && Known::is_alias(text.get(name.range()?)?)) {
             list.push(Field::received(name, value, known));
         }
     }

@@ -378,7 +378,7 @@ fn framing_is_said_once_and_plainly() {
         ("Content-Length: 5\r\nContent-Length: 5", "400 length_twice"),
         ("Content-Length: 5\r\nContent-Length: 6", "400 length_twice"),
         ("Content-Length: 0\r\ncontent-length: 0", "400 length_twice"),
-        ("Content_Length: 5", "POST h / none [content_length: 5]"),
+        ("Content_Length: 5", "POST h / none"),
         ("Transfer-Encoding: chunked", "POST h / chunked"),
         ("Transfer-Encoding: Chunked", "POST h / chunked"),
         ("transfer-encoding:\tCHUNKED \t", "POST h / chunked"),
@@ -403,7 +403,7 @@ fn framing_is_said_once_and_plainly() {
         ("Content-Length: 5\r\nTransfer-Encoding: chunked", "400 length_and_coding"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 5", "400 length_and_coding"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 0", "400 length_and_coding"),
-        ("Transfer_Encoding: chunked\r\nContent-Length: 5", "POST h / 5 [transfer_encoding: chunked|content-length: 5]"),
+        ("Transfer_Encoding: chunked\r\nContent-Length: 5", "POST h / 5 [content-length: 5]"),
         ("Transfer-Encoding : chunked\r\nContent-Length: 5", "400 field_name"),
         ("Content-Length : 5", "400 field_name"),
     ]);
