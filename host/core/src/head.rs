@@ -119,27 +119,19 @@ known_names! {
 impl Known {
     /// Is this field the host's own business, so that no plugin may set or remove it? See `edit` in `wharf:types`.
     pub fn is_hosts_own(self) -> bool {
-        matches!(
-            self,
-            Known::Host
-                | Known::ContentLength
-                | Known::TransferEncoding
-                | Known::Connection
-                | Known::Upgrade
-                | Known::Te
-                | Known::Trailer
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Forwarded
-                | Known::XRealIp
-                | Known::XForwardedFor
-                | Known::XForwardedHost
-                | Known::XForwardedPort
-                | Known::XForwardedProto
-                | Known::XForwardedPrefix
-                | Known::XForwardedServer
-                | Known::XForwardedSsl
-        )
+        self.is_proxys_word()
+            || matches!(
+                self,
+                Known::Host
+                    | Known::ContentLength
+                    | Known::TransferEncoding
+                    | Known::Connection
+                    | Known::Upgrade
+                    | Known::Te
+                    | Known::Trailer
+                    | Known::KeepAlive
+                    | Known::ProxyConnection
+            )
     }
 
     /// Does this field say something about the client that only a proxy can know? From anybody else it is invented.
@@ -162,12 +154,12 @@ impl Known {
     /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
     /// `x_forwarded_for` for what the host vouches for.
     pub fn is_alias(name: &[u8]) -> bool {
-        let mut plain = [0; 24];
-        let Some(plain) = plain.get_mut(..name.len()) else { return false };
-        plain.copy_from_slice(name);
         if !name.contains(&b'_') {
             return false;
         }
+        let mut plain = [0; 24];
+        let Some(plain) = plain.get_mut(..name.len()) else { return false };
+        plain.copy_from_slice(name);
         plain.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
         let known = Known::of(plain);
         known.is_hosts_own() || known.is_hop_by_hop()

@@ -68,12 +68,12 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Pieces up to this size are copied out of the buffer they were read into. That costs less than sharing the buffer (a
-/// count that all owners touch), and leaves it free for the next read at once, while it is still in the cache: a head of
-/// 300 bytes would else keep 16 KiB for as long as its exchange lasts.
+/// Pieces of a body up to this size are copied out of the buffer they were read into, as heads always are. That costs less
+/// than sharing the buffer (a count that all owners touch), and leaves it free for the next read at once, while it is still
+/// in the cache: a body of 100 bytes would else keep 16 KiB for as long as its exchange lasts.
 const COPIED_MAX: usize = 4 * 1024;
 
-/// Takes `len` bytes off the front of what was read.
+/// Takes `len` bytes of a body off the front of what was read.
 pub(crate) fn take(buf: &mut BytesMut, len: usize) -> Bytes {
     match buf.get(..len) {
         Some(piece) if len <= COPIED_MAX => {
