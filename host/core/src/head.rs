@@ -220,6 +220,7 @@ pub struct Field {
     name: Span,
     value: Span,
     known: Known,
+    is_line: bool,
 }
 
 /// Bytes of text for which memory is kept from one head to the next.
@@ -353,7 +354,7 @@ impl Fields {
         let known = Known::of(name);
         let name = self.keep(name);
         let value = self.keep(value);
-        self.list.push(Field { name, value, known });
+        self.list.push(Field { name, value, known, is_line: false });
     }
 
     /// Replaces all fields of this name by one at the end; see [`Fields::remove`].
@@ -389,7 +390,17 @@ impl Fields {
 impl Field {
     /// A field of a received head. The codec vouches for name (lower-case token) and value (no CR, LF, NUL).
     pub fn received(name: Span, value: Span, known: Known) -> Field {
-        Field { name, value, known }
+        Field { name, value, known, is_line: false }
+    }
+
+    /// The same for one whose whole line stands in the received text as it would be written: `name: value` CR LF.
+    pub fn received_line(name: Span, value: Span, known: Known) -> Field {
+        Field { name, value, known, is_line: true }
+    }
+
+    /// Where its line stands in the received text, line end included, if it stands there as it would be written.
+    pub fn line(self) -> Option<std::ops::Range<usize>> {
+        self.is_line.then_some(self.name.at as usize..self.value.at as usize + self.value.len as usize + 2)
     }
 
     /// Its name.

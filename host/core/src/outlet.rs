@@ -34,6 +34,8 @@ pub struct Wish {
 pub type Outlets = HashMap<Box<str>, Rc<dyn Outlet>>;
 
 /// Send this to that endpoint. Core-local.
+///
+/// An outlet knows its protocol when it is compiled: a box for each try would cost as much as choosing the endpoint.
 pub trait Protocol {
     /// Makes one try over a kept or a new connection, and returns when the head of the answer is there. The body of the
     /// exchange is taken unless it is replayable.
@@ -48,7 +50,7 @@ pub trait Protocol {
         endpoint: &'a EndpointRef,
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
-    ) -> LocalBoxFuture<'a, Result<Answer, Fault>>;
+    ) -> impl Future<Output = Result<Answer, Fault>> + 'a;
 }
 
 /// The bounds of one call.

@@ -19,6 +19,7 @@ use wharf_core::metrics::Registry;
 use wharf_core::outlet::{Outlet, Outlets, Wish};
 use wharf_core::road::{Memory, Target};
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
+use wharf_http::client::Client;
 use wharf_http::fixed::{Fixed, Stripped};
 use wharf_http::house::{Core, Entry, HostRules, House, Meters};
 use wharf_http::routes::{HostTable, Routes};
@@ -167,7 +168,7 @@ pub struct Home {
     metrics: Arc<Registry>,
     faults: FaultSink,
     wasm: RefCell<Option<Rc<WasmCore>>>,
-    services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet>>>,
+    services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet<Client>>>>,
 }
 
 impl Home {

@@ -20,7 +20,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
@@ -99,37 +98,51 @@ impl Protocol for Client {
         endpoint: &'a EndpointRef,
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
-    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
-        Box::pin(async move {
-            let alarm = self.0.deadlines.alarm();
-            if let Some(link) = self.0.take_kept(endpoint) {
-                let mut call = Call::new(&self.0, link, exchange, limits, alarm);
-                let said = call.run().await;
-                // The endpoint may close a kept connection at the moment we use it. That says nothing about the
-                // request, so it is sent once more on a fresh connection, where sending twice is safe.
-                let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection));
-                let alarm = call.alarm;
-                let again = raced && exchange.body.is_replayable() && exchange.facts.request.method.is_idempotent();
-                if !again {
-                    return said;
-                }
-                let link = self.0.connect(endpoint, exchange, limits, &alarm).await?;
-                return Call::new(&self.0, link, exchange, limits, alarm).run().await;
-            }
-            let link = self.0.connect(endpoint, exchange, limits, &alarm).await?;
-            Call::new(&self.0, link, exchange, limits, alarm).run().await
-        })
+    ) -> impl Future<Output = Result<Answer, Fault>> + 'a {
+        self.0.send(endpoint, exchange, limits)
     }
 }
 
 impl Inner {
-    fn take_kept(&self, endpoint: &EndpointRef) -> Option<Link> {
+    async fn send(self: &Rc<Self>, endpoint: &EndpointRef, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
+        let alarm = self.deadlines.alarm();
+        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, endpoint))).await else {
+            return Box::pin(self.send_afresh(endpoint, exchange, limits, alarm)).await;
+        };
+        let mut call = Call::new(self, link, exchange, limits, alarm);
+        // Looked at a moment ago, by the task that will wait: it will be woken.
+        call.looked = true;
+        let said = call.run().await;
+        // The endpoint may close a kept connection at the moment we use it. That says nothing about the request, so it is
+        // sent once more on a fresh connection, where sending twice is safe.
+        let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection));
+        let alarm = call.alarm;
+        let again = raced && exchange.body.is_replayable() && exchange.facts.request.method.is_idempotent();
+        if !again {
+            return said;
+        }
+        // Apart, and boxed: what every call carries along stays small.
+        Box::pin(self.send_afresh(endpoint, exchange, limits, alarm)).await
+    }
+
+    async fn send_afresh(
+        self: &Rc<Self>,
+        endpoint: &EndpointRef,
+        exchange: &mut Exchange,
+        limits: &CallLimits,
+        alarm: Alarm,
+    ) -> Result<Answer, Fault> {
+        let link = self.connect(endpoint, exchange, limits, &alarm).await?;
+        Call::new(self, link, exchange, limits, alarm).run().await
+    }
+
+    fn take_kept(&self, task: &mut Context<'_>, endpoint: &EndpointRef) -> Option<Link> {
         let mut pools = self.kept.borrow_mut();
         let kept = pools.get_mut(&endpoint.id)?;
         while let Some(Kept { link, .. }) = kept.pop() {
             // Readable means that it was closed, or that it speaks out of turn. Either way it is of no use. Its age is
             // `tidy`'s business.
-            if link.socket.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending() {
+            if link.socket.poll_readable(task).is_pending() {
                 return Some(link);
             }
         }
@@ -226,6 +239,8 @@ struct Call<'a> {
     heard: bool,
     /// The socket was not readable the last time we looked; being polled again, it very likely is.
     waited: bool,
+    /// It was looked at just now, in this turn, and was not readable.
+    looked: bool,
     broken: Option<Broken>,
 }
 
@@ -254,7 +269,20 @@ impl<'a> Call<'a> {
             None => alarm.set_in_until(limits.head, exchange.deadline),
             Some(_) => alarm.set(exchange.deadline),
         }
-        Call { client, exchange, limits, link: Some(link), upload, asked, worn, alarm, heard: false, waited: false, broken: None }
+        Call {
+            client,
+            exchange,
+            limits,
+            link: Some(link),
+            upload,
+            asked,
+            worn,
+            alarm,
+            heard: false,
+            waited: false,
+            looked: false,
+            broken: None,
+        }
     }
 
     async fn run(&mut self) -> Result<Answer, Fault> {
@@ -312,8 +340,13 @@ impl<'a> Call<'a> {
                     Err(refusal) => return Poll::Ready(Err(bad_answer(&link.endpoint, &refusal))),
                 }
             }
-            let read =
-                if self.waited { link.socket.poll_read_ready(task, &mut link.buf) } else { link.socket.poll_read(task, &mut link.buf) };
+            // Only in the turn in which it was looked at, and only if nothing has gone wrong since.
+            let looked = std::mem::take(&mut self.looked) && self.upload.is_over() && self.broken.is_none();
+            let read = match (looked, self.waited) {
+                (true, _) => Poll::Pending,
+                (false, true) => link.socket.poll_read_ready(task, &mut link.buf),
+                (false, false) => link.socket.poll_read(task, &mut link.buf),
+            };
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed("closed the connection"))),
                 Poll::Ready(Ok(_)) => self.waited = false,

@@ -31,7 +31,7 @@ struct Straight {
 
 impl Outlet for Straight {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, _: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
-        self.client.send(&self.endpoint, exchange, &self.limits)
+        Box::pin(self.client.send(&self.endpoint, exchange, &self.limits))
     }
 }
 

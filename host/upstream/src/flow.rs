@@ -20,10 +20,10 @@ use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Blame, Fault, FaultKind, Retry};
 use wharf_core::outlet::{Outlet, Protocol, Wish};
 
-/// One service as one core calls it in one generation.
-pub struct ServiceOutlet {
+/// One service as one core calls it in one generation, by the protocol `P`.
+pub struct ServiceOutlet<P> {
     service: Arc<Service>,
-    protocol: Rc<dyn Protocol>,
+    protocol: Rc<P>,
     config: OutletConfig,
     core: Rc<Core>,
 }
@@ -39,16 +39,16 @@ struct Core {
 /// Calls' worth of retry budget that a core keeps back, so that calls do not fight for one cache line.
 const SAVED_CALLS: u32 = 16;
 
-impl ServiceOutlet {
+impl<P: Protocol> ServiceOutlet<P> {
     /// The outlet of a service on core number `core`. `before` is the outlet of that name that this core had in the
     /// generation before: turns and counters are taken over if it is still the same service.
     pub fn new(
         service: Arc<Service>,
-        protocol: Rc<dyn Protocol>,
+        protocol: Rc<P>,
         config: OutletConfig,
         core: usize,
-        before: Option<&ServiceOutlet>,
-    ) -> ServiceOutlet {
+        before: Option<&ServiceOutlet<P>>,
+    ) -> ServiceOutlet<P> {
         let kept = before.filter(|before| Arc::ptr_eq(&before.service, &service)).map(|before| before.core.clone());
         let kept = kept.filter(|kept| kept.roster.borrow().policy == config.policy);
         let core = kept.unwrap_or_else(|| {
@@ -68,13 +68,13 @@ impl ServiceOutlet {
     }
 }
 
-impl Outlet for ServiceOutlet {
+impl<P: Protocol> Outlet for ServiceOutlet<P> {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
         Box::pin(call(self, exchange, wish))
     }
 }
 
-async fn call(outlet: &ServiceOutlet, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
+async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
     let place = outlet.admit()?;
     outlet.save();
     let idempotent = exchange.facts.request.method.is_idempotent() && exchange.upgrade.is_none();
@@ -125,7 +125,7 @@ async fn call(outlet: &ServiceOutlet, exchange: &mut Exchange, wish: &Wish) -> R
     }
 }
 
-impl ServiceOutlet {
+impl<P> ServiceOutlet<P> {
     fn admit(&self) -> Result<Option<Place>, Fault> {
         let Some(max) = self.config.in_flight_max else { return Ok(None) };
         Place::take(&self.service, max).map(Some).ok_or_else(|| {

@@ -95,9 +95,9 @@ impl Protocol for Fake {
         endpoint: &'a EndpointRef,
         exchange: &'a mut Exchange,
         _limits: &'a CallLimits,
-    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+    ) -> impl Future<Output = Result<Answer, Fault>> + 'a {
         let does = self.plan.borrow().clone()(endpoint);
-        Box::pin(async move {
+        async move {
             let see = |arrived, body| {
                 let path = exchange.facts.request.path().to_owned();
                 self.seen.borrow_mut().push(Seen { path, port: endpoint.address.port(), arrived, body });
@@ -137,7 +137,7 @@ impl Protocol for Fake {
                 }
                 _ => Err(Fault::upstream(FaultKind::Reset, Retry::IfIdempotent, "broken")),
             }
-        })
+        }
     }
 }
 
@@ -216,7 +216,7 @@ impl House {
         House { registry, services, directory, fake: Fake::new(plan) }
     }
 
-    fn outlet(&self, config: OutletConfig) -> ServiceOutlet {
+    fn outlet(&self, config: OutletConfig) -> ServiceOutlet<Fake> {
         ServiceOutlet::new(self.services.get("s").unwrap(), self.fake.clone(), config, 0, None)
     }
 
@@ -248,11 +248,11 @@ fn exchange(method: Method, path: &str, body: Body) -> Exchange {
     Exchange { facts, body, peer: address(9).ip(), ..Exchange::blank(deadline) }
 }
 
-async fn get(outlet: &ServiceOutlet) -> Result<Answer, Fault> {
+async fn get(outlet: &ServiceOutlet<Fake>) -> Result<Answer, Fault> {
     outlet.call(&mut exchange(Method::Get, "/", Body::Empty), &Wish::default()).await
 }
 
-async fn get_tag(outlet: &ServiceOutlet, tag: &str) -> Result<Answer, Fault> {
+async fn get_tag(outlet: &ServiceOutlet<Fake>, tag: &str) -> Result<Answer, Fault> {
     outlet.call(&mut exchange(Method::Get, "/", Body::Empty), &Wish { subset: Some(tag.into()) }).await
 }
 
@@ -610,8 +610,8 @@ fn what_a_call_costs() {
             _endpoint: &'a EndpointRef,
             _exchange: &'a mut Exchange,
             _limits: &'a CallLimits,
-        ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
-            Box::pin(async { Ok(Answer::full(ResponseHead::new(200), Bytes::new())) })
+        ) -> impl Future<Output = Result<Answer, Fault>> + 'a {
+            async { Ok(Answer::full(ResponseHead::new(200), Bytes::new())) }
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

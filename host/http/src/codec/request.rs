@@ -282,11 +282,13 @@ fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind
         [] if !rooted => return Ok(Authority { at, rewritten: None }),
         [] | [b':'] => {}
         [b':', digits @ ..] => {
-            if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
-                return Err(RefusalKind::Host);
-            }
-            let number = digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
-            if !(1..=65535).contains(&number) {
+            // Five digits fit with room to spare: no sum here overflows.
+            let value = |number: Option<u32>, digit: &u8| {
+                let digit = u32::from(digit.wrapping_sub(b'0'));
+                number.filter(|_| digit < 10).map(|number| number.wrapping_mul(10).wrapping_add(digit))
+            };
+            let number = if digits.len() > 5 { None } else { digits.iter().fold(Some(0), value) };
+            if !number.is_some_and(|number| (1..=65535).contains(&number)) {
                 return Err(RefusalKind::Host);
             }
             if !rooted {

@@ -98,7 +98,10 @@ pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut
         // With one more than allowed the loop ends without a head: httparse says which limit it was.
         let passes = TELLING >> known as u64 & 1 == 0 || survey.take(text, known, value).ok()?;
         if passes && !(underscore && Known::is_alias(text.get(name.range()?)?)) {
-            list.push(Field::received(name, value, known));
+            list.push(match blank {
+                1 => Field::received_line(name, value, known),
+                _ => Field::received(name, value, known),
+            });
         }
     }
     None

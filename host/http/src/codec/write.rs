@@ -212,16 +212,12 @@ fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
         if kind & except != 0 {
             continue;
         }
-        if let (Some(name), Some(value)) = (field.name().range(), field.value().range())
-            && name.end + 2 == value.start
-            && text.get(name.end..value.start) == Some(b": ")
-            && text.get(value.end..value.end + 2) == Some(b"\r\n")
-        {
-            if run.end != name.start {
-                out.put(text.get(run).unwrap_or_default());
-                run = name.start..name.start;
+        if let Some(line) = field.line() {
+            if run.end != line.start {
+                out.put(text.get(run.clone()).unwrap_or_default());
+                run.start = line.start;
             }
-            run.end = value.end + 2;
+            run.end = line.end;
             continue;
         }
         out.put(text.get(std::mem::take(&mut run)).unwrap_or_default());
