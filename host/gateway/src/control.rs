@@ -219,15 +219,32 @@ impl Control {
         Ok(self.serving().number)
     }
 
-    /// Follows the catalog: every change of what is ready becomes a generation. Never resolves.
+    /// Follows the catalog: every change of what is ready becomes a generation, and may mend what could not be served as
+    /// written. Never resolves.
     pub async fn follow_catalog(self: Arc<Self>) {
         let mut changed = self.catalog.changed();
         while changed.changed().await.is_ok() {
-            let _turn = self.turn.lock().await;
-            changed.mark_unchanged();
-            let plan = self.serving().plan.clone();
-            self.send(plan, None).await;
+            {
+                let _turn = self.turn.lock().await;
+                changed.mark_unchanged();
+                let plan = self.serving().plan.clone();
+                self.send(plan.clone(), None).await;
+                if !self.lock().shown.problems.is_empty() {
+                    let left = self.catalog.prepare(assemble::wants(&plan)).await.problems;
+                    self.tell(left);
+                }
+            }
+            // A file that a plugin refused may be what the new version accepts. While it is refused nothing is adopted, so
+            // this cannot go round.
+            if matches!(self.lock().shown.refused, Some(Refused::Attachments(_))) {
+                let _ = self.reload().await;
+            }
         }
+    }
+
+    fn tell(&self, problems: Vec<Problem>) {
+        self.counts.problems.set(problems.len() as i64);
+        self.lock().shown.problems = problems;
     }
 
     /// Pushes the component files that the configuration names for plugins that have no version yet.
@@ -279,8 +296,8 @@ impl Control {
         if !needs_restart.is_empty() {
             tracing::warn!(?needs_restart, "part of the configuration is only taken at a restart");
         }
-        self.counts.problems.set(problems.len() as i64);
-        self.lock().shown = Shown { since: Some(SystemTime::now()), refused: None, problems, needs_restart };
+        self.lock().shown = Shown { since: Some(SystemTime::now()), refused: None, problems: Vec::new(), needs_restart };
+        self.tell(problems);
         let routes = Some(compile(&plan));
         self.send(plan, routes).await;
         Ok(())
@@ -294,16 +311,23 @@ impl Control {
         let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog));
         self.generations.send_replace(generation);
         self.counts.generation.set(number as i64);
-        let end = Instant::now() + TAKE_OVER_MAX;
         // Before the cores have started nobody follows, and nobody has to.
-        while self.generations.receiver_count() > 0 && !self.is_applied() {
+        if self.generations.receiver_count() > 0 && !self.taken_over(TAKE_OVER_MAX).await {
+            tracing::warn!(generation = number, "a core is slow to take over the new generation");
+        }
+        tracing::info!(generation = number, "serving");
+    }
+
+    /// Waits until all cores serve the newest generation, but not longer than `max`. Have they?
+    pub async fn taken_over(&self, max: Duration) -> bool {
+        let end = Instant::now() + max;
+        while !self.is_applied() {
             if Instant::now() > end {
-                tracing::warn!(generation = number, "a core is slow to take over the new generation");
-                break;
+                return false;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tracing::info!(generation = number, "serving");
+        true
     }
 
     /// One directory for each service; those whose source stays are kept with all they know.

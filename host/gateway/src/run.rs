@@ -9,7 +9,7 @@ use crate::desk::GatewayDesk;
 use crate::listen::{self, Gate};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
@@ -35,6 +35,8 @@ use wharf_wasm::{Catalog, CatalogParts};
 
 /// How long exchanges in flight may take to end when the process is told to.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long the cores may take to serve the first generation.
+const START_MAX: Duration = Duration::from_secs(30);
 
 /// Runs the gateway until it is told to end.
 ///
@@ -167,8 +169,8 @@ async fn serve(
         let _ = stopping.wait_for(|stop| *stop).await;
     }));
 
-    while !control.is_applied() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    if !control.taken_over(START_MAX).await {
+        bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
     announce(&bound, admin_address, &admin_plan)?;
 

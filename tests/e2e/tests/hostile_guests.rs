@@ -153,3 +153,45 @@ fn a_neighbours_p99_at_most_doubles_while_guests_run_riot() {
     let ratio_max = if proves() { 2.0 } else { 100.0 };
     assert!(ratio <= ratio_max, "the neighbour's p99 grew {ratio:.2} times, and {ratio_max} is allowed");
 }
+
+#[test]
+fn zz_each() {
+    let upstream = upstream();
+    let wharf = Wharf::start(guests::config(upstream.address())).unwrap();
+    let main = wharf.listener("main");
+    let rate = half_capacity(main, "guests.example", "/near", CONNECTIONS);
+    let time = Duration::from_millis(700);
+    let neighbour = || Load::get(main, "guests.example", "/near").connections(CONNECTIONS).rate(rate).run_for(time);
+    let only = std::env::var("RIOT").unwrap_or_default();
+    for (at, guest) in ALL.iter().enumerate() {
+        if !only.is_empty() && !only.split(',').any(|name| name == guest.name) {
+            continue;
+        }
+        let riot = || {
+            Load::new(main, move |_| format!("GET {} HTTP/1.1\r\nHost: guests.example\r\n\r\n", ALL[at].path()).into_bytes())
+                .connections(2)
+                .judge(|_, _| Ok(()))
+                .start()
+        };
+        let mut ratios = Vec::new();
+        let (mut calls, mut p99s, mut p999s) = (0, Vec::new(), Vec::new());
+        for _ in 0..6 {
+            let calm = neighbour();
+            let riot = riot();
+            let loud = neighbour();
+            calls += riot.stop().done;
+            ratios.push(loud.percentile(0.99).as_secs_f64() / calm.percentile(0.99).as_secs_f64());
+            p99s.push(loud.percentile(0.99));
+            p999s.push(loud.percentile(0.999));
+        }
+        println!(
+            "EACH {:24} ratio med {:5.2} min {:5.2}  p99 {:?} p99.9 {:?} calls/s {:.0}",
+            guest.name,
+            median(&ratios),
+            ratios.iter().copied().fold(f64::MAX, f64::min),
+            median(&p99s),
+            median(&p999s),
+            calls as f64 / 4.2
+        );
+    }
+}

@@ -371,3 +371,33 @@ fn a_changed_file_is_applied_without_a_failed_request_and_a_bad_one_changes_noth
     assert!(metrics.get("wharf_config_reloads_total", &[]) >= changes as f64);
     assert!(metrics.get("wharf_config_refused_total", &[]) >= (changes / 4) as f64);
 }
+
+#[test]
+fn a_push_mends_what_the_configuration_waits_for() {
+    let upstream = Upstream::echo();
+    let services = [("up", &upstream)];
+    // Attached and never uploaded: that is told until it is mended.
+    let wharf = Wharf::start(config(&services, GREETING)).unwrap();
+    let shown = || wharf.admin().get("/v1/config").expect();
+    let problems = || shown()["problems"].as_array().map_or(0, Vec::len);
+    assert_eq!(problems(), 1, "{}", shown());
+    push(&wharf, "greeting", &greeting(1));
+    until("the problem is told no more", WAIT, || (problems() == 0).then_some(()));
+    assert_eq!(wharf.admin().metrics().get("wharf_plugin_problems", &[]), 0.0);
+    assert_eq!(greeted(&get(&wharf, "/")), Some(1));
+
+    // A file that asks of a plugin what its version cannot do is refused, and comes into force with a version that can.
+    let plain = "plugins: { greeting: {} }\nroutes: [{ name: all, to: up }]\n";
+    wharf.write_config(&config(&services, plain));
+    wharf.admin().post("/v1/config/reload", &Value::Null).expect();
+    let routed =
+        "plugins: { greeting: {} }\nroutes: [{ name: all, to: { plugin: greeting, config: { table: { b: { service: up } } } } }]\n";
+    wharf.write_config(&config(&services, routed));
+    wharf.admin().post("/v1/config/reload", &Value::Null).expect_refusal(422);
+    assert!(shown()["refused"].to_string().contains("route"), "{}", shown());
+    assert_eq!(get(&wharf, "/a/1").status, 200, "the file before serves on");
+    push(&wharf, "greeting", &component("route"));
+    until("the refused file is in force", WAIT, || shown()["refused"].is_null().then_some(()));
+    assert_eq!(get(&wharf, "/a/1").status, 404, "the table has no such place");
+    assert_eq!(get(&wharf, "/b/1").status, 200);
+}
