@@ -199,6 +199,21 @@ router  12       no    x\u{fffd}y
 }
 
 #[test]
+fn times_read_as_times_and_digests_in_tables_by_their_first_digits() {
+    let digest = "cc584c4e08ca81642e496f3c7d070a8adcaae7319a74a5640264d80310c77302";
+    let one = json!({"version": 2, "digest": digest, "pushed_ms": 1_795_399_493_519_u64, "damage": null, "note": ""});
+    let shown = show::text(&json!([one]));
+    assert!(shown.contains("2026-11-23 02:04:53Z") && shown.contains("PUSHED") && !shown.contains("_MS"), "{shown}");
+    assert!(shown.contains("cc584c4e08ca ") || shown.contains("cc584c4e08ca\n"), "{shown}");
+    assert!(!shown.contains("DAMAGE") && !shown.contains("NOTE"), "a column without anything in it: {shown}");
+    let shown = show::text(&json!({"plugin": "a", "digest": digest, "ms": 216.29, "wait_ms": 5, "asks_more": []}));
+    assert!(shown.starts_with("plugin: a\n"), "{shown}");
+    for line in [&format!("digest: {digest}"), "took: 216.29 ms", "wait: 5 ms", "asks_more: none"] {
+        assert!(shown.lines().any(|have| have == line), "{line} in {shown}");
+    }
+}
+
+#[test]
 fn the_words_of_the_command_line_fit_together() {
     use clap::CommandFactory;
     Cli::command().debug_assert();

@@ -271,7 +271,7 @@ fn stamp_of(second: u64) -> [u8; STAMP] {
 }
 
 /// Year, month and day of a day since 1970-01-01 (the civil calendar counted in eras of 400 years from 1 March).
-fn date_of(days: u64) -> (u64, u64, u64) {
+pub(crate) fn date_of(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
