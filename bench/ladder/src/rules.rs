@@ -2,7 +2,7 @@
 //!
 //! What the SDK's types cost is in the figure (a question owns its texts, as it does inside a guest); what a boundary
 //! costs is not. The world around the rules is the SDK's native one: real clock, real crypto, a store in memory. It has
-//! no exchange to look into, so only declared fields can be read; the bench's configuration reads no others.
+//! no exchange to look into, so only what was asked for can be read; the bench's configuration reads nothing else.
 
 use crate::file::Attachment;
 use anyhow::{Result, bail};
@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use wharf_core::LocalBoxFuture;
 use wharf_core::edit::Edit;
-use wharf_core::exchange::{Attrs, Facts};
+use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 use wharf_core::head::{Fields, Method};
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Filter, Picked, Route, RuleReply, Rules};
+use wharf_plugin::Fact;
 use wharf_plugin_auth::Guard;
 use wharf_plugin_headers::Headers;
 use wharf_plugin_route::Table;
@@ -58,22 +59,23 @@ impl<P: wharf_plugin::Plugin> Native<P> {
 
     fn request(&self, facts: &Facts) -> wharf_plugin::Request {
         let head = &facts.request;
-        wharf_plugin::Request::new(
-            self.needs.clone(),
-            method(&head.method),
-            head.path().to_owned(),
-            fields(&head.fields, &self.needs.request_headers),
-            attrs(&facts.attrs, &self.needs.attrs),
-        )
+        wharf_plugin::Request::new(self.needs.clone(), method(&head.method), handed(&self.needs.request, facts, &head.fields))
     }
 }
 
-fn fields(fields: &Fields, names: &[String]) -> Vec<Option<String>> {
-    names.iter().map(|name| fields.joined(name.as_bytes()).map(std::borrow::Cow::into_owned)).collect()
-}
-
-fn attrs(attrs: &Attrs, names: &[String]) -> Vec<Option<String>> {
-    names.iter().map(|name| attrs.get(name).map(str::to_owned)).collect()
+fn handed(asked: &[Fact], facts: &Facts, fields: &Fields) -> Vec<Option<String>> {
+    let head = &facts.request;
+    let fact = |fact: &Fact| match fact {
+        Fact::Path => Some(head.path().to_owned()),
+        Fact::Query => head.query().map(str::to_owned),
+        Fact::Authority => Some(head.authority().to_owned()),
+        Fact::Scheme => Some(head.scheme.as_str().to_owned()),
+        Fact::Peer => Some(facts.client.to_string()),
+        Fact::Route => Some(facts.route.as_ref().to_owned()),
+        Fact::Header(name) => fields.joined(name.as_bytes()).map(std::borrow::Cow::into_owned),
+        Fact::Attr(name) => facts.attrs.get(name).map(str::to_owned),
+    };
+    asked.iter().map(fact).collect()
 }
 
 fn method(method: &Method) -> wharf_plugin::Method {
@@ -126,12 +128,8 @@ impl Filter for Native<Headers> {
         Box::pin(async {
             // The road asks this only when there is an answer.
             let Some(head) = &facts.response else { return Ok(Vec::new()) };
-            let response = wharf_plugin::Response::new(
-                self.needs.clone(),
-                head.status,
-                fields(&head.fields, &self.needs.response_headers),
-                attrs(&facts.attrs, &self.needs.attrs),
-            );
+            let told = handed(&self.needs.response, facts, &head.fields);
+            let response = wharf_plugin::Response::new(self.needs.clone(), head.status, told);
             Ok(edits(wharf_plugin::Filter::on_response(&self.plugin, &response)))
         })
     }

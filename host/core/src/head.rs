@@ -315,7 +315,7 @@ impl Fields {
     }
 
     /// All values of a lower-case name, in order.
-    pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all<'a, 'n>(&'a self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let known = Known::of(name);
         self.list
             .iter()
@@ -326,7 +326,7 @@ impl Fields {
     }
 
     /// First value of a lower-case name.
-    pub fn get<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.all(name).next()
     }
 

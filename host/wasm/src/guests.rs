@@ -75,14 +75,15 @@ impl Guest {
         }
         world.push_str("  export wharf:lifecycle/lifecycle@0.1.0;\n");
         let mut answers = String::new();
-        let nine = "(param i32 i32 i32 i32 i32 i32 i32 i32 i32)";
+        // The method's tag and text, the list of facts.
+        let five = "(param i32 i32 i32 i32 i32)";
         for role in self.roles {
             world.push_str(&format!("  export wharf:{role}/{role}@0.1.0;\n"));
             let functions: &[(&str, &str)] = match *role {
-                "auth" => &[("check", nine)],
-                "route" => &[("pick", nine)],
-                "filter" => &[("on-request", nine), ("on-response", "(param i32 i32 i32 i32 i32)")],
-                "degrade" => &[("on-fault", "(param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)")],
+                "auth" => &[("check", five)],
+                "route" => &[("pick", five)],
+                "filter" => &[("on-request", five), ("on-response", "(param i32 i32 i32)")],
+                "degrade" => &[("on-fault", "(param i32 i32 i32 i32 i32 i32 i32 i32)")],
                 other => panic!("no role {other}"),
             };
             for (function, params) in functions {

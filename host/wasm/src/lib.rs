@@ -50,6 +50,6 @@ pub use engine::{Engine, compile, fingerprint};
 pub use error::{ErrorKind, WasmError};
 pub use grants::{CAPABILITIES, is_inert};
 pub use limits::{BODY_MAX, EngineLimits, GRACE, Grants, KvGrant, Quotas, REHEARSAL, SCHEMA_MAX};
-pub use ready::{Code, Digest, Needs, Parts, Ready, Role, Setup};
+pub use ready::{Code, Digest, Fact, Needs, Parts, Ready, Role, Setup};
 pub use refusal::{CatalogError, Problem};
 pub use wants::{Granted, Wanted, Wants};

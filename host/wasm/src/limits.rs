@@ -121,8 +121,8 @@ pub(crate) const REFUSAL_MAX: usize = 4 * 1024;
 pub const BODY_MAX: usize = 1 << 20;
 /// Bytes that may be copied out of a guest at once: a body, its head, and what the lists around them take.
 pub(crate) const COPY_MAX: usize = BODY_MAX + (256 << 10);
-/// Names that one list of `lifecycle.needs` may have.
-pub(crate) const NEEDS_MAX: usize = 32;
+/// Facts that one list of `lifecycle.needs` may ask for.
+pub(crate) const FACTS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -8,14 +8,16 @@ use crate::engine::{Engine, Plugin};
 use crate::error::{Broken, Stop, WasmError};
 use crate::guest_thread::{Ended, Moving};
 use crate::instance::{Exports, Guest, Instance};
-use crate::limits::{Grants, NEEDS_MAX, Quotas, REHEARSAL, SCHEMA_MAX};
+use crate::limits::{FACTS_MAX, Grants, Quotas, REHEARSAL, SCHEMA_MAX};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use wasmtime::component::{Component, InstancePre};
+use wharf_core::edit::{ATTR_NAME_MAX, is_field_name};
 use wharf_core::metrics::{Level, Registry};
 use wharf_core::store::Store;
+use wharf_wasm_bindings::types as wit;
 
 /// Names an uploaded component: the sha-256 of its bytes. Shown in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,37 +107,71 @@ pub struct Setup {
     pub quotas: Arc<Quotas>,
 }
 
+/// Something that an instance is handed with a question; `fact` in `wharf:types` says what each is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of `fact` in wharf:types, where they are explained")]
+pub enum Fact {
+    Path,
+    Query,
+    Authority,
+    Scheme,
+    Peer,
+    Route,
+    /// Its name, lower case.
+    Header(Box<str>),
+    /// Its name.
+    Attr(Box<str>),
+}
+
 /// What an instance asked to be shown, in `lifecycle.configure`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Request fields, lower case.
-    pub request_headers: Vec<Box<str>>,
-    /// Response fields, lower case.
-    pub response_headers: Vec<Box<str>>,
-    /// Attributes.
-    pub attrs: Vec<Box<str>>,
+    /// With questions about requests.
+    pub request: Vec<Fact>,
+    /// With questions about answers.
+    pub response: Vec<Fact>,
     /// Does a filter see requests?
     pub requests: bool,
     /// Does a filter see answers?
     pub responses: bool,
 }
 
+impl Fact {
+    fn check(asked: wit::Fact, half: &str) -> Result<Fact, Broken> {
+        Ok(match asked {
+            wit::Fact::Path => Fact::Path,
+            wit::Fact::Query => Fact::Query,
+            wit::Fact::Authority => Fact::Authority,
+            wit::Fact::Scheme => Fact::Scheme,
+            wit::Fact::Peer => Fact::Peer,
+            wit::Fact::Route => Fact::Route,
+            wit::Fact::Header(name) if is_field_name(name.as_bytes()) => Fact::Header(name.into()),
+            wit::Fact::Header(name) => {
+                return Err(Broken::Answer(format!("needs.{half} asks for field {name:?}, which is no lower-case field name")));
+            }
+            wit::Fact::Attr(name) if (1..=ATTR_NAME_MAX).contains(&name.len()) => Fact::Attr(name.into()),
+            wit::Fact::Attr(name) => {
+                let bytes = name.len();
+                return Err(Broken::Answer(format!(
+                    "needs.{half} asks for an attribute whose name has {bytes} bytes, and names have 1 to {ATTR_NAME_MAX}"
+                )));
+            }
+        })
+    }
+}
+
 impl Needs {
     pub(crate) fn check(said: wharf_wasm_bindings::lifecycle::Needs) -> Result<Needs, Broken> {
         use wharf_wasm_bindings::lifecycle::Phases;
-        let list = |what: &str, names: Vec<String>, headers: bool| {
-            if names.len() > NEEDS_MAX {
-                return Err(Broken::Answer(format!("needs.{what} has {} names, and at most {NEEDS_MAX} are allowed", names.len())));
+        let list = |half: &str, facts: Vec<wit::Fact>| {
+            if facts.len() > FACTS_MAX {
+                return Err(Broken::Answer(format!("needs.{half} asks for {} facts, and at most {FACTS_MAX} are allowed", facts.len())));
             }
-            if let Some(bad) = names.iter().find(|name| headers && !wharf_core::edit::is_field_name(name.as_bytes())) {
-                return Err(Broken::Answer(format!("needs.{what} has {bad:?}, which is no lower-case field name")));
-            }
-            Ok(names.into_iter().map(String::into_boxed_str).collect::<Vec<_>>())
+            facts.into_iter().map(|fact| Fact::check(fact, half)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Needs {
-            request_headers: list("request-headers", said.request_headers, true)?,
-            response_headers: list("response-headers", said.response_headers, true)?,
-            attrs: list("attrs", said.attrs, false)?,
+            request: list("request", said.request)?,
+            response: list("response", said.response)?,
             requests: said.phases.contains(Phases::REQUEST),
             responses: said.phases.contains(Phases::RESPONSE),
         })

@@ -37,7 +37,7 @@ fn every_role_is_asked_in_cores_nouns() {
         let setup = common::setup("hostile", 1, "{}", patient());
         assert_eq!(code.schema(&house.parts, setup).await.unwrap(), r#"{"type":"object"}"#);
         let (core, ready) = (house.core(), house.ready("hostile", patient()).await);
-        assert_eq!(&*ready.needs.request_headers[1], "x-twice");
+        assert_eq!(ready.needs.request[2], wharf_wasm::Fact::Header("x-twice".into()));
 
         let auth = rules::auth(&core, &ready, None).unwrap();
         let mut given = facts("/");
@@ -56,7 +56,7 @@ fn every_role_is_asked_in_cores_nouns() {
         let mut head = ResponseHead::new(418);
         head.fields.add(b"server", b"teapot");
         given.response = Some(head);
-        assert_eq!(filter.on_response(&mut given).await.unwrap(), [Edit::Set("x-server".into(), "teapot 418".into())]);
+        assert_eq!(filter.on_response(&mut given).await.unwrap(), [Edit::Set("x-server".into(), "teapot all 418".into())]);
         assert_eq!(given.response.unwrap().status, 418);
 
         let degrade = rules::degrade(&core, &ready, None).unwrap();
@@ -77,7 +77,10 @@ fn capabilities_answer_and_the_inert_wasi_set_is_enough_for_a_standard_program()
         assert_eq!(said(&auth, "/kv").await, "Ok(Some([111, 116, 104, 101, 114])) Ok(5) Ok(true) true Ok(false)");
         assert_eq!(said(&auth, "/verify").await, "Ok(true) Ok(false) true 64 true");
         let seen = said(&auth, "/facts?a=b").await;
-        assert_eq!(seen, r#"all shop.example http Some("a=b") 0.0.0.0 Some("in") 3 None [Some("in"), Some("a, b")]"#);
+        assert_eq!(
+            seen,
+            r#"all /facts shop.example http Some("a=b") 0.0.0.0 Some("in") 3 None [Some("/facts"), Some("in"), Some("a, b")]"#
+        );
         assert_eq!(said(&auth, "/stdout").await, "3 true 0");
         assert_eq!(said(&auth, "/file").await, "true", "there are no files");
         said(&auth, "/count").await;
@@ -243,7 +246,7 @@ fn a_configuration_is_refused_in_the_plugins_own_words() {
         assert_eq!(*trapped.kind(), ErrorKind::Trap);
         let outside = house.try_ready("hostile", 1, "\"exchange\"", quotas.clone()).await.unwrap_err();
         assert!(outside.to_string().contains("no exchange"), "{outside}");
-        for bad in ["\"many\"", "\"upper\""] {
+        for bad in ["\"many\"", "\"upper\"", "\"attr\""] {
             assert!(house.try_ready("hostile", 1, bad, quotas.clone()).await.unwrap_err().to_string().contains("needs."));
         }
         let endless = house.try_ready("hostile", 1, "\"loop\"", quotas).await.unwrap_err();

@@ -4,8 +4,8 @@
 use crate::config::ApiKeyConfig;
 use crate::decide::{Identity, Verdict, is_consumer, need};
 use serde::Deserialize;
-use wharf_plugin::host::{clock, crypto, exchange, kv, log};
-use wharf_plugin::{Lookup, Needs, Request};
+use wharf_plugin::host::{clock, crypto, kv, log};
+use wharf_plugin::{Fact, Lookup, Needs, Request};
 
 const KEY_BYTES_MAX: usize = 1024;
 const PREFIX_BYTES_MAX: usize = 128;
@@ -54,7 +54,11 @@ impl ApiKey {
         }
         let header = match &config.header {
             Some(name) => Some(need(needs, name, &format!("{place}.header"))?),
-            None => None,
+            // Looked at by every request. Beside a field it is looked at by those without it only, and asked for then.
+            None => {
+                needs.on_request(Fact::Query);
+                None
+            }
         };
         Ok(ApiKey {
             header,
@@ -66,9 +70,9 @@ impl ApiKey {
     }
 
     pub(crate) fn check(&self, request: &Request) -> Verdict {
-        let in_field = self.header.and_then(|place| request.header_at(place));
+        let in_field = self.header.and_then(|place| request.at(place));
         let in_query = match (&self.query, in_field) {
-            (Some(name), None) => exchange::query().and_then(|query| argument(&query, name)),
+            (Some(name), None) => request.query().and_then(|query| argument(query, name)),
             _ => None,
         };
         let Some(key) = in_field.or(in_query.as_deref()) else { return Verdict::Absent };

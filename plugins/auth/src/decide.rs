@@ -5,8 +5,8 @@ use crate::api_key::ApiKey;
 use crate::config::{Config, MethodConfig};
 use crate::jwt::Jwt;
 use crate::token::Token;
-use wharf_plugin::rules::{ATTR_VALUE_MAX, is_field_name, is_field_value, is_hosts_own};
-use wharf_plugin::{Decision, Edits, Lookup, Needs, Reply, Request};
+use wharf_plugin::rules::{ATTR_VALUE_MAX, FACTS_MAX, is_field_name, is_field_value, is_hosts_own};
+use wharf_plugin::{Decision, Edits, Fact, Lookup, Needs, Reply, Request};
 
 /// The methods, ready to be asked.
 #[derive(Debug)]
@@ -72,8 +72,8 @@ impl Guard {
                 MethodConfig::ApiKey(key) => Method::ApiKey(ApiKey::new(key, &format!("{place}.api_key"), &mut needs)?),
             });
         }
-        if needs.request_headers.len() > 32 {
-            return Err("`methods` look at more than 32 different fields; attach the plugin twice".into());
+        if needs.request.len() > FACTS_MAX {
+            return Err(format!("`methods` look at more than {FACTS_MAX} different fields; attach the plugin twice"));
         }
         let mut challenges: Vec<String> = Vec::new();
         for method in &methods {
@@ -175,8 +175,7 @@ pub(crate) fn need(needs: &mut Needs, name: &str, place: &str) -> Result<usize, 
     if !is_field_name(&name) || is_hosts_own(&name) {
         return Err(format!("{place}: {name:?} is no field that can carry credentials"));
     }
-    *needs = std::mem::take(needs).header(&name);
-    Ok(needs.request_headers.iter().position(|have| *have == name).unwrap_or_default())
+    Ok(needs.on_request(Fact::Header(name)))
 }
 
 /// Fit for the attribute `consumer`, the log, and a header made of it?

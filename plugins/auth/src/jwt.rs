@@ -165,7 +165,7 @@ impl Jwt {
     }
 
     pub(crate) fn check(&self, request: &Request) -> Verdict {
-        let Some(token) = request.header_at(self.header).and_then(|value| self.token(value)) else { return Verdict::Absent };
+        let Some(token) = request.at(self.header).and_then(|value| self.token(value)) else { return Verdict::Absent };
         let now_ms = clock::now_ms();
         let mut memory = self.memory.borrow_mut();
         if let Some(verified) = memory.get(token, now_ms) {

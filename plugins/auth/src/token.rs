@@ -65,7 +65,7 @@ impl Token {
     pub(crate) fn check(&self, request: &Request) -> Verdict {
         // One text for all that is wrong: it must not tell which uids there are.
         const WRONG: Verdict = Verdict::Wrong("uid and token do not fit");
-        let (uid, token) = match (request.header_at(self.uid), request.header_at(self.token)) {
+        let (uid, token) = match (request.at(self.uid), request.at(self.token)) {
             (None, None) => return Verdict::Absent,
             (Some(uid), Some(token)) => (uid, token),
             _ => return Verdict::Wrong("uid and token belong together"),

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use wharf_plugin::rules::{is_field_name, is_field_value, is_hosts_own};
-use wharf_plugin::{Fault, Instead, LastGood, Reply, Request};
+use wharf_plugin::{Fault, Instead, LastGood, Needs, Reply, Request};
 
 // What people write.
 
@@ -114,6 +114,7 @@ pub(crate) const CODE: i64 = 50001;
 /// The rules, ready to be asked.
 #[derive(Debug)]
 pub struct Rules {
+    pub(crate) needs: Needs,
     rules: Vec<Rule>,
     codes: BTreeMap<Kind, i64>,
     messages: BTreeMap<Kind, String>,
@@ -175,7 +176,9 @@ impl Rules {
             };
             rules.push(Rule { on: rule.on, path_prefix: rule.path_prefix, methods: rule.methods, answer });
         }
-        Ok(Rules { rules, codes: config.codes, messages: config.messages })
+        let looks = rules.iter().any(|rule| rule.path_prefix.is_some());
+        let needs = if looks { Needs::none().path() } else { Needs::none() };
+        Ok(Rules { needs, rules, codes: config.codes, messages: config.messages })
     }
 
     /// What instead of this fault. `now_ms` is asked only for an envelope.

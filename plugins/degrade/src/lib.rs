@@ -15,6 +15,10 @@ impl Plugin for Rules {
     fn configure(config: &str) -> Result<Rules, String> {
         Rules::new(wharf_plugin::config(config)?)
     }
+
+    fn needs(&self) -> Needs {
+        self.needs.clone()
+    }
 }
 
 impl Degrade for Rules {

@@ -1,5 +1,5 @@
-//! Which rules match, and what they change. Asks the host for nothing but what a text names (`${exchange:id}` and the
-//! like) and `request_header` conditions of answers.
+//! Which rules match, and what they change. What they look at comes with the question; the host is asked for nothing but
+//! `${exchange:id}`, and fields of the request in rules for answers.
 //!
 //! Two rules of safety: a value with control characters is never emitted, and a `set` whose value cannot be made
 //! *removes* the field, so that a client cannot supply what the gateway meant to overwrite.
@@ -7,8 +7,8 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use wharf_plugin::host::{exchange, metrics};
-use wharf_plugin::rules::{ATTR_NAME_MAX, EDIT_TEXT_MAX, EDITS_MAX, hash, is_field_name, is_field_value, is_hosts_own};
-use wharf_plugin::{Edit, Edits, Method, Needs, Phases, Request, Response};
+use wharf_plugin::rules::{ATTR_NAME_MAX, EDIT_TEXT_MAX, EDITS_MAX, FACTS_MAX, hash, is_field_name, is_field_value, is_hosts_own};
+use wharf_plugin::{Edit, Edits, Fact, Method, Needs, Phases, Request, Response};
 
 // What people write.
 
@@ -88,14 +88,27 @@ pub struct Headers {
     /// the request, and what matched is kept in this attribute.
     remembered: Vec<(When, usize)>,
     memory: String,
+    /// Where it comes with an answer.
+    memory_at: usize,
 }
 
 #[derive(Debug)]
 struct Rule {
     when: When,
+    /// Conditions on fields and attributes.
+    checks: Vec<Check>,
     /// Its bit in the memory, for a rule that was judged on the request.
     bit: Option<usize>,
     edits: Vec<Change>,
+}
+
+/// A condition on what comes at this place.
+#[derive(Debug)]
+struct Check {
+    place: usize,
+    /// The text that it must have; `None`: it must be there, or must not.
+    equals: Option<String>,
+    present: bool,
 }
 
 #[derive(Debug)]
@@ -120,36 +133,26 @@ enum Piece {
 
 #[derive(Debug)]
 enum Source {
-    Header(String),
+    /// What comes at this place.
+    At(usize),
     RequestHeader(String),
-    Attr(String),
     Id,
-    Route,
-    Authority,
-    Client,
 }
 
 /// The head in hand, for what both halves have in common.
 trait Head {
-    fn header(&self, name: &str) -> Option<&str>;
-    fn attr(&self, name: &str) -> Option<&str>;
+    fn at(&self, place: usize) -> Option<&str>;
 }
 
 impl Head for Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        Request::header(self, name)
-    }
-    fn attr(&self, name: &str) -> Option<&str> {
-        Request::attr(self, name)
+    fn at(&self, place: usize) -> Option<&str> {
+        Request::at(self, place)
     }
 }
 
 impl Head for Response {
-    fn header(&self, name: &str) -> Option<&str> {
-        Response::header(self, name)
-    }
-    fn attr(&self, name: &str) -> Option<&str> {
-        Response::attr(self, name)
+    fn at(&self, place: usize) -> Option<&str> {
+        Response::at(self, place)
     }
 }
 
@@ -162,11 +165,13 @@ impl Headers {
             response: Vec::new(),
             remembered: Vec::new(),
             memory: format!("headers-{:08x}", hash(text.as_bytes()) as u32),
+            memory_at: 0,
         };
         if let Some(name) = &config.consumer_header {
             check_name(name, "consumer_header")?;
             let value = Text::read("${attr:consumer}", "consumer_header", Half::Request, &mut headers.needs)?;
-            headers.request.push(Rule { when: When::default(), bit: None, edits: vec![Change::Set(name.clone(), value)] });
+            let edits = vec![Change::Set(name.clone(), value)];
+            headers.request.push(Rule { when: When::default(), checks: Vec::new(), bit: None, edits });
         }
         if config.rules.len() > 64 {
             return Err(format!("rules: {} of them, and at most 64 are allowed; attach the plugin twice", config.rules.len()));
@@ -180,8 +185,8 @@ impl Headers {
                 return Err(format!("rules: {count} changes on a {half}, and at most {} are allowed; join some", EDITS_MAX - 1));
             }
         }
-        if headers.needs.request_headers.len() > 32 || headers.needs.response_headers.len() > 32 || headers.needs.attrs.len() > 32 {
-            return Err("rules: more than 32 different fields or attributes are looked at; attach the plugin twice".into());
+        if headers.needs.request.len() > FACTS_MAX || headers.needs.response.len() > FACTS_MAX {
+            return Err(format!("rules: more than {FACTS_MAX} different fields and attributes are looked at; attach the plugin twice"));
         }
         headers.needs.phases.request = !headers.request.is_empty() || !headers.remembered.is_empty();
         headers.needs.phases.response = !headers.response.is_empty();
@@ -195,15 +200,22 @@ impl Headers {
                 return Err(format!("{place}.when: condition on {:?} needs one of `present` and `equals`", condition.name));
             }
         }
-        for condition in &mut when.headers {
-            condition.name.make_ascii_lowercase();
-            match rule.on {
-                Half::Request => self.needs = std::mem::take(&mut self.needs).header(&condition.name),
-                Half::Response => self.needs = std::mem::take(&mut self.needs).response_header(&condition.name),
-            }
+        if let Some(bad) = when.headers.iter().find(|condition| !is_field_name(&condition.name.to_ascii_lowercase())) {
+            return Err(format!("{place}.when.headers: {:?} is no field name", bad.name));
         }
-        for condition in &when.attrs {
-            push(&mut self.needs.attrs, &condition.name);
+        if let Some(bad) = when.attrs.iter().find(|condition| !is_attr_name(&condition.name)) {
+            return Err(format!("{place}.when.attrs: {:?} is no name of an attribute: 1 to {ATTR_NAME_MAX} bytes", bad.name));
+        }
+        let mut checks = Vec::new();
+        for Condition { name, present, equals } in std::mem::take(&mut when.headers) {
+            checks.push(Check { place: rule.on.need(&mut self.needs, Fact::header(name)), present: present.unwrap_or(true), equals });
+        }
+        for Condition { name, present, equals } in std::mem::take(&mut when.attrs) {
+            checks.push(Check { place: rule.on.need(&mut self.needs, Fact::attr(name)), present: present.unwrap_or(true), equals });
+        }
+        if when.path_prefix.is_some() {
+            // Of the answer's rules, too: they are judged on the request.
+            self.needs.on_request(Fact::Path);
         }
         if when.path_prefix.as_ref().is_some_and(|prefix| !prefix.starts_with('/')) {
             return Err(format!("{place}.when.path_prefix must begin with `/`"));
@@ -228,16 +240,16 @@ impl Headers {
             return Err(format!("{place} changes nothing; give it `set`, `add` or `remove`"));
         }
         match rule.on {
-            Half::Request => self.request.push(Rule { when, bit: None, edits }),
+            Half::Request => self.request.push(Rule { when, checks, bit: None, edits }),
             Half::Response => {
                 let mut bit = None;
                 if when.path_prefix.is_some() || !when.methods.is_empty() {
                     let seen = When { path_prefix: when.path_prefix.take(), methods: std::mem::take(&mut when.methods), ..When::default() };
                     bit = Some(self.remembered.len());
                     self.remembered.push((seen, self.remembered.len()));
-                    push(&mut self.needs.attrs, &self.memory.clone());
+                    self.memory_at = self.needs.on_response(Fact::attr(self.memory.as_str()));
                 }
-                self.response.push(Rule { when, bit, edits });
+                self.response.push(Rule { when, checks, bit, edits });
             }
         }
         Ok(())
@@ -247,7 +259,7 @@ impl Headers {
     pub(crate) fn request(&self, request: &Request) -> Edits {
         let mut made = Made::default();
         for rule in &self.request {
-            if rule.when.on_request(request) {
+            if rule.when.on_request(request) && rule.holds(request) {
                 rule.apply(request, &mut made);
             }
         }
@@ -263,11 +275,11 @@ impl Headers {
         let remembered = match self.remembered.is_empty() {
             true => 0,
             // No attribute: the request never came by here (an earlier plugin answered), so nothing is known to match.
-            false => response.attr(&self.memory).and_then(|bits| u64::from_str_radix(bits, 16).ok()).unwrap_or_default(),
+            false => response.at(self.memory_at).and_then(|bits| u64::from_str_radix(bits, 16).ok()).unwrap_or_default(),
         };
         let mut made = Made::default();
         for rule in &self.response {
-            if rule.bit.is_none_or(|bit| remembered & (1 << bit) != 0) && rule.when.on_response(response) {
+            if rule.bit.is_none_or(|bit| remembered & (1 << bit) != 0) && rule.when.on_response(response) && rule.holds(response) {
                 rule.apply(response, &mut made);
             }
         }
@@ -275,10 +287,18 @@ impl Headers {
     }
 }
 
-fn push(names: &mut Vec<String>, name: &str) {
-    if !names.iter().any(|have| have == name) {
-        names.push(name.into());
+impl Half {
+    /// Where a fact comes with questions about this half.
+    fn need(self, needs: &mut Needs, fact: Fact) -> usize {
+        match self {
+            Half::Request => needs.on_request(fact),
+            Half::Response => needs.on_response(fact),
+        }
     }
+}
+
+fn is_attr_name(name: &str) -> bool {
+    (1..=ATTR_NAME_MAX).contains(&name.len())
 }
 
 fn check_name(name: &str, place: &str) -> Result<(), String> {
@@ -295,29 +315,22 @@ impl When {
     fn on_request(&self, request: &Request) -> bool {
         self.path_prefix.as_ref().is_none_or(|prefix| under(request.path(), prefix))
             && (self.methods.is_empty() || is_one_of(&self.methods, request.method()))
-            && self.on_head(request)
     }
 
     fn on_response(&self, response: &Response) -> bool {
-        let status = match self.status {
+        match self.status {
             None => true,
             Some(Status::One(status)) => response.status() == status,
             Some(Status::Range([first, last])) => (first..=last).contains(&response.status()),
-        };
-        status && self.on_head(response)
-    }
-
-    fn on_head(&self, head: &impl Head) -> bool {
-        self.headers.iter().all(|condition| condition.holds(head.header(&condition.name)))
-            && self.attrs.iter().all(|condition| condition.holds(head.attr(&condition.name)))
+        }
     }
 }
 
-impl Condition {
+impl Check {
     fn holds(&self, value: Option<&str>) -> bool {
-        match (&self.equals, self.present) {
-            (Some(equals), _) => value == Some(equals),
-            (None, present) => value.is_some() == present.unwrap_or(true),
+        match &self.equals {
+            Some(equals) => value == Some(equals),
+            None => value.is_some() == self.present,
         }
     }
 }
@@ -338,6 +351,10 @@ struct Made {
 }
 
 impl Rule {
+    fn holds(&self, head: &impl Head) -> bool {
+        self.checks.iter().all(|check| check.holds(head.at(check.place)))
+    }
+
     fn apply(&self, head: &impl Head, made: &mut Made) {
         for change in &self.edits {
             let edit = match change {
@@ -423,33 +440,19 @@ impl Text {
 
 impl Source {
     fn read(what: &str, half: Half, needs: &mut Needs) -> Option<Source> {
-        match what {
-            "exchange:id" => return Some(Source::Id),
-            "exchange:route" => return Some(Source::Route),
-            "exchange:authority" => return Some(Source::Authority),
-            "exchange:client" => return Some(Source::Client),
-            _ => {}
-        }
         let (kind, name) = what.split_once(':')?;
-        if kind == "attr" && !name.is_empty() && name.len() <= ATTR_NAME_MAX {
-            push(&mut needs.attrs, name);
-            return Some(Source::Attr(name.into()));
-        }
-        let name = name.to_ascii_lowercase();
-        if !is_field_name(&name) {
-            return None;
-        }
-        match (kind, half) {
-            ("header", Half::Request) | ("request_header", Half::Request) => {
-                push(&mut needs.request_headers, &name);
-                Some(Source::Header(name))
-            }
-            ("header", Half::Response) => {
-                push(&mut needs.response_headers, &name);
-                Some(Source::Header(name))
-            }
-            ("request_header", Half::Response) => Some(Source::RequestHeader(name)),
-            _ => None,
+        let fact = match (kind, name) {
+            ("exchange", "id") => return Some(Source::Id),
+            ("exchange", "route") => Fact::Route,
+            ("exchange", "authority") => Fact::Authority,
+            ("exchange", "client") => Fact::Peer,
+            ("attr", name) if is_attr_name(name) => Fact::attr(name),
+            ("header" | "request_header", name) if is_field_name(&name.to_ascii_lowercase()) => Fact::header(name),
+            _ => return None,
+        };
+        match (kind, half, fact) {
+            ("request_header", Half::Response, Fact::Header(name)) => Some(Source::RequestHeader(name)),
+            (_, half, fact) => Some(Source::At(half.need(needs, fact))),
         }
     }
 }
@@ -464,13 +467,9 @@ impl Piece {
             Piece::Value { from, otherwise } => (from, otherwise.as_deref()),
         };
         match from {
-            Source::Header(name) => into.push_str(head.header(name).or(otherwise)?),
-            Source::Attr(name) => into.push_str(head.attr(name).or(otherwise)?),
+            Source::At(place) => into.push_str(head.at(*place).or(otherwise)?),
             Source::RequestHeader(name) => into.push_str(exchange::header(name).as_deref().or(otherwise)?),
             Source::Id => into.push_str(&exchange::id()),
-            Source::Route => into.push_str(&exchange::route()),
-            Source::Authority => into.push_str(&exchange::authority()),
-            Source::Client => into.push_str(&exchange::peer()),
         }
         Some(())
     }

@@ -6,8 +6,8 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use wharf_plugin::rules::{hash, is_field_name};
-use wharf_plugin::{Lookup, Needs, Request, Target};
+use wharf_plugin::rules::{ATTR_NAME_MAX, FACTS_MAX, hash, is_field_name};
+use wharf_plugin::{Fact, Lookup, Needs, Request, Target};
 
 // What people write.
 
@@ -102,12 +102,9 @@ struct To {
     subset: Option<String>,
 }
 
-/// A declared value of the request, by its place.
+/// A field or attribute of the request, by its place among what was asked for.
 #[derive(Clone, Copy, Debug)]
-enum Source {
-    Header(usize),
-    Attr(usize),
-}
+struct Source(usize);
 
 #[derive(Debug)]
 struct Gray {
@@ -128,7 +125,8 @@ struct Split {
 impl Table {
     /// Checks a configuration.
     pub(crate) fn new(config: Config) -> Result<Table, String> {
-        let mut needs = Needs::none();
+        // Without entries all requests go one way, whatever their path.
+        let mut needs = if config.table.is_empty() { Needs::none() } else { Needs::none().path() };
         let mut entries = Vec::new();
         if config.table.is_empty() && config.default.is_none() {
             return Err("`table` is empty and there is no `default`: every request would get 404".into());
@@ -150,15 +148,16 @@ impl Table {
             Some(entry) => Some(Entry::new(entry, "default", "", &mut needs)?),
             None => None,
         };
-        if needs.request_headers.len() > 32 || needs.attrs.len() > 32 {
-            return Err("more than 32 different fields or attributes are looked at; use fewer".into());
+        if needs.request.len() > FACTS_MAX {
+            return Err(format!("more than {} different fields and attributes are looked at; use fewer", FACTS_MAX - 1));
         }
         Ok(Table { needs, entries: Lookup::new(entries), default })
     }
 
     /// Where this request goes. `random` is asked only for a split whose key the request does not have.
     pub(crate) fn target(&self, request: &Request, random: impl FnOnce() -> u64) -> Option<Target> {
-        let path = request.path();
+        // Asked for first, if there is any entry that it could choose.
+        let path = if self.entries.is_empty() { "" } else { request.at(0).unwrap_or_default() };
         let (one, two) = segments(path);
         let entry = two.and_then(|two| self.entries.get(two)).or_else(|| self.entries.get(one)).or(self.default.as_ref())?;
         let to = entry.to(request, random);
@@ -247,26 +246,17 @@ impl To {
 
 impl Source {
     fn new(header: Option<String>, attr: Option<String>, place: &str, needs: &mut Needs) -> Result<Source, String> {
-        let place_of = |names: &mut Vec<String>, name: String| match names.iter().position(|have| *have == name) {
-            Some(at) => at,
-            None => {
-                names.push(name);
-                names.len() - 1
-            }
-        };
         match (header.map(|name| name.to_ascii_lowercase()), attr) {
-            (Some(name), None) if is_field_name(&name) => Ok(Source::Header(place_of(&mut needs.request_headers, name))),
+            (Some(name), None) if is_field_name(&name) => Ok(Source(needs.on_request(Fact::Header(name)))),
             (Some(name), None) => Err(format!("{place}.header: {name:?} is no field name")),
-            (None, Some(name)) => Ok(Source::Attr(place_of(&mut needs.attrs, name))),
+            (None, Some(name)) if (1..=ATTR_NAME_MAX).contains(&name.len()) => Ok(Source(needs.on_request(Fact::Attr(name)))),
+            (None, Some(name)) => Err(format!("{place}.attr: {name:?} is no name of an attribute: 1 to {ATTR_NAME_MAX} bytes")),
             _ => Err(format!("{place} needs one of `header` and `attr`")),
         }
     }
 
     fn of(self, request: &Request) -> Option<&str> {
-        match self {
-            Source::Header(place) => request.header_at(place),
-            Source::Attr(place) => request.attr_at(place),
-        }
+        request.at(self.0)
     }
 }
 

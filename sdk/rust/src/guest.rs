@@ -33,6 +33,7 @@ pub mod lifecycle {
             inline: "package wharf:sdk; world lifecycle-export { export wharf:lifecycle/lifecycle@0.1.0; }",
             path: "../../wit",
             world: "wharf:sdk/lifecycle-export",
+            with: { "wharf:types/types@0.1.0": crate::guest::types },
             pub_export_macro: true,
             export_macro_name: "export",
         });
@@ -90,12 +91,7 @@ impl<P: Plugin> Slot<P> {
         let mut phases = lifecycle::Phases::empty();
         phases.set(lifecycle::Phases::REQUEST, needs.phases.request);
         phases.set(lifecycle::Phases::RESPONSE, needs.phases.response);
-        let told = lifecycle::Needs {
-            request_headers: needs.request_headers.clone(),
-            response_headers: needs.response_headers.clone(),
-            attrs: needs.attrs.clone(),
-            phases,
-        };
+        let told = lifecycle::Needs { request: facts(&needs.request), response: facts(&needs.response), phases };
         self.0.set((plugin, needs)).map_err(|_| "configure was called twice on one instance".to_string())?;
         Ok(told)
     }
@@ -107,6 +103,20 @@ impl<P: Plugin> Slot<P> {
             None => std::process::abort(),
         }
     }
+}
+
+fn facts(asked: &[plugin::Fact]) -> Vec<types::Fact> {
+    let fact = |fact: &plugin::Fact| match fact {
+        plugin::Fact::Path => types::Fact::Path,
+        plugin::Fact::Query => types::Fact::Query,
+        plugin::Fact::Authority => types::Fact::Authority,
+        plugin::Fact::Scheme => types::Fact::Scheme,
+        plugin::Fact::Peer => types::Fact::Peer,
+        plugin::Fact::Route => types::Fact::Route,
+        plugin::Fact::Header(name) => types::Fact::Header(name.clone()),
+        plugin::Fact::Attr(name) => types::Fact::Attr(name.clone()),
+    };
+    asked.iter().map(fact).collect()
 }
 
 pub fn request(needs: &Rc<plugin::Needs>, head: types::RequestHead) -> request::Request {
@@ -122,11 +132,11 @@ pub fn request(needs: &Rc<plugin::Needs>, head: types::RequestHead) -> request::
         types::Method::Trace => request::Method::Trace,
         types::Method::Other(token) => request::Method::Other(token),
     };
-    request::Request::new(needs.clone(), method, head.path, head.headers, head.attrs)
+    request::Request::new(needs.clone(), method, head.facts)
 }
 
 pub fn response(needs: &Rc<plugin::Needs>, head: types::ResponseHead) -> request::Response {
-    request::Response::new(needs.clone(), head.status, head.headers, head.attrs)
+    request::Response::new(needs.clone(), head.status, head.facts)
 }
 
 pub fn edits(edits: answer::Edits) -> Vec<types::Edit> {

@@ -49,7 +49,7 @@ pub use export::Unconfigured;
 pub use lookup::Lookup;
 #[cfg(feature = "serde")]
 pub use plugin::config;
-pub use plugin::{Auth, Degrade, Filter, Needs, Phases, Plugin, Route};
+pub use plugin::{Auth, Degrade, Fact, Filter, Needs, Phases, Plugin, Route};
 pub use request::{Method, Request, Response};
 
 /// What nearly every plugin uses.

@@ -72,50 +72,127 @@ impl Phases {
     pub const BOTH: Phases = Phases { request: true, response: true };
 }
 
-/// What an instance needs in order to answer. The host passes exactly this, so ask for little.
+/// Something that a plugin can ask to be handed with every question. What each is, and when there is none, says `fact` in
+/// `wharf:types`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The canonical path, without query.
+    Path,
+    /// What stands behind `?`.
+    Query,
+    /// Host and port as the client meant them.
+    Authority,
+    /// `http` or `https`.
+    Scheme,
+    /// Address of the client.
+    Peer,
+    /// Name of the route.
+    Route,
+    /// A field of the head in hand, by its name in lower case.
+    Header(String),
+    /// An attribute, by its name.
+    Attr(String),
+}
+
+impl Fact {
+    /// A field of the head in hand; in lower case, whatever `name` is.
+    pub fn header(name: impl Into<String>) -> Fact {
+        let mut name = name.into();
+        name.make_ascii_lowercase();
+        Fact::Header(name)
+    }
+
+    /// An attribute.
+    pub fn attr(name: impl Into<String>) -> Fact {
+        Fact::Attr(name.into())
+    }
+}
+
+/// What an instance needs in order to answer. The host passes exactly this with every question, and each costs about as
+/// much as the smallest question itself, so ask for what most questions need. The rest can be read all the same, for one
+/// call to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Request fields, lower case, at most 32.
-    pub request_headers: Vec<String>,
-    /// Response fields, lower case, at most 32.
-    pub response_headers: Vec<String>,
-    /// Attributes set by earlier plugins, at most 32.
-    pub attrs: Vec<String>,
+    /// Handed with questions about requests, in this order, at most 64.
+    pub request: Vec<Fact>,
+    /// Handed with questions about answers, in this order, at most 64.
+    pub response: Vec<Fact>,
     /// Which halves a filter sees.
     pub phases: Phases,
 }
 
 impl Default for Needs {
-    /// No names, both halves.
+    /// Nothing but the method or the status, both halves.
     fn default() -> Needs {
-        Needs { request_headers: Vec::new(), response_headers: Vec::new(), attrs: Vec::new(), phases: Phases::BOTH }
+        Needs { request: Vec::new(), response: Vec::new(), phases: Phases::BOTH }
     }
 }
 
 impl Needs {
-    /// No names, both halves.
+    /// Nothing but the method or the status, both halves.
     pub fn none() -> Needs {
         Needs::default()
     }
 
+    /// And the path, with requests.
+    #[must_use]
+    pub fn path(self) -> Needs {
+        self.and(Fact::Path)
+    }
+
+    /// And the query, with requests.
+    #[must_use]
+    pub fn query(self) -> Needs {
+        self.and(Fact::Query)
+    }
+
+    /// And host and port, with requests.
+    #[must_use]
+    pub fn authority(self) -> Needs {
+        self.and(Fact::Authority)
+    }
+
+    /// And the scheme, with requests.
+    #[must_use]
+    pub fn scheme(self) -> Needs {
+        self.and(Fact::Scheme)
+    }
+
+    /// And the client's address, with requests.
+    #[must_use]
+    pub fn peer(self) -> Needs {
+        self.and(Fact::Peer)
+    }
+
+    /// And the route's name, with requests.
+    #[must_use]
+    pub fn route(self) -> Needs {
+        self.and(Fact::Route)
+    }
+
     /// And this request field.
     #[must_use]
-    pub fn header(mut self, name: impl Into<String>) -> Needs {
-        push_new(&mut self.request_headers, name.into());
-        self
+    pub fn header(self, name: impl Into<String>) -> Needs {
+        self.and(Fact::header(name))
+    }
+
+    /// And this attribute, with requests.
+    #[must_use]
+    pub fn attr(self, name: impl Into<String>) -> Needs {
+        self.and(Fact::attr(name))
     }
 
     /// And this field of the answer.
     #[must_use]
     pub fn response_header(mut self, name: impl Into<String>) -> Needs {
-        push_new(&mut self.response_headers, name.into());
+        self.on_response(Fact::header(name));
         self
     }
 
-    /// And this attribute.
+    /// And this attribute, with answers.
     #[must_use]
-    pub fn attr(mut self, name: impl Into<String>) -> Needs {
-        push_new(&mut self.attrs, name.into());
+    pub fn response_attr(mut self, name: impl Into<String>) -> Needs {
+        self.on_response(Fact::attr(name));
         self
     }
 
@@ -125,12 +202,30 @@ impl Needs {
         self.phases = phases;
         self
     }
+
+    /// Asks for this with requests, once, and says at which place it comes: for [`Request::at`].
+    pub fn on_request(&mut self, fact: Fact) -> usize {
+        place(&mut self.request, fact)
+    }
+
+    /// Asks for this with answers, once, and says at which place it comes: for [`Response::at`].
+    pub fn on_response(&mut self, fact: Fact) -> usize {
+        place(&mut self.response, fact)
+    }
+
+    fn and(mut self, fact: Fact) -> Needs {
+        self.on_request(fact);
+        self
+    }
 }
 
-fn push_new(names: &mut Vec<String>, mut name: String) {
-    name.make_ascii_lowercase();
-    if !names.contains(&name) {
-        names.push(name);
+fn place(facts: &mut Vec<Fact>, fact: Fact) -> usize {
+    match facts.iter().position(|have| *have == fact) {
+        Some(place) => place,
+        None => {
+            facts.push(fact);
+            facts.len() - 1
+        }
     }
 }
 

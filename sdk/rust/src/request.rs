@@ -1,10 +1,10 @@
 //! What a plugin is shown: the heads of request and answer.
 //!
-//! Declared names ([`crate::Needs`]) come with the question and cost nothing to read. Any other name can be read all the
-//! same: it is then one call to the host, made once and kept for the rest of the question.
+//! What [`Needs`] asks for comes with the question and costs nothing to read. All else can be read by the same functions:
+//! it is then one call to the host, made once and kept for the rest of the question.
 
 use crate::host::exchange;
-use crate::plugin::Needs;
+use crate::plugin::{Fact, Needs};
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -64,16 +64,14 @@ impl From<&str> for Method {
 #[derive(Debug)]
 pub struct Request {
     method: Method,
-    path: String,
-    headers: Values,
-    attrs: Values,
+    facts: Handed,
     needs: Rc<Needs>,
 }
 
 impl Request {
-    /// A request as the host passes it: values in the order, and of the number, of the declared names.
-    pub fn new(needs: Rc<Needs>, method: Method, path: String, headers: Vec<Option<String>>, attrs: Vec<Option<String>>) -> Request {
-        Request { method, path, headers: Values::new(headers), attrs: Values::new(attrs), needs }
+    /// A request as the host passes it: facts in the order, and of the number, of [`Needs::request`].
+    pub fn new(needs: Rc<Needs>, method: Method, facts: Vec<Option<String>>) -> Request {
+        Request { method, facts: Handed::new(facts), needs }
     }
 
     /// The method.
@@ -83,45 +81,67 @@ impl Request {
 
     /// The one canonical path, without query.
     pub fn path(&self) -> &str {
-        &self.path
+        self.get(Wanted::Path, &|| Some(exchange::path())).unwrap_or_default()
     }
 
-    /// The value of a field, several joined by ", ". `name` in lower case. Free if the name was declared, else one
-    /// call to the host.
+    /// What stands behind `?`, undecoded. `None`: there is no `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.get(Wanted::Query, &|| exchange::query())
+    }
+
+    /// Host and port as the client meant them, lower case.
+    pub fn authority(&self) -> &str {
+        self.get(Wanted::Authority, &|| Some(exchange::authority())).unwrap_or_default()
+    }
+
+    /// `http` or `https`, as the client used it.
+    pub fn scheme(&self) -> &str {
+        self.get(Wanted::Scheme, &|| Some(exchange::scheme())).unwrap_or_default()
+    }
+
+    /// Address of the client, without port.
+    pub fn peer(&self) -> &str {
+        self.get(Wanted::Peer, &|| Some(exchange::peer())).unwrap_or_default()
+    }
+
+    /// Name of the route that matched.
+    pub fn route(&self) -> &str {
+        self.get(Wanted::Route, &|| Some(exchange::route())).unwrap_or_default()
+    }
+
+    /// The value of a field, several joined by ", ". `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(&self.needs.request_headers, name, exchange::header)
+        self.get(Wanted::Header(name), &|| exchange::header(name))
     }
 
-    /// The value of the declared field with this place in [`Needs::request_headers`]. What [`Request::header`] does,
-    /// without comparing names.
-    pub fn header_at(&self, place: usize) -> Option<&str> {
-        self.headers.at(place)
-    }
-
-    /// The value of an attribute. Free if the name was declared, else one call to the host.
+    /// The value of an attribute.
     pub fn attr(&self, name: &str) -> Option<&str> {
-        self.attrs.get(&self.needs.attrs, name, exchange::attr)
+        self.get(Wanted::Attr(name), &|| exchange::attr(name))
     }
 
-    /// The value of the declared attribute with this place in [`Needs::attrs`].
-    pub fn attr_at(&self, place: usize) -> Option<&str> {
-        self.attrs.at(place)
+    /// What was asked for at this place of [`Needs::request`]; see [`Needs::on_request`]. For rules that are asked often:
+    /// no name is compared.
+    pub fn at(&self, place: usize) -> Option<&str> {
+        self.facts.at(place)
+    }
+
+    fn get<'a>(&'a self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&'a str> {
+        self.facts.get(&self.needs.request, wanted, ask)
     }
 }
 
-/// The head of an answer.
+/// The head of an answer. All but its status and fields is the request's, as it is now.
 #[derive(Debug)]
 pub struct Response {
     status: u16,
-    headers: Values,
-    attrs: Values,
+    facts: Handed,
     needs: Rc<Needs>,
 }
 
 impl Response {
-    /// An answer as the host passes it.
-    pub fn new(needs: Rc<Needs>, status: u16, headers: Vec<Option<String>>, attrs: Vec<Option<String>>) -> Response {
-        Response { status, headers: Values::new(headers), attrs: Values::new(attrs), needs }
+    /// An answer as the host passes it: facts in the order, and of the number, of [`Needs::response`].
+    pub fn new(needs: Rc<Needs>, status: u16, facts: Vec<Option<String>>) -> Response {
+        Response { status, facts: Handed::new(facts), needs }
     }
 
     /// 200 to 599.
@@ -129,69 +149,139 @@ impl Response {
         self.status
     }
 
-    /// The value of a field of the answer, several joined by ", ". Free if the name was declared, else one call.
+    /// The request's path, as it was sent upstream.
+    pub fn path(&self) -> &str {
+        self.get(Wanted::Path, &|| Some(exchange::path())).unwrap_or_default()
+    }
+
+    /// What stood behind `?` in the request.
+    pub fn query(&self) -> Option<&str> {
+        self.get(Wanted::Query, &|| exchange::query())
+    }
+
+    /// Host and port as the client meant them.
+    pub fn authority(&self) -> &str {
+        self.get(Wanted::Authority, &|| Some(exchange::authority())).unwrap_or_default()
+    }
+
+    /// `http` or `https`, as the client used it.
+    pub fn scheme(&self) -> &str {
+        self.get(Wanted::Scheme, &|| Some(exchange::scheme())).unwrap_or_default()
+    }
+
+    /// Address of the client, without port.
+    pub fn peer(&self) -> &str {
+        self.get(Wanted::Peer, &|| Some(exchange::peer())).unwrap_or_default()
+    }
+
+    /// Name of the route that matched.
+    pub fn route(&self) -> &str {
+        self.get(Wanted::Route, &|| Some(exchange::route())).unwrap_or_default()
+    }
+
+    /// The value of a field of the answer, several joined by ", ". `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(&self.needs.response_headers, name, exchange::response_header)
+        self.get(Wanted::Header(name), &|| exchange::response_header(name))
     }
 
-    /// The value of the declared field with this place in [`Needs::response_headers`].
-    pub fn header_at(&self, place: usize) -> Option<&str> {
-        self.headers.at(place)
-    }
-
-    /// The value of an attribute. Free if the name was declared, else one call to the host.
+    /// The value of an attribute.
     pub fn attr(&self, name: &str) -> Option<&str> {
-        self.attrs.get(&self.needs.attrs, name, exchange::attr)
+        self.get(Wanted::Attr(name), &|| exchange::attr(name))
     }
 
-    /// The value of the declared attribute with this place in [`Needs::attrs`].
-    pub fn attr_at(&self, place: usize) -> Option<&str> {
-        self.attrs.at(place)
+    /// What was asked for at this place of [`Needs::response`]; see [`Needs::on_response`].
+    pub fn at(&self, place: usize) -> Option<&str> {
+        self.facts.at(place)
+    }
+
+    fn get<'a>(&'a self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&'a str> {
+        self.facts.get(&self.needs.response, wanted, ask)
     }
 }
 
-/// Values that came with the question, and those asked for later.
-#[derive(Debug)]
-struct Values {
-    declared: Vec<Option<String>>,
-    asked: Asked,
+/// A fact by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted<'a> {
+    Path,
+    Query,
+    Authority,
+    Scheme,
+    Peer,
+    Route,
+    Header(&'a str),
+    Attr(&'a str),
 }
 
-/// A list that only grows, so that what was handed out by reference stays where it is.
-#[derive(Debug, Default)]
-struct Asked(OnceCell<Box<Answered>>);
-
-#[derive(Debug)]
-struct Answered {
-    name: String,
-    value: Option<String>,
-    next: Asked,
-}
-
-impl Values {
-    fn new(declared: Vec<Option<String>>) -> Values {
-        Values { declared, asked: Asked::default() }
+impl<'a> Wanted<'a> {
+    fn of(fact: &'a Fact) -> Wanted<'a> {
+        match fact {
+            Fact::Path => Wanted::Path,
+            Fact::Query => Wanted::Query,
+            Fact::Authority => Wanted::Authority,
+            Fact::Scheme => Wanted::Scheme,
+            Fact::Peer => Wanted::Peer,
+            Fact::Route => Wanted::Route,
+            Fact::Header(name) => Wanted::Header(name),
+            Fact::Attr(name) => Wanted::Attr(name),
+        }
     }
 
-    fn at(&self, place: usize) -> Option<&str> {
-        self.declared.get(place)?.as_deref()
-    }
-
-    fn get(&self, names: &[String], name: &str, ask: fn(&str) -> Option<String>) -> Option<&str> {
-        // At most 32 names, and comparing them looks at the lengths first: a map would cost more.
-        match names.iter().position(|have| have == name) {
-            Some(place) => self.at(place),
-            None => self.asked.get(name, ask),
+    fn kept(self) -> Fact {
+        match self {
+            Wanted::Path => Fact::Path,
+            Wanted::Query => Fact::Query,
+            Wanted::Authority => Fact::Authority,
+            Wanted::Scheme => Fact::Scheme,
+            Wanted::Peer => Fact::Peer,
+            Wanted::Route => Fact::Route,
+            Wanted::Header(name) => Fact::Header(name.into()),
+            Wanted::Attr(name) => Fact::Attr(name.into()),
         }
     }
 }
 
-impl Asked {
-    fn get(&self, name: &str, ask: fn(&str) -> Option<String>) -> Option<&str> {
+/// Facts that came with the question, and those that were asked for later.
+#[derive(Debug)]
+struct Handed {
+    facts: Vec<Option<String>>,
+    later: Later,
+}
+
+/// A list that only grows, so that what was handed out by reference stays where it is.
+#[derive(Debug, Default)]
+struct Later(OnceCell<Box<Answered>>);
+
+#[derive(Debug)]
+struct Answered {
+    fact: Fact,
+    value: Option<String>,
+    next: Later,
+}
+
+impl Handed {
+    fn new(facts: Vec<Option<String>>) -> Handed {
+        Handed { facts, later: Later::default() }
+    }
+
+    fn at(&self, place: usize) -> Option<&str> {
+        self.facts.get(place)?.as_deref()
+    }
+
+    fn get(&self, asked: &[Fact], wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
+        // At most 64, and comparing names looks at their lengths first: a map would cost more.
+        match asked.iter().position(|fact| Wanted::of(fact) == wanted) {
+            Some(place) => self.at(place),
+            None => self.later.get(wanted, ask),
+        }
+    }
+}
+
+impl Later {
+    fn get(&self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
         let mut list = self;
         loop {
-            let answered = list.0.get_or_init(|| Box::new(Answered { name: name.into(), value: ask(name), next: Asked::default() }));
-            if answered.name == name {
+            let answered = list.0.get_or_init(|| Box::new(Answered { fact: wanted.kept(), value: ask(), next: Later::default() }));
+            if Wanted::of(&answered.fact) == wanted {
                 return answered.value.as_deref();
             }
             list = &answered.next;

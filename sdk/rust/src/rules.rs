@@ -2,6 +2,8 @@
 
 pub use crate::lookup::hash;
 
+/// At most this many facts in one list of [`crate::Needs`].
+pub const FACTS_MAX: usize = 64;
 /// At most this many edits in one answer.
 pub const EDITS_MAX: usize = 64;
 /// At most this much text in one answer, bytes.

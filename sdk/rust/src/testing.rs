@@ -36,7 +36,7 @@
 use crate::answer::{Decision, Edits, Fault, Instead, Target};
 use crate::host::backend::{World, world};
 use crate::host::{http, kv, log};
-use crate::plugin::{Auth, Degrade, Filter, Needs, Plugin, Route};
+use crate::plugin::{Auth, Degrade, Fact, Filter, Needs, Plugin, Route};
 use crate::request::{Method, Request, Response};
 use std::rc::Rc;
 
@@ -131,16 +131,27 @@ impl Ask {
 
     /// The head as the host would pass it to a plugin with these needs.
     pub fn request(&self, needs: &Rc<Needs>) -> Request {
-        let headers = needs.request_headers.iter().map(|name| Ask::joined(&self.headers, name)).collect();
-        let attrs = needs.attrs.iter().map(|name| Ask::joined(&self.attrs, name)).collect();
-        Request::new(needs.clone(), self.method.clone(), self.path.clone(), headers, attrs)
+        let facts = needs.request.iter().map(|fact| self.fact(fact, &self.headers)).collect();
+        Request::new(needs.clone(), self.method.clone(), facts)
     }
 
     /// The answer's head as the host would pass it.
     pub fn response(&self, needs: &Rc<Needs>) -> Response {
-        let headers = needs.response_headers.iter().map(|name| Ask::joined(&self.response_headers, name)).collect();
-        let attrs = needs.attrs.iter().map(|name| Ask::joined(&self.attrs, name)).collect();
-        Response::new(needs.clone(), self.status, headers, attrs)
+        let facts = needs.response.iter().map(|fact| self.fact(fact, &self.response_headers)).collect();
+        Response::new(needs.clone(), self.status, facts)
+    }
+
+    fn fact(&self, fact: &Fact, headers: &[(String, String)]) -> Option<String> {
+        match fact {
+            Fact::Path => Some(self.path.clone()),
+            Fact::Query => self.query.clone(),
+            Fact::Authority => Some(self.authority.clone()),
+            Fact::Scheme => Some(self.scheme.clone()),
+            Fact::Peer => Some(self.client.clone()),
+            Fact::Route => Some(self.route.clone()),
+            Fact::Header(name) => Ask::joined(headers, name),
+            Fact::Attr(name) => Ask::joined(&self.attrs, name),
+        }
     }
 
     /// Several values of one name, joined by ", ".

@@ -3,7 +3,7 @@
 use wharf_plugin::host::{self, exchange, http, kv};
 use wharf_plugin::prelude::*;
 use wharf_plugin::testing::{self, Ask};
-use wharf_plugin::{Edit, Lookup};
+use wharf_plugin::{Edit, Fact, Lookup};
 
 #[derive(Default)]
 struct Hello;
@@ -40,7 +40,7 @@ impl Plugin for Guard {
     }
 
     fn needs(&self) -> Needs {
-        Needs::none().header(self.header.as_str()).header("X-Other").header("x-other").attr("tenant").phases(Phases::RESPONSE)
+        Needs::none().header(self.header.as_str()).header("X-Other").header("x-other").response_attr("tenant").phases(Phases::RESPONSE)
     }
 }
 
@@ -67,7 +67,8 @@ wharf_plugin::export!(Guard: auth, filter);
 #[test]
 fn one_component_may_answer_several_questions() {
     let guard = testing::configure::<Guard>("\"x-user\"").unwrap();
-    assert_eq!(guard.needs.request_headers, ["x-user", "x-other"]);
+    assert_eq!(guard.needs.request, [Fact::header("x-user"), Fact::header("x-other")]);
+    assert_eq!(guard.needs.response, [Fact::attr("tenant")]);
     assert_eq!(guard.check(&Ask::get("/").header("X-User", "ann")), Decision::next().attr("consumer", "ann").remove("x-user"));
     assert_eq!(guard.check(&Ask::get("/")), Reply::new(401).header("www-authenticate", "Basic").into());
     assert_eq!(guard.on_response(&Ask::get("/").attr("tenant", "t")).0, [Edit::Set("x-tenant".into(), "t".into())]);
@@ -75,14 +76,15 @@ fn one_component_may_answer_several_questions() {
 }
 
 #[test]
-fn declared_names_are_free_and_others_cost_one_call_each() {
+fn what_was_asked_for_is_free_and_all_else_costs_one_call_each() {
     let guard = testing::configure::<Guard>("\"x-user\"").unwrap();
     struct Look;
     impl Filter for Look {
         fn on_request(&self, request: &Request) -> Decision {
             for _ in 0..3 {
                 assert_eq!(request.header("x-user"), Some("ann, bob"));
-                assert_eq!(request.header_at(0), request.header("x-user"));
+                assert_eq!(request.at(0), request.header("x-user"));
+                assert_eq!((request.at(1), request.at(2)), (None, None));
                 assert_eq!((request.header("accept"), request.header("absent"), request.attr("a")), (Some("text/html"), None, Some("1")));
                 assert_eq!(request.attr("tenant"), None);
             }
@@ -92,7 +94,38 @@ fn declared_names_are_free_and_others_cost_one_call_each() {
     let look = testing::Bench { plugin: Look, needs: guard.needs };
     let before = testing::host_calls();
     look.on_request(&Ask::get("/").header("x-user", "ann").header("x-user", "bob").header("accept", "text/html").attr("a", "1"));
-    assert_eq!(testing::host_calls() - before, 3);
+    assert_eq!(testing::host_calls() - before, 4);
+}
+
+#[test]
+fn all_that_is_known_of_a_request_can_be_asked_for_and_read() {
+    struct Look;
+    impl Filter for Look {
+        fn on_request(&self, request: &Request) -> Decision {
+            let heads = [request.path(), request.authority(), request.scheme(), request.peer(), request.route()];
+            assert_eq!(heads, ["/a", "test.example", "http", "192.0.2.7", "shop"]);
+            assert_eq!((request.query(), request.attr("tenant")), (Some("b=c"), Some("t")));
+            Decision::next()
+        }
+        fn on_response(&self, response: &Response) -> Edits {
+            let heads = [response.path(), response.authority(), response.scheme(), response.peer(), response.route()];
+            assert_eq!(heads, ["/a", "test.example", "http", "192.0.2.7", "shop"]);
+            assert_eq!((response.query(), response.attr("tenant")), (Some("b=c"), Some("t")));
+            assert_eq!((response.header("server"), response.status()), (Some("teapot"), 418));
+            Edits::none()
+        }
+    }
+    let ask = Ask::get("/a?b=c").client("192.0.2.7").route("shop").attr("tenant", "t").header("server", "not this one");
+    let ask = ask.status(418).response_header("server", "teapot");
+    let needs = Needs::none().path().query().authority().scheme().peer().route().header("server").attr("tenant");
+    let needs = Needs { response: needs.request.clone(), ..needs };
+    for (needs, calls) in [(needs, 0), (Needs::none(), 7 + 8)] {
+        let look = testing::Bench { plugin: Look, needs: needs.into() };
+        let before = testing::host_calls();
+        look.on_request(&ask);
+        look.on_response(&ask);
+        assert_eq!(testing::host_calls() - before, calls);
+    }
 }
 
 #[test]

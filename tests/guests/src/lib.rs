@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use wharf_plugin::host::{clock, crypto, exchange, http, kv, log, metrics, random};
 use wharf_plugin::prelude::*;
-use wharf_plugin::{Edit, Edits};
+use wharf_plugin::{Edit, Edits, Fact};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,11 +125,8 @@ impl Plugin for Hostile {
 
     fn needs(&self) -> Needs {
         match self.config.act.as_str() {
-            "bad-needs" => Needs { request_headers: vec!["not a name\r\n".into(), String::new()], ..Needs::none() },
-            "many-needs" => (0..5000).fold(Needs::none(), |mut needs, n| {
-                needs.request_headers.push(format!("x-{n}"));
-                needs
-            }),
+            "bad-needs" => Needs { request: vec![Fact::Header("not a name\r\n".into()), Fact::Header(String::new())], ..Needs::none() },
+            "many-needs" => Needs { request: (0..5000).map(|n| Fact::Header(format!("x-{n}"))).collect(), ..Needs::none() },
             _ => Needs::none(),
         }
     }

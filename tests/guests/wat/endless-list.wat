@@ -4,8 +4,8 @@
   (memory (export "memory") 1)
   (global $top (mut i32) (i32.const 4096))
 
-  ;; 64: `ok` with no names and the phase `request`. All other answers are zeros, at 256: no text, no edit.
-  (data (i32.const 92) "\01")
+  ;; 64: `ok` with no needs but the phase `request`. All other answers are zeros, at 256: no text, no edit.
+  (data (i32.const 84) "\01")
 
   ;; `next` with 268,435,455 edits
   (data (i32.const 1024) "\00\00\00\00\10\04\00\00\ff\ff\ff\0f")
@@ -25,11 +25,11 @@
   (func (export "wharf:lifecycle/lifecycle@0.1.0#configure") (param i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 64))
-  ;; method (tag, text), path, headers, attrs
-  (func (export "wharf:filter/filter@0.1.0#on-request") (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  ;; method (tag, text), facts
+  (func (export "wharf:filter/filter@0.1.0#on-request") (param i32 i32 i32 i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 1024))
-  ;; status, headers, attrs
-  (func (export "wharf:filter/filter@0.1.0#on-response") (param i32 i32 i32 i32 i32) (result i32)
+  ;; status, facts
+  (func (export "wharf:filter/filter@0.1.0#on-response") (param i32 i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 256)))

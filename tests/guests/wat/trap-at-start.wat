@@ -6,8 +6,8 @@
   (start $start)
   (func $start unreachable)
 
-  ;; 64: `ok` with no names and the phase `request`. All other answers are zeros, at 256: no text, no edit.
-  (data (i32.const 92) "\01")
+  ;; 64: `ok` with no needs but the phase `request`. All other answers are zeros, at 256: no text, no edit.
+  (data (i32.const 84) "\01")
 
   (func $realloc (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
     (local $at i32)
@@ -24,11 +24,11 @@
   (func (export "wharf:lifecycle/lifecycle@0.1.0#configure") (param i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 64))
-  ;; method (tag, text), path, headers, attrs
-  (func (export "wharf:filter/filter@0.1.0#on-request") (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  ;; method (tag, text), facts
+  (func (export "wharf:filter/filter@0.1.0#on-request") (param i32 i32 i32 i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 256))
-  ;; status, headers, attrs
-  (func (export "wharf:filter/filter@0.1.0#on-response") (param i32 i32 i32 i32 i32) (result i32)
+  ;; status, facts
+  (func (export "wharf:filter/filter@0.1.0#on-response") (param i32 i32 i32) (result i32)
     (global.set $top (i32.const 4096))
     (i32.const 256)))

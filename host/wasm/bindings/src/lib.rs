@@ -44,14 +44,34 @@ pub mod types {
         Other(&'a str),
     }
 
+    /// `fact`.
+    #[derive(ComponentType, Lift, Clone, Debug)]
+    #[component(variant)]
+    pub enum Fact {
+        #[component(name = "path")]
+        Path,
+        #[component(name = "query")]
+        Query,
+        #[component(name = "authority")]
+        Authority,
+        #[component(name = "scheme")]
+        Scheme,
+        #[component(name = "peer")]
+        Peer,
+        #[component(name = "route")]
+        Route,
+        #[component(name = "header")]
+        Header(String),
+        #[component(name = "attr")]
+        Attr(String),
+    }
+
     /// `request-head`.
     #[derive(ComponentType, Lower, Clone, Copy, Debug)]
     #[component(record)]
     pub struct RequestHead<'a> {
         pub method: Method<'a>,
-        pub path: &'a str,
-        pub headers: &'a [Option<&'a str>],
-        pub attrs: &'a [Option<&'a str>],
+        pub facts: &'a [Option<&'a str>],
     }
 
     /// `response-head`.
@@ -59,8 +79,7 @@ pub mod types {
     #[component(record)]
     pub struct ResponseHead<'a> {
         pub status: u16,
-        pub headers: &'a [Option<&'a str>],
-        pub attrs: &'a [Option<&'a str>],
+        pub facts: &'a [Option<&'a str>],
     }
 
     /// `edit`.
@@ -101,6 +120,7 @@ pub mod types {
 
 /// `wharf:lifecycle/lifecycle`.
 pub mod lifecycle {
+    use super::types::Fact;
     use super::*;
 
     wasmtime::component::flags! {
@@ -116,11 +136,8 @@ pub mod lifecycle {
     #[derive(ComponentType, Lift, Clone, Debug)]
     #[component(record)]
     pub struct Needs {
-        #[component(name = "request-headers")]
-        pub request_headers: Vec<String>,
-        #[component(name = "response-headers")]
-        pub response_headers: Vec<String>,
-        pub attrs: Vec<String>,
+        pub request: Vec<Fact>,
+        pub response: Vec<Fact>,
         pub phases: Phases,
     }
 }

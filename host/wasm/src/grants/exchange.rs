@@ -9,6 +9,7 @@ use wharf_core::head::text;
 
 pub(super) fn link(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     tell(to, "id", |facts| facts.id.to_string())?;
+    tell(to, "path", |facts| facts.request.path().to_owned())?;
     tell(to, "authority", |facts| facts.request.authority().to_owned())?;
     tell(to, "scheme", |facts| facts.request.scheme.as_str().to_owned())?;
     tell(to, "query", |facts| facts.request.query().map(str::to_owned))?;

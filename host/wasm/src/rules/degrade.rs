@@ -1,6 +1,6 @@
 //! Role degrade: what instead, when there is no answer? `wharf:degrade/degrade@0.1.0`.
 
-use super::{Asked, Joined, Values, found, reply};
+use super::{Asked, Handed, Made, found, reply};
 use crate::call::{Name, Question, ask};
 use crate::error::Broken;
 use crate::instance::Instance;
@@ -28,11 +28,9 @@ impl Question for OnFault {
             Failure::Overload => wit::Fault::Overload,
             Failure::Plugin(name) => wit::Fault::Plugin(name),
         };
-        let (store, needs) = (&mut instance.store, &instance.needs);
-        let mut joined = Joined::default();
-        let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
-        let on_fault = found(instance.questions.on_fault)?;
-        let (said,) = on_fault.call_async(store, (values.request(&facts.request), failure)).await?;
+        let mut made = Made::new();
+        let handed = Handed::new(&instance.needs.request, facts, &facts.request.fields, &mut made);
+        let (said,) = found(instance.questions.on_fault)?.call_async(&mut instance.store, (handed.request(facts), failure)).await?;
         Ok(match said {
             wit::Instead::Pass => Instead::Pass,
             wit::Instead::Reply(said) => Instead::Reply(reply(said)?),

@@ -1,6 +1,6 @@
 //! Role filter: look at, and change, the heads of request and answer. `wharf:filter/filter@0.1.0`.
 
-use super::{Asked, Joined, Values, decide, edits, found, lawful};
+use super::{Asked, Handed, Made, decide, edits, found, lawful};
 use crate::call::{Name, Question, ask};
 use crate::error::Broken;
 use crate::instance::Instance;
@@ -37,11 +37,10 @@ impl Question for OnResponse {
         let Some(response) = &facts.response else {
             return Err(Broken::Internal("a response filter was asked before there was a response".into()));
         };
-        let (store, needs) = (&mut instance.store, &instance.needs);
-        let mut joined = Joined::default();
-        let values = Values::new(&response.fields, &needs.response_headers, &mut joined, &facts.attrs, &needs.attrs);
-        let head = ResponseHead { status: response.status, headers: &values.headers, attrs: &values.attrs };
-        let (said,) = found(instance.questions.on_response)?.call_async(store, (head,)).await?;
+        let mut made = Made::new();
+        let handed = Handed::new(&instance.needs.response, facts, &response.fields, &mut made);
+        let head = ResponseHead { status: response.status, facts: handed.list() };
+        let (said,) = found(instance.questions.on_response)?.call_async(&mut instance.store, (head,)).await?;
         lawful(edits(said)?, facts, false)
     }
 }

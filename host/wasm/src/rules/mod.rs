@@ -13,13 +13,13 @@ use crate::error::Broken;
 use crate::instance::Instance;
 use crate::limits::BODY_MAX;
 use crate::pool::Pool;
-use crate::ready::{Ready, Role};
+use crate::ready::{Fact, Ready, Role};
 use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
 use wharf_core::edit::{self, EDIT_TEXT_MAX, EDITS_MAX, Edit};
-use wharf_core::exchange::{Attrs, Facts};
-use wharf_core::head::{Fields, Known, Method, RequestHead};
+use wharf_core::exchange::Facts;
+use wharf_core::head::{Fields, Method};
 use wharf_core::rules::{Authenticate, Decision, Degrade, Filter, Route, RuleReply};
 use wharf_wasm_bindings::types as wit;
 
@@ -65,51 +65,77 @@ fn found<T: Copy>(export: Option<T>) -> Result<T, Broken> {
     export.ok_or_else(|| Broken::Internal("an export of the role is gone".into()))
 }
 
-/// The values of the fields and attributes that a guest asked for, in the form the contract passes them.
-struct Values<'a> {
-    headers: Vec<Option<&'a str>>,
-    attrs: Vec<Option<&'a str>>,
+/// What a guest asked to be handed, in the form the contract passes it.
+enum Handed<'a> {
+    /// No more than this, and each is text that the exchange holds: nothing is allocated.
+    Few([Option<&'a str>; FEW], usize),
+    Many(Vec<Option<&'a str>>),
 }
 
-/// Text that a head does not hold in one piece, and for which of the names: several fields joined, or bytes that are not
-/// UTF-8. It has to live somewhere while it is passed, so it is made before the values that point into it.
-#[derive(Default)]
-struct Joined(Vec<(usize, String)>);
+const FEW: usize = 6;
 
-impl<'a> Values<'a> {
-    /// Nearly always each field is there once and is UTF-8; then nothing is copied and `joined` stays empty.
-    fn new(fields: &'a Fields, names: &[Box<str>], joined: &'a mut Joined, attrs: &'a Attrs, attr_names: &[Box<str>]) -> Values<'a> {
-        let headers = names.iter().map(|name| plain(fields, name)).collect::<Option<Vec<_>>>();
-        let headers = headers.unwrap_or_else(|| {
-            let made = |(at, name): (usize, &str)| match plain(fields, name) {
-                Some(_) => None,
-                None => fields.joined(name.as_bytes()).map(|text| (at, text.into_owned())),
-            };
-            joined.0 = names.iter().map(AsRef::as_ref).enumerate().filter_map(made).collect();
-            let mut made = joined.0.iter().peekable();
-            let value = |(at, name): (usize, &str)| match made.next_if(|(place, _)| *place == at) {
-                Some((_, text)) => Some(text.as_str()),
-                None => plain(fields, name).flatten(),
-            };
-            names.iter().map(AsRef::as_ref).enumerate().map(value).collect()
-        });
-        Values { headers, attrs: attr_names.iter().map(|name| attrs.get(name)).collect() }
+/// Texts that the exchange does not hold in one piece, and their places: several fields joined, bytes that are not UTF-8,
+/// an address. They have to live somewhere while they are passed, so they are made before the list that points to them.
+type Made = Vec<(usize, String)>;
+
+impl<'a> Handed<'a> {
+    fn new(asked: &[Fact], facts: &'a Facts, fields: &'a Fields, made: &'a mut Made) -> Handed<'a> {
+        if asked.len() <= FEW {
+            let mut few = [None; FEW];
+            if asked.iter().zip(&mut few).all(|(fact, place)| held(fact, facts, fields).map(|value| *place = value).is_some()) {
+                return Handed::Few(few, asked.len());
+            }
+        }
+        Handed::made(asked, facts, fields, made)
     }
 
-    fn request(&'a self, request: &'a RequestHead) -> wit::RequestHead<'a> {
-        wit::RequestHead { method: method(&request.method), path: request.path(), headers: &self.headers, attrs: &self.attrs }
+    #[cold]
+    fn made(asked: &[Fact], facts: &'a Facts, fields: &'a Fields, made: &'a mut Made) -> Handed<'a> {
+        let make = |(at, fact): (usize, &Fact)| match (held(fact, facts, fields), fact) {
+            (None, Fact::Header(name)) => fields.joined(name.as_bytes()).map(|text| (at, text.into_owned())),
+            (None, Fact::Peer) => Some((at, facts.client.to_string())),
+            _ => None,
+        };
+        *made = asked.iter().enumerate().filter_map(make).collect();
+        let mut made = made.iter().peekable();
+        let value = |(at, fact): (usize, &Fact)| match made.next_if(|(place, _)| *place == at) {
+            Some((_, text)) => Some(text.as_str()),
+            None => held(fact, facts, fields).flatten(),
+        };
+        Handed::Many(asked.iter().enumerate().map(value).collect())
+    }
+
+    fn list(&self) -> &[Option<&'a str>] {
+        match self {
+            Handed::Few(few, len) => few.get(..*len).unwrap_or_default(),
+            Handed::Many(many) => many,
+        }
+    }
+
+    fn request<'s>(&'s self, facts: &'s Facts) -> wit::RequestHead<'s> {
+        wit::RequestHead { method: method(&facts.request.method), facts: self.list() }
     }
 }
 
-/// `Some(None)`: there is no such field. `None`: its text must be made.
-fn plain<'a>(fields: &'a Fields, name: &str) -> Option<Option<&'a str>> {
-    let known = Known::of(name.as_bytes());
-    let mut all = fields.iter().filter(|(have, text, _)| *have == known && (known != Known::Other || *text == name.as_bytes()));
-    match (all.next(), all.next()) {
-        (None, _) => Some(None),
-        (Some((_, _, value)), None) => std::str::from_utf8(value).ok().map(Some),
-        (Some(_), Some(_)) => None,
-    }
+/// A fact as the exchange holds it. `Some(None)`: there is no such thing. `None`: its text must be made.
+fn held<'a>(fact: &Fact, facts: &'a Facts, fields: &'a Fields) -> Option<Option<&'a str>> {
+    Some(match fact {
+        Fact::Path => Some(facts.request.path()),
+        Fact::Query => facts.request.query(),
+        Fact::Authority => Some(facts.request.authority()),
+        Fact::Scheme => Some(facts.request.scheme.as_str()),
+        Fact::Peer => return None,
+        Fact::Route => Some(&facts.route),
+        Fact::Header(name) => {
+            let mut all = fields.all(name.as_bytes());
+            match (all.next(), all.next()) {
+                (None, _) => None,
+                (Some(value), None) => Some(std::str::from_utf8(value).ok()?),
+                (Some(_), Some(_)) => return None,
+            }
+        }
+        Fact::Attr(name) => facts.attrs.get(name),
+    })
 }
 
 fn method(method: &Method) -> wit::Method<'_> {
@@ -188,31 +214,51 @@ fn decision(said: wit::Decision, facts: &Facts) -> Result<Decision, Broken> {
 
 /// `check` and `on-request` have one shape.
 async fn decide(instance: &mut Instance, facts: &Facts, export: Option<crate::instance::Decide>) -> Result<Decision, Broken> {
-    let (store, needs) = (&mut instance.store, &instance.needs);
-    let mut joined = Joined::default();
-    let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
-    let (said,) = found(export)?.call_async(store, (values.request(&facts.request),)).await?;
+    let mut made = Made::new();
+    let handed = Handed::new(&instance.needs.request, facts, &facts.request.fields, &mut made);
+    let (said,) = found(export)?.call_async(&mut instance.store, (handed.request(facts),)).await?;
     decision(said, facts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wharf_core::head::RequestHead;
 
     #[test]
-    fn values_come_in_the_order_asked_for_whatever_they_are() {
-        let mut fields = Fields::default();
-        fields.add(b"x-twice", b"a");
-        fields.add(b"x-once", b"1");
-        fields.add(b"x-twice", b"b");
-        fields.add(b"x-latin", b"caf\xe9");
-        let names: Vec<Box<str>> = ["x-latin", "x-none", "x-twice", "x-once"].into_iter().map(Box::from).collect();
-        let mut attrs = Attrs::default();
-        attrs.set("consumer", "me");
-        let mut joined = Joined::default();
-        let values = Values::new(&fields, &names, &mut joined, &attrs, &["tenant".into(), "consumer".into()]);
-        assert_eq!(values.headers, [Some("caf\u{e9}"), None, Some("a, b"), Some("1")]);
-        assert_eq!(values.attrs, [None, Some("me")]);
+    fn facts_come_in_the_order_asked_for_whatever_they_are() {
+        let mut facts = Facts { request: RequestHead::from_text(Method::Get, "shop.example:8080", "/a", Some("")), ..Facts::default() };
+        facts.request.fields.add(b"x-twice", b"a");
+        facts.request.fields.add(b"x-once", b"1");
+        facts.request.fields.add(b"x-twice", b"b");
+        facts.request.fields.add(b"x-latin", b"caf\xe9");
+        facts.attrs.set("consumer", "me");
+        (facts.client, facts.route) = ([192, 0, 2, 1].into(), "shop".into());
+        let header = |name: &str| Fact::Header(name.into());
+        let attr = |name: &str| Fact::Attr(name.into());
+        let all = [
+            (header("x-latin"), Some("caf\u{e9}")),
+            (Fact::Peer, Some("192.0.2.1")),
+            (header("x-none"), None),
+            (header("x-twice"), Some("a, b")),
+            (Fact::Route, Some("shop")),
+            (header("x-once"), Some("1")),
+            (Fact::Query, Some("")),
+            (attr("tenant"), None),
+            (Fact::Path, Some("/a")),
+            (Fact::Authority, Some("shop.example:8080")),
+            (attr("consumer"), Some("me")),
+            (Fact::Scheme, Some("http")),
+        ];
+        // Each alone, some, and all: by whichever way they are handed.
+        for from in 0..all.len() {
+            for to in from..=all.len() {
+                let (asked, values): (Vec<Fact>, Vec<Option<&str>>) = all[from..to].iter().cloned().unzip();
+                let mut made = Made::new();
+                let handed = Handed::new(&asked, &facts, &facts.request.fields, &mut made);
+                assert_eq!(handed.list(), values, "{asked:?}");
+            }
+        }
     }
 
     #[test]

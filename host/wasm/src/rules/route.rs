@@ -1,6 +1,6 @@
 //! Role route: where to? `wharf:route/route@0.1.0`.
 
-use super::{Asked, Joined, Values, found};
+use super::{Asked, Handed, Made, found};
 use crate::call::{Name, Question, ask};
 use crate::error::Broken;
 use crate::instance::Instance;
@@ -22,11 +22,9 @@ impl Question for Pick {
     const NAME: Name = Name::Pick;
 
     async fn put(&self, instance: &mut Instance, facts: &Facts) -> Result<Option<Picked>, Broken> {
-        let (store, needs) = (&mut instance.store, &instance.needs);
-        let mut joined = Joined::default();
-        let values = Values::new(&facts.request.fields, &needs.request_headers, &mut joined, &facts.attrs, &needs.attrs);
-        let pick = found(instance.questions.pick)?;
-        let (said,) = pick.call_async(store, (values.request(&facts.request),)).await?;
+        let mut made = Made::new();
+        let handed = Handed::new(&instance.needs.request, facts, &facts.request.fields, &mut made);
+        let (said,) = found(instance.questions.pick)?.call_async(&mut instance.store, (handed.request(facts),)).await?;
         let Some(said) = said else { return Ok(None) };
         let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let text = said.service.len() + optional(&said.subset) + optional(&said.path);

@@ -278,6 +278,11 @@ pub mod exchange {
         backend::exchange_route()
     }
 
+    /// The canonical path as it is now. [`crate::Request::path`] asks for it only once.
+    pub fn path() -> String {
+        backend::exchange_path()
+    }
+
     /// Host and port as the client meant them.
     pub fn authority() -> String {
         backend::exchange_authority()

@@ -187,6 +187,10 @@ pub(super) fn exchange_route() -> String {
     asked(|ask| ask.route.clone())
 }
 
+pub(super) fn exchange_path() -> String {
+    asked(|ask| ask.path.clone())
+}
+
 pub(super) fn exchange_authority() -> String {
     asked(|ask| ask.authority.clone())
 }

@@ -127,6 +127,10 @@ pub(super) fn exchange_route() -> String {
     wit::exchange::route()
 }
 
+pub(super) fn exchange_path() -> String {
+    wit::exchange::path()
+}
+
 pub(super) fn exchange_authority() -> String {
     wit::exchange::authority()
 }

@@ -20,7 +20,7 @@ use exports::wharf::lifecycle::lifecycle::{Guest as Lifecycle, Needs, Phases};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use wharf::host::{clock, config, crypto, exchange, http, kv, log, metrics, random};
-use wharf::types::types::{Decision, Edit, Reply, RequestHead, ResponseHead};
+use wharf::types::types::{Decision, Edit, Fact, Reply, RequestHead, ResponseHead};
 
 struct Hostile;
 
@@ -41,17 +41,23 @@ impl Lifecycle for Hostile {
             "\"loop\"" => spin(),
             "\"trap\"" => trap(),
             "\"exchange\"" => drop(exchange::id()),
-            "\"many\"" => return Ok(needs((0..33).map(|n| format!("h{n}")).collect())),
-            "\"upper\"" => return Ok(needs(vec!["X-Upper".into()])),
+            "\"many\"" => return Ok(needs((0..65).map(|n| Fact::Header(format!("h{n}"))).collect())),
+            "\"upper\"" => return Ok(needs(vec![Fact::Header("X-Upper".into())])),
+            "\"attr\"" => return Ok(needs(vec![Fact::Attr("a".repeat(65))])),
             _ => {}
         }
         assert_eq!(given, config::get());
-        Ok(needs(vec!["x-in".into(), "x-twice".into()]))
+        Ok(needs(vec![Fact::Path, Fact::Header("x-in".into()), Fact::Header("x-twice".into())]))
     }
 }
 
-fn needs(request_headers: Vec<String>) -> Needs {
-    Needs { request_headers, response_headers: vec!["server".into()], attrs: vec!["consumer".into()], phases: Phases::REQUEST | Phases::RESPONSE }
+fn needs(request: Vec<Fact>) -> Needs {
+    let response = vec![Fact::Header("server".into()), Fact::Route];
+    Needs { request, response, phases: Phases::REQUEST | Phases::RESPONSE }
+}
+
+fn path(request: &RequestHead) -> &str {
+    request.facts.first().and_then(Option::as_deref).unwrap_or_default()
 }
 
 fn spin() {
@@ -77,7 +83,7 @@ fn reply(text: impl Into<Vec<u8>>) -> Decision {
 }
 
 fn act(request: &RequestHead) -> Decision {
-    match request.path.as_str() {
+    match path(request) {
         "/loop" => spin(),
         "/loop-with-calls" => loop {
             clock::monotonic_ns();
@@ -168,8 +174,9 @@ fn act(request: &RequestHead) -> Decision {
         "/facts" => {
             let header = exchange::header("x-in");
             return reply(format!(
-                "{} {} {} {:?} {} {:?} {} {:?} {:?}",
+                "{} {} {} {} {:?} {} {:?} {} {:?} {:?}",
                 exchange::route(),
+                exchange::path(),
                 exchange::authority(),
                 exchange::scheme(),
                 exchange::query(),
@@ -177,7 +184,7 @@ fn act(request: &RequestHead) -> Decision {
                 header,
                 exchange::header_all().len(),
                 exchange::response_header("server"),
-                request.headers,
+                request.facts,
             ));
         }
         "/work" => {
@@ -198,7 +205,7 @@ fn act(request: &RequestHead) -> Decision {
             });
             return reply(calls.to_string());
         }
-        _ => return Decision::Next(vec![Edit::Set(("x-out".into(), request.headers.first().cloned().flatten().unwrap_or_default()))]),
+        _ => return Decision::Next(vec![Edit::Set(("x-out".into(), request.facts.get(1).cloned().flatten().unwrap_or_default()))]),
     }
     reply("did it")
 }
@@ -211,7 +218,7 @@ impl exports::wharf::auth::auth::Guest for Hostile {
 
 impl exports::wharf::route::route::Guest for Hostile {
     fn pick(request: RequestHead) -> Option<exports::wharf::route::route::Target> {
-        match request.path.as_str() {
+        match path(&request) {
             "/nowhere" => None,
             "/giant" => Some(exports::wharf::route::route::Target { service: "s".repeat(100_000), subset: None, path: None }),
             _ => Some(exports::wharf::route::route::Target { service: "users".into(), subset: Some("gray".into()), path: Some("/u".into()) }),
@@ -225,8 +232,8 @@ impl exports::wharf::filter::filter::Guest for Hostile {
     }
 
     fn on_response(response: ResponseHead) -> Vec<Edit> {
-        let server = response.headers.first().cloned().flatten().unwrap_or_default();
-        vec![Edit::Set(("x-server".into(), format!("{server} {}", response.status)))]
+        let told: Vec<String> = response.facts.into_iter().flatten().collect();
+        vec![Edit::Set(("x-server".into(), format!("{} {}", told.join(" "), response.status)))]
     }
 }
 

@@ -17,7 +17,7 @@ wit_bindgen::generate!({
 
 use exports::wharf::lifecycle::lifecycle::{Guest as Lifecycle, Needs, Phases};
 use wharf::host::crypto::{SignatureAlgorithm, verify};
-use wharf::types::types::{Decision, Edit, Reply, RequestHead, ResponseHead};
+use wharf::types::types::{Decision, Edit, Fact, Reply, RequestHead, ResponseHead};
 
 struct Quick;
 
@@ -30,19 +30,19 @@ impl Lifecycle for Quick {
 
     /// The configuration is the role: each asks for what it needs and no more.
     fn configure(config: String) -> Result<Needs, String> {
-        let (request_headers, attrs) = match config.as_str() {
-            "\"auth\"" => (vec!["authorization".to_owned()], Vec::new()),
-            "\"filter\"" => (Vec::new(), vec!["consumer".to_owned()]),
-            _ => (Vec::new(), Vec::new()),
+        let request = match config.as_str() {
+            "\"auth\"" => vec![Fact::Header("authorization".into())],
+            "\"filter\"" => vec![Fact::Attr("consumer".into())],
+            _ => vec![Fact::Path],
         };
-        Ok(Needs { request_headers, response_headers: Vec::new(), attrs, phases: Phases::REQUEST })
+        Ok(Needs { request, response: Vec::new(), phases: Phases::REQUEST })
     }
 }
 
 impl exports::wharf::auth::auth::Guest for Quick {
     fn check(request: RequestHead) -> Decision {
         let refused = || Decision::Reply(Reply { status: 401, headers: Vec::new(), body: Vec::new() });
-        let Some(Some(token)) = request.headers.first() else { return refused() };
+        let Some(Some(token)) = request.facts.first() else { return refused() };
         let Some(token) = token.strip_prefix("Bearer ") else { return refused() };
         let Some((signed, signature)) = token.rsplit_once('.') else { return refused() };
         let mut tag = [0u8; 32];
@@ -59,7 +59,7 @@ impl exports::wharf::auth::auth::Guest for Quick {
 
 impl exports::wharf::route::route::Guest for Quick {
     fn pick(request: RequestHead) -> Option<exports::wharf::route::route::Target> {
-        let service = match request.path.split('/').nth(1) {
+        let service = match request.facts.first()?.as_ref()?.split('/').nth(1) {
             Some("orders") => "orders",
             Some("users") => "users",
             _ => return None,
@@ -70,7 +70,7 @@ impl exports::wharf::route::route::Guest for Quick {
 
 impl exports::wharf::filter::filter::Guest for Quick {
     fn on_request(request: RequestHead) -> Decision {
-        let consumer = request.attrs.into_iter().flatten().next().unwrap_or_default();
+        let consumer = request.facts.into_iter().flatten().next().unwrap_or_default();
         Decision::Next(vec![Edit::Set(("x-consumer".into(), consumer))])
     }
 
