@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use std::rc::Rc;
 use std::sync::Arc;
 use wharf_core::LocalBoxFuture;
-use wharf_core::edit::Edit;
+use wharf_core::edit::{Edit, Edits};
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 use wharf_core::head::{Fields, Method};
@@ -85,7 +85,7 @@ fn method(method: &Method) -> wharf_plugin::Method {
     }
 }
 
-fn edits(said: wharf_plugin::Edits) -> Vec<Edit> {
+fn edits(said: wharf_plugin::Edits) -> Edits {
     let edit = |edit| match edit {
         wharf_plugin::Edit::Set(name, value) => Edit::Set(name, value),
         wharf_plugin::Edit::Add(name, value) => Edit::Add(name, value),
@@ -93,7 +93,7 @@ fn edits(said: wharf_plugin::Edits) -> Vec<Edit> {
         wharf_plugin::Edit::Path(path) => Edit::Path(path),
         wharf_plugin::Edit::Attr(name, value) => Edit::Attr(name, value),
     };
-    said.0.into_iter().map(edit).collect()
+    said.0.into_iter().map(edit).collect::<Vec<_>>().into()
 }
 
 fn decision(said: wharf_plugin::Decision) -> Decision {
@@ -124,10 +124,10 @@ impl Filter for Native<Headers> {
         Box::pin(async { Ok(decision(wharf_plugin::Filter::on_request(&self.plugin, &self.request(facts)))) })
     }
 
-    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Vec<Edit>, Fault>> {
+    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Edits, Fault>> {
         Box::pin(async {
             // The road asks this only when there is an answer.
-            let Some(head) = &facts.response else { return Ok(Vec::new()) };
+            let Some(head) = &facts.response else { return Ok(Edits::default()) };
             let told = handed(&self.needs.response, facts, &head.fields);
             let response = wharf_plugin::Response::new(self.needs.clone(), head.status, told);
             Ok(edits(wharf_plugin::Filter::on_response(&self.plugin, &response)))
@@ -149,7 +149,6 @@ impl Route for Native<Table> {
 mod tests {
     use super::*;
     use std::task::{Context, Poll, Waker};
-    use wharf_core::edit::apply_to_request;
     use wharf_core::head::RequestHead;
 
     fn now<T>(mut question: LocalBoxFuture<'_, T>) -> T {
@@ -180,11 +179,11 @@ mod tests {
 
         facts.request.fields.add(b"x-key", b"key");
         let Decision::Next(edits) = now(rules.auth[0].rule.check(&mut facts)).unwrap() else { panic!("ann was not let in") };
-        apply_to_request(&edits, &mut facts).unwrap();
+        edits.apply_to_request(&mut facts).unwrap();
         assert_eq!(facts.attrs.get("consumer"), Some("ann"));
         assert!(rules.response_filters.is_empty(), "a half that is not asked for costs nothing");
         let Decision::Next(edits) = now(rules.request_filters[0].rule.on_request(&mut facts)).unwrap() else { panic!("a filter refused") };
-        assert_eq!(edits, [Edit::Set("x-consumer".into(), "ann".into())]);
+        assert_eq!(*edits, [Edit::Set("x-consumer".into(), "ann".into())]);
         let picked = now(rules.route.unwrap().rule.pick(&mut facts)).unwrap();
         assert_eq!(picked, Some(Picked { service: "up".into(), ..Picked::default() }));
     }

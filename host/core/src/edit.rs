@@ -42,41 +42,98 @@ impl fmt::Display for BadEdit {
 
 impl std::error::Error for BadEdit {}
 
-/// Applies edits to the request in hand.
+/// What a rule says, and whether it was found to keep the contract already.
 ///
-/// # Errors
-/// The first edit that breaks the contract, in words; nothing is applied then.
-pub fn apply_to_request(edits: &[Edit], facts: &mut Facts) -> Result<(), BadEdit> {
-    check(edits, &facts.attrs, true)?;
-    for edit in edits {
-        match edit {
-            Edit::Path(path) => facts.request.set_path(path),
-            other => apply(other, &mut facts.request.fields, &mut facts.attrs),
+/// A room that carries the answers of others checks them, to know at once whose fault a bad one is; it says so by making
+/// them with [`Edits::for_request`] or [`Edits::for_response`], and they are not checked again where they are applied. All
+/// others are.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    list: Vec<Edit>,
+    checked: Checked,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Checked {
+    #[default]
+    No,
+    ForRequest,
+    ForResponse,
+}
+
+impl Edits {
+    /// Edits that may be applied to the request of an exchange with these attributes.
+    ///
+    /// # Errors
+    /// The first edit that breaks the contract, in words.
+    pub fn for_request(list: Vec<Edit>, attrs: &Attrs) -> Result<Edits, BadEdit> {
+        check(&list, attrs, true)?;
+        Ok(Edits { list, checked: Checked::ForRequest })
+    }
+
+    /// Edits that may be applied to the answer of an exchange with these attributes.
+    ///
+    /// # Errors
+    /// The first edit that breaks the contract, in words. A `path` edit is one.
+    pub fn for_response(list: Vec<Edit>, attrs: &Attrs) -> Result<Edits, BadEdit> {
+        check(&list, attrs, false)?;
+        Ok(Edits { list, checked: Checked::ForResponse })
+    }
+
+    /// Applies them to the request in hand.
+    ///
+    /// # Errors
+    /// The first edit that breaks the contract, in words; nothing is applied then.
+    pub fn apply_to_request(&self, facts: &mut Facts) -> Result<(), BadEdit> {
+        if self.checked != Checked::ForRequest {
+            check(self, &facts.attrs, true)?;
         }
+        for edit in &self.list {
+            match edit {
+                Edit::Path(path) => facts.request.set_path(path),
+                other => apply(other, &mut facts.request.fields, &mut facts.attrs),
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Applies them to the answer in hand.
+    ///
+    /// # Errors
+    /// The first edit that breaks the contract, in words; nothing is applied then. A `path` edit is one.
+    pub fn apply_to_response(&self, fields: &mut Fields, attrs: &mut Attrs) -> Result<(), BadEdit> {
+        if self.checked != Checked::ForResponse {
+            check(self, attrs, false)?;
+        }
+        for edit in &self.list {
+            apply(edit, fields, attrs);
+        }
+        Ok(())
+    }
 }
 
-/// Applies edits to the answer in hand.
-///
-/// # Errors
-/// The first edit that breaks the contract, in words; nothing is applied then. A `path` edit is one.
-pub fn apply_to_response(edits: &[Edit], fields: &mut Fields, attrs: &mut Attrs) -> Result<(), BadEdit> {
-    check(edits, attrs, false)?;
-    for edit in edits {
-        apply(edit, fields, attrs);
+impl From<Vec<Edit>> for Edits {
+    fn from(list: Vec<Edit>) -> Edits {
+        Edits { list, checked: Checked::No }
     }
-    Ok(())
 }
 
-/// May these edits be applied, to a request or else to an answer? For rooms that want to know whose fault it is before
-/// the road does; applying checks in any case.
-///
-/// # Errors
-/// The first edit that breaks the contract, in words.
-pub fn check_edits(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
-    check(edits, attrs, request)
+impl std::ops::Deref for Edits {
+    type Target = [Edit];
+
+    fn deref(&self) -> &[Edit] {
+        &self.list
+    }
 }
+
+/// Two that change the same are equal, whoever has checked them.
+impl PartialEq for Edits {
+    fn eq(&self, other: &Edits) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for Edits {}
 
 /// Are these the fields of an answer that a rule may give?
 ///
@@ -200,11 +257,24 @@ mod tests {
             Edit::Path("/a/../b".into()),
             Edit::Attr(String::new(), "v".into()),
         ] {
-            let edits = [Edit::Set("good".into(), "1".into()), bad.clone()];
-            assert!(apply_to_request(&edits, &mut facts).is_err(), "{bad:?}");
+            let edits = vec![Edit::Set("good".into(), "1".into()), bad.clone()];
+            assert!(Edits::for_request(edits.clone(), &facts.attrs).is_err(), "{bad:?}");
+            assert!(Edits::from(edits).apply_to_request(&mut facts).is_err(), "{bad:?}");
             assert!(facts.request.fields.is_empty(), "{bad:?}");
         }
         let many: Vec<_> = (0..=EDITS_MAX).map(|n| Edit::Attr(format!("a{n}"), "v".into())).collect();
-        assert!(apply_to_request(&many, &mut facts).is_err());
+        assert!(Edits::from(many).apply_to_request(&mut facts).is_err());
+    }
+
+    #[test]
+    fn what_was_checked_for_a_request_is_checked_again_for_an_answer() {
+        let mut facts = Facts::default();
+        let path = Edits::for_request(vec![Edit::Path("/b".into())], &facts.attrs).unwrap();
+        assert!(path.apply_to_response(&mut Fields::default(), &mut Attrs::default()).is_err());
+        path.apply_to_request(&mut facts).unwrap();
+        assert_eq!(facts.request.path(), "/b");
+        let set = Edits::for_response(vec![Edit::Set("x-a".into(), "1".into())], &facts.attrs).unwrap();
+        set.apply_to_request(&mut facts).unwrap();
+        assert_eq!(facts.request.fields.get(b"x-a"), Some(&b"1"[..]));
     }
 }

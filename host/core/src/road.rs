@@ -4,7 +4,7 @@
 //! that rules and upstreams speak themselves, no sockets, no clock but the one it is handed.
 
 use crate::body::{Body, BodyStream};
-use crate::edit::{self, Edit};
+use crate::edit::{self, Edit, Edits};
 use crate::exchange::{Answer, Exchange};
 use crate::fault::{Blame, Fault, FaultKind, Retry};
 use crate::head::{Fields, ResponseHead};
@@ -98,7 +98,7 @@ async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Me
 /// What a rule's decision means here. `Some`: it answers itself.
 fn decided<D: ?Sized>(exchange: &mut Exchange, attached: &Attached<D>, said: Result<Decision, Fault>) -> Result<Option<Answer>, Fault> {
     let refused = match said {
-        Ok(Decision::Next(edits)) => match edit::apply_to_request(&edits, &mut exchange.facts) {
+        Ok(Decision::Next(edits)) => match edits.apply_to_request(&mut exchange.facts) {
             Ok(()) => return Ok(None),
             Err(bad) => bad_answer(&attached.name, &bad.to_string()),
         },
@@ -131,7 +131,9 @@ async fn picked(exchange: &mut Exchange, rules: &Rules, outlets: &Outlets) -> Re
         return Err(bad_answer(&route.name, &what));
     };
     if let Some(path) = said.path {
-        edit::apply_to_request(&[Edit::Path(path)], &mut exchange.facts).map_err(|bad| bad_answer(&route.name, &bad.to_string()))?;
+        Edits::from(vec![Edit::Path(path)])
+            .apply_to_request(&mut exchange.facts)
+            .map_err(|bad| bad_answer(&route.name, &bad.to_string()))?;
     }
     Ok((outlet.clone(), Wish { subset: said.subset.map(String::into_boxed_str) }))
 }
@@ -143,7 +145,7 @@ async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::r
     let head = exchange.facts.response.take();
     let fault = match (said, head) {
         (Ok(edits), Some(mut head)) => {
-            let applied = edit::apply_to_response(&edits, &mut head.fields, &mut exchange.facts.attrs);
+            let applied = edits.apply_to_response(&mut head.fields, &mut exchange.facts.attrs);
             answer.head = head;
             match applied {
                 Ok(()) => return Ok(()),

@@ -3,7 +3,7 @@
 //! The wasm room implements them for plugins; tests and the bench ladder implement them natively.
 
 use crate::LocalBoxFuture;
-use crate::edit::Edit;
+use crate::edit::Edits;
 use crate::exchange::Facts;
 use crate::fault::Fault;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Go on, with these edits.
-    Next(Vec<Edit>),
+    Next(Edits),
     /// Answer the client with this.
     Reply(RuleReply),
 }
@@ -96,7 +96,7 @@ pub trait Filter {
     ///
     /// # Errors
     /// The rule failed.
-    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Vec<Edit>, Fault>>;
+    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Edits, Fault>>;
 }
 
 /// Where to?

@@ -10,6 +10,9 @@
 //! 8. count, give the instance back or throw it away, put the facts back, say what was said
 //! ```
 //!
+//! What every call does is plain code between two reads of the clock (`at_once`, `over`); what a few do is in futures of its
+//! own that are boxed when it comes to that, so that all others carry none of it along.
+//!
 //! What a question is made of is in `rules/`; this file knows no role.
 
 use crate::error::{Broken, Stop, panic_text};
@@ -18,6 +21,7 @@ use crate::grants::log::Gate;
 use crate::guest_thread::{Ended, Moved, Moving};
 use crate::instance::{Instance, Tally};
 use crate::limits::{GRACE, REHEARSAL};
+use crate::moment::{Moment, ns};
 use crate::pool::{CUTS, LONG, Pool, Seat};
 use crate::ready::Ready;
 use crate::turn::{self, Turned};
@@ -26,8 +30,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::Instant;
+use std::task::{Context, Poll};
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 
@@ -119,36 +122,100 @@ async fn ask_either<Q: Question + Clone>(
 }
 
 async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -> Result<Q::Answer, Broken> {
-    let begun = Instant::now();
-    let (said, tally) = match seated(pool, begun).await {
-        Err(broken) => (Err(broken), Tally::default()),
-        Ok((instance, begun)) => {
-            let mut shared = pool.core.facts_box();
-            if let Some(inside) = Arc::get_mut(&mut shared) {
-                std::mem::swap(inside, facts);
-            }
-            let deadline = begun + pool.ready.setup.quotas.deadline;
-            let ended = live(pool, Box::pin(run(instance, shared.clone(), question, deadline)), begun, deadline).await;
-            // Unique again in all cases but two: the guest thread has not let go yet of a call that we gave up, or a
-            // panic took the store's copy with it. Then the exchange goes on with a copy.
-            match Arc::get_mut(&mut shared) {
-                Some(inside) => {
-                    std::mem::swap(inside, facts);
-                    pool.core.keep_box(shared);
-                }
-                None => facts.clone_from(&shared),
-            }
-            ended
-        }
+    let asked = Moment::now();
+    let seated = match pool.take() {
+        Ok(Seat::Warm(instance)) => Ok((instance, asked)),
+        Ok(Seat::Cold) => Box::pin(made(pool, asked)).await,
+        Err(broken) => Err(broken),
     };
-    let now = Instant::now();
-    let took = now.saturating_duration_since(begun);
+    let (instance, begun) = match seated {
+        Ok(seated) => seated,
+        Err(broken) => return over(pool, Q::NAME, (Err(broken), Tally::default()), asked),
+    };
+    let mut given = Some((instance, question));
+    // Ready in any case: what a turn needs of this task is its waker.
+    let first = std::future::poll_fn(|task| match given.take() {
+        Some((instance, question)) => Poll::Ready(at_once(pool, facts, instance, question, (asked, begun), task)),
+        None => Poll::Pending,
+    });
+    match first.await {
+        Ok(said) => said,
+        Err(later) => Box::pin(go_on(pool, facts, Q::NAME, later, asked)).await,
+    }
+}
+
+/// A call that did not end in its first turn.
+struct Later<A> {
+    call: Moving<Done<A>>,
+    shared: Arc<Facts>,
+    deadline: Moment,
+    /// It waits for a host call; else it computes.
+    waits: bool,
+}
+
+/// The whole of a call that ends in its first turn.
+fn at_once<Q: Question>(
+    pool: &Rc<Pool>,
+    facts: &mut Facts,
+    instance: Box<Instance>,
+    question: Q,
+    (asked, begun): (Moment, Moment),
+    task: &mut Context<'_>,
+) -> Result<Result<Q::Answer, Broken>, Later<Q::Answer>> {
+    let mut shared = pool.core.facts_box();
+    if let Some(inside) = Arc::get_mut(&mut shared) {
+        std::mem::swap(inside, facts);
+    }
+    let deadline = begun.after(pool.deadline_ns);
+    let mut call = Box::pin(run(instance, shared.clone(), question, deadline));
+    let said = match first_turn(pool, begun, call.as_mut(), task) {
+        First::Over(said) => said,
+        First::Waits => return Err(Later { call, shared, deadline, waits: true }),
+        First::Leaves => return Err(Later { call, shared, deadline, waits: false }),
+    };
+    put_back(pool, facts, shared);
+    Ok(over(pool, Q::NAME, said, asked))
+}
+
+/// The rest of a call that goes on after its first turn.
+async fn go_on<A: Send + 'static>(
+    pool: &Rc<Pool>,
+    facts: &mut Facts,
+    name: Name,
+    Later { call, shared, deadline, waits }: Later<A>,
+    asked: Moment,
+) -> Result<A, Broken> {
+    let said = match waits {
+        true => stay(pool, call, deadline).await,
+        false => elsewhere(pool, call, deadline).await,
+    };
+    put_back(pool, facts, shared);
+    over(pool, name, said, asked)
+}
+
+/// The facts are the exchange's again.
+fn put_back(pool: &Pool, facts: &mut Facts, mut shared: Arc<Facts>) {
+    // Unique again in all cases but two: the guest thread has not let go yet of a call that we gave up, or a
+    // panic took the store's copy with it. Then the exchange goes on with a copy.
+    match Arc::get_mut(&mut shared) {
+        Some(inside) => {
+            std::mem::swap(inside, facts);
+            pool.core.keep_box(shared);
+        }
+        None => facts.clone_from(&shared),
+    }
+}
+
+/// A question is over: it is counted, and its instance goes back.
+fn over<A>(pool: &Pool, name: Name, (said, tally): Said<A>, asked: Moment) -> Result<A, Broken> {
+    let now = Moment::now();
+    let took = now.since(asked);
     if let Some(watch) = tally.first_turn
         && (took > LONG || watch.is_some())
     {
         pool.watched(watch, took, now);
     }
-    pool.metrics.record(Q::NAME, said.as_ref().err(), &tally, took);
+    pool.metrics.record(name, said.as_ref().err(), &tally, took);
     match said {
         Ok((answer, instance)) => {
             pool.answered();
@@ -167,74 +234,71 @@ async fn ask_one<Q: Question>(pool: &Rc<Pool>, facts: &mut Facts, question: Q) -
 
 type Said<A> = (Result<(A, Box<Instance>), Broken>, Tally);
 
-/// An instance for this question: a warm one, or one that is made now. Making has the time of a rehearsal, as the
-/// contract says; the question's own time begins afterwards.
-async fn seated(pool: &Rc<Pool>, begun: Instant) -> Result<(Box<Instance>, Instant), Broken> {
-    match pool.take()? {
-        Seat::Warm(instance) => Ok((instance, begun)),
-        Seat::Cold => Box::pin(made(pool, begun)).await,
-    }
-}
-
-async fn made(pool: &Rc<Pool>, begun: Instant) -> Result<(Box<Instance>, Instant), Broken> {
+/// Making an instance has the time of a rehearsal, as the contract says; the question's own time begins afterwards.
+async fn made(pool: &Rc<Pool>, begun: Moment) -> Result<(Box<Instance>, Moment), Broken> {
     let (ready, home, gate) = (pool.ready.clone(), pool.core.home(), pool.gate.clone());
-    let making = Box::pin(async move {
+    let mut making: Moving<Done<()>> = Box::pin(async move {
         match make(&ready, home, gate).await {
             Ok(instance) => Done { said: Ok(()), instance: Some(instance), tally: Tally::default() },
             Err(broken) => Done { said: Err(broken), instance: None, tally: Tally::default() },
         }
     });
-    let (made, _) = live(pool, making, begun, begun + REHEARSAL).await;
-    made.map(|((), instance)| (instance, Instant::now()))
+    let deadline = begun.after(ns(REHEARSAL));
+    let first = std::future::poll_fn(|task| Poll::Ready(first_turn(pool, begun, making.as_mut(), task))).await;
+    let (made, _) = match first {
+        First::Over(made) => made,
+        First::Waits => stay(pool, making, deadline).await,
+        First::Leaves => elsewhere(pool, making, deadline).await,
+    };
+    made.map(|((), instance)| (instance, Moment::now()))
 }
 
-/// From the first turn to the last.
-async fn live<A: Send + 'static>(
-    pool: &Rc<Pool>,
-    mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
-    begun: Instant,
-    deadline: Instant,
-) -> Said<A> {
+/// What became of a first turn.
+enum First<A> {
+    Over(Said<A>),
+    Waits,
+    /// It goes on elsewhere, or begins there.
+    Leaves,
+}
+
+fn first_turn<A, F>(pool: &Rc<Pool>, begun: Moment, call: Pin<&mut F>, task: &mut Context<'_>) -> First<A>
+where
+    F: Future<Output = Done<A>> + ?Sized,
+{
     if pool.is_banished(begun) {
-        return Box::pin(elsewhere(pool, call, deadline)).await;
+        return First::Leaves;
     }
-    let presence = pool.core.presence();
     pool.approach(begun);
     let watch = pool.watch();
-    let first = std::future::poll_fn(|task| Poll::Ready(turn::on_core(presence, begun, call.as_mut(), task))).await;
-    match first {
+    match turn::on_core(pool.core.presence(), begun, call, task) {
         Turned::Done(mut done) => {
             pool.proved();
             // Its end is told by the caller's clock; see `Pool::watched`.
             done.tally.first_turn = Some(watch);
-            settle(Ended::Done(done, Moved::default()))
+            First::Over(settle(Ended::Done(done, Moved::default())))
         }
-        Turned::Panicked(panic) => settle(Ended::Panicked(panic)),
-        Turned::Waits => Box::pin(stay(pool, call, deadline)).await,
-        Turned::Cut => Box::pin(elsewhere(pool, call, deadline)).await,
+        Turned::Panicked(panic) => First::Over(settle(Ended::Panicked(panic))),
+        Turned::Waits => First::Waits,
+        Turned::Cut => First::Leaves,
     }
 }
 
 /// A call that waits for a host call stays on its core.
-async fn stay<A: Send + 'static>(
-    pool: &Rc<Pool>,
-    mut call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
-    deadline: Instant,
-) -> Said<A> {
+async fn stay<A: Send + 'static>(pool: &Rc<Pool>, mut call: Moving<Done<A>>, deadline: Moment) -> Said<A> {
     let place = match Place::take(pool) {
         Ok(place) => place,
         Err(broken) => return (Err(broken), Tally::default()),
     };
     let presence = pool.core.presence();
     let mut taken = 0;
-    let turns = std::future::poll_fn(|task| match turn::on_core(presence, Instant::now(), call.as_mut(), task) {
+    let turns = std::future::poll_fn(|task| match turn::on_core(presence, Moment::now(), call.as_mut(), task) {
         Turned::Waits if taken < TURNS_MAX => {
             taken += 1;
             Poll::Pending
         }
         other => Poll::Ready(other),
     });
-    match tokio::time::timeout_at(deadline.into(), turns).await {
+    match tokio::time::timeout_at(deadline.instant().into(), turns).await {
         Ok(Turned::Done(done)) => settle(Ended::Done(done, Moved::default())),
         Ok(Turned::Panicked(panic)) => settle(Ended::Panicked(panic)),
         Ok(Turned::Cut | Turned::Waits) => moved(pool, call, deadline, place).await,
@@ -243,25 +307,16 @@ async fn stay<A: Send + 'static>(
 }
 
 /// A call that computes leaves its core.
-async fn elsewhere<A: Send + 'static>(
-    pool: &Rc<Pool>,
-    call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
-    deadline: Instant,
-) -> Said<A> {
+async fn elsewhere<A: Send + 'static>(pool: &Rc<Pool>, call: Moving<Done<A>>, deadline: Moment) -> Said<A> {
     match Place::take(pool) {
         Ok(place) => moved(pool, call, deadline, place).await,
         Err(broken) => (Err(broken), Tally::default()),
     }
 }
 
-async fn moved<A: Send + 'static>(
-    pool: &Rc<Pool>,
-    call: Pin<Box<impl Future<Output = Done<A>> + Send + 'static>>,
-    deadline: Instant,
-    _place: Place<'_>,
-) -> Said<A> {
+async fn moved<A: Send + 'static>(pool: &Rc<Pool>, call: Moving<Done<A>>, deadline: Moment, _place: Place<'_>) -> Said<A> {
     pool.metrics.moved();
-    let call: Moving<Done<A>> = call;
+    let deadline = deadline.instant();
     let ended = pool.ready.code.loaded().engine.guest_threads.run(call, deadline.into(), pool.is_hopeless());
     // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
     // exchange does not wait for it. Dropping the receiver tells it to let go.
@@ -270,7 +325,7 @@ async fn moved<A: Send + 'static>(
             // A short call whose thread was taken away by the kernel at a bad moment is moved too, and ends in its next
             // turn. One that goes on for several is a long one.
             if matches!(ended, Ended::Done(_, moved) if moved.cut >= CUTS) {
-                pool.strike(Instant::now());
+                pool.strike(Moment::now());
             }
             let starved = |moved: &Moved| moved.starved > pool.ready.setup.quotas.deadline / 2;
             match ended {
@@ -304,7 +359,7 @@ fn settle<A>(ended: Ended<Done<A>>) -> Said<A> {
 }
 
 /// The call itself. It owns all it needs and can change threads between two turns.
-async fn run<Q: Question>(mut instance: Box<Instance>, facts: Arc<Facts>, question: Q, deadline: Instant) -> Done<Q::Answer> {
+async fn run<Q: Question>(mut instance: Box<Instance>, facts: Arc<Facts>, question: Q, deadline: Moment) -> Done<Q::Answer> {
     instance.begin(facts.clone(), deadline);
     let said = question.put(&mut instance, &facts).await;
     let tally = instance.end();

@@ -11,6 +11,7 @@
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
 
 use crate::WasmError;
+use crate::moment::Moment;
 use crate::pool::{CUTS, Watch};
 use crate::ticker::{Presence, Ticker};
 use crate::turn::{self, Turned};
@@ -149,7 +150,7 @@ impl Here {
             let cut = &mut moved.cut;
             let turns = std::future::poll_fn(|task| {
                 if then.is_some() {
-                    presence.alert(std::time::Instant::now());
+                    presence.alert(Moment::now());
                 }
                 match turn::on_guest_thread(&presence, call.as_mut(), task) {
                     Turned::Cut => {

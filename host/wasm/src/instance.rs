@@ -9,12 +9,13 @@ use crate::grants::Keys;
 use crate::grants::http::Home;
 use crate::grants::log::{Gate, Lines};
 use crate::limits::{COPY_MAX, REFUSAL_MAX, REHEARSAL};
+use crate::moment::{Moment, ns};
 use crate::pool::Watch;
 use crate::ready::{Code, Needs, Role, Terms};
 use crate::turn::{self, AtTick};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wasmtime::component::{Component, ComponentExportIndex, TypedFunc};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wharf_core::exchange::Facts;
@@ -27,7 +28,7 @@ pub(crate) struct Guest {
     /// The exchange in progress.
     pub(crate) facts: Option<Arc<Facts>>,
     /// The present question ends here.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Moment,
     /// Parsed keys; see `grants/crypto.rs`.
     pub(crate) keys: RefCell<Keys>,
     /// Where outbound calls are posted. None while a version is rehearsed.
@@ -213,8 +214,10 @@ pub(crate) struct Instance {
     exports: Exports,
     /// What it asked to be shown.
     pub(crate) needs: Needs,
-    born: Instant,
-    calls: u32,
+    /// It is worn after so many more questions, from this time on, or with so much memory.
+    calls_left: u32,
+    worn_at: Moment,
+    memory_bytes_worn: usize,
     /// Last, so that the place in the counts is free only when the instance is gone.
     _ticket: Ticket,
 }
@@ -225,7 +228,7 @@ impl Instance {
         let loaded = code.loaded();
         let quotas = &terms.setup.quotas;
         let ticket = Ticket::take(&loaded.engine, &terms.plugin, quotas.instances_max).map_err(Broken::NoRoom)?;
-        let born = Instant::now();
+        let born = Moment::now();
         let (home, gate) = match home {
             Some((home, gate)) => (Some(home), gate),
             None => (None, Arc::new(Gate::new(quotas.log_lines_per_second))),
@@ -233,7 +236,7 @@ impl Instance {
         let guest = Guest {
             terms: terms.clone(),
             facts: None,
-            deadline: born + REHEARSAL,
+            deadline: born.after(ns(REHEARSAL)),
             keys: RefCell::default(),
             home,
             gate,
@@ -255,7 +258,18 @@ impl Instance {
             on_response: typed(&mut store, &instance, exports.on_response)?,
             on_fault: typed(&mut store, &instance, exports.on_fault)?,
         };
-        Ok(Box::new(Instance { store, questions, instance, exports, needs: Needs::default(), born, calls: 0, _ticket: ticket }))
+        Ok(Box::new(Instance {
+            store,
+            questions,
+            instance,
+            exports,
+            needs: Needs::default(),
+            calls_left: if quotas.fresh_per_call { 1 } else { quotas.recycle_calls.max(1) },
+            worn_at: born.after(ns(quotas.recycle_after)),
+            // Wasm memory never shrinks: close to its limit the next question would be the one to fail.
+            memory_bytes_worn: quotas.memory_bytes_max / 4 * 3,
+            _ticket: ticket,
+        }))
     }
 
     /// Asks for the schema of its configuration.
@@ -282,8 +296,8 @@ impl Instance {
     }
 
     /// A question begins.
-    pub(crate) fn begin(&mut self, facts: Arc<Facts>, deadline: Instant) {
-        self.calls += 1;
+    pub(crate) fn begin(&mut self, facts: Arc<Facts>, deadline: Moment) {
+        self.calls_left = self.calls_left.saturating_sub(1);
         let guest = self.store.data_mut();
         guest.facts = Some(facts);
         guest.deadline = deadline;
@@ -302,14 +316,8 @@ impl Instance {
     }
 
     /// Is it worn, so that a new one should take its place?
-    pub(crate) fn is_worn(&self, now: Instant) -> bool {
-        let guest = self.store.data();
-        let quotas = &guest.terms.setup.quotas;
-        quotas.fresh_per_call
-            || self.calls >= quotas.recycle_calls
-            || now.saturating_duration_since(self.born) >= quotas.recycle_after
-            // Wasm memory never shrinks: close to its limit the next question would be the one to fail.
-            || guest.limits.memory_bytes > quotas.memory_bytes_max / 4 * 3
+    pub(crate) fn is_worn(&self, now: Moment) -> bool {
+        self.calls_left == 0 || now >= self.worn_at || self.store.data().limits.memory_bytes > self.memory_bytes_worn
     }
 }
 
@@ -330,7 +338,7 @@ where
 
 /// Called by the engine when a guest meets a check after a tick.
 fn at_tick(store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
-    let now = Instant::now();
+    let now = Moment::now();
     if now >= store.data().deadline {
         return Err(Stop::Deadline.into());
     }

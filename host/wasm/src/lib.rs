@@ -34,6 +34,7 @@ mod instance;
 mod limits;
 mod load;
 mod metrics;
+mod moment;
 mod pool;
 mod ready;
 mod refusal;

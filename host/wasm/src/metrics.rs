@@ -23,7 +23,6 @@ use crate::ready::Terms;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use wharf_core::metrics::{Count, Level, Registry, Times};
 
 const CALLS: (&str, &str) = ("wharf_plugin_calls_total", "Questions put to plugins.");
@@ -61,8 +60,8 @@ impl VersionMetrics {
         }
     }
 
-    /// One question is over.
-    pub(crate) fn record(&self, name: Name, broken: Option<&Broken>, tally: &Tally, took: Duration) {
+    /// One question is over; it took so many nanoseconds.
+    pub(crate) fn record(&self, name: Name, broken: Option<&Broken>, tally: &Tally, took: u64) {
         match broken {
             None => {
                 if let Some(ok) = self.ok.get(name as usize) {
@@ -74,8 +73,10 @@ impl VersionMetrics {
                 series.entry((name as usize, broken.word())).or_insert_with(|| self.calls(name, broken.word())).count.add(1);
             }
         }
-        self.times.record(took);
-        self.host_calls.count.add(tally.host_calls.into());
+        self.times.record_ns(took);
+        if tally.host_calls > 0 {
+            self.host_calls.count.add(tally.host_calls.into());
+        }
         if !tally.waited.is_zero() {
             let make = || self.terms.metrics.times(WAITS.0, WAITS.1, &labels(&self.terms));
             self.waits.get_or_init(make).record(tally.waited);

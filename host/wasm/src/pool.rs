@@ -8,16 +8,17 @@ use crate::error::Broken;
 use crate::grants::log::Gate;
 use crate::instance::Instance;
 use crate::metrics::VersionMetrics;
+use crate::moment::{Moment, ns};
 use crate::ready::Ready;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An instance that has not been asked for so long goes.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: u64 = ns(Duration::from_secs(10));
 
 /// Questions that a version must have answered on a core, each in one turn, before it is trusted to be short.
 pub(crate) const PROBATION: u32 = 1000;
@@ -27,13 +28,13 @@ const STRIKES: u32 = 4;
 /// ... is asked on the guest thread from the start, for so long. A guest that computes for ever takes 200 us from its
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
 /// cannot interrupt a bulk operation; this bounds how often.
-const BANISHED: Duration = Duration::from_secs(1);
+const BANISHED: u64 = ns(Duration::from_secs(1));
 /// A version that broke so many more questions than it answered is hopeless, for the time being.
 const HOPELESS: u32 = 4;
 /// A moved call that was cut short so often on the guest thread as well had much to do.
 pub(crate) const CUTS: u32 = 3;
 /// A turn on a network thread that lasted longer than this, without being cut short, is suspicious.
-pub(crate) const LONG: Duration = Duration::from_millis(1);
+pub(crate) const LONG: u64 = ns(Duration::from_millis(1));
 
 /// Time that this thread has waited for a processor, so far: what a suspicious turn is measured against. On a busy
 /// machine most of them are the kernel's doing and not the guest's.
@@ -57,9 +58,11 @@ pub(crate) struct Pool {
     pub(crate) core: Rc<WasmCore>,
     pub(crate) metrics: VersionMetrics,
     pub(crate) gate: Arc<Gate>,
-    idle: RefCell<VecDeque<(Instant, Box<Instance>)>>,
-    strikes: Cell<(Instant, u32)>,
-    banished_until: Cell<Option<Instant>>,
+    /// Time of one question.
+    pub(crate) deadline_ns: u64,
+    idle: RefCell<VecDeque<(Moment, Box<Instance>)>>,
+    strikes: Cell<(Moment, u32)>,
+    banished_until: Cell<Option<Moment>>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
     /// One more for each question that broke, one less for each that was answered.
@@ -81,8 +84,9 @@ impl Pool {
             core: core.clone(),
             metrics: VersionMetrics::new(&ready.terms),
             gate: Arc::new(Gate::new(ready.setup.quotas.log_lines_per_second)),
+            deadline_ns: ns(ready.setup.quotas.deadline),
             idle: RefCell::default(),
-            strikes: Cell::new((Instant::now(), 0)),
+            strikes: Cell::new((Moment::now(), 0)),
             banished_until: Cell::new(None),
             suspected: Cell::new(false),
             proved: Cell::new(0),
@@ -103,10 +107,10 @@ impl Pool {
     }
 
     /// An instance comes back.
-    pub(crate) fn put(&self, instance: Box<Instance>, now: Instant) {
+    pub(crate) fn put(&self, instance: Box<Instance>, now: Moment) {
         let mut old = None;
         let mut idle = self.idle.borrow_mut();
-        if idle.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > IDLE) {
+        if idle.front().is_some_and(|(since, _)| now.since(*since) > IDLE) {
             old = idle.pop_front();
         }
         if instance.is_worn(now) {
@@ -121,11 +125,11 @@ impl Pool {
 
     /// An instance that was made ahead of need. It joins the cold end: one that has answered already is warmer.
     pub(crate) fn add(&self, instance: Box<Instance>) {
-        self.idle.borrow_mut().push_front((Instant::now(), instance));
+        self.idle.borrow_mut().push_front((Moment::now(), instance));
     }
 
     /// Before a turn: raises the alert if the version is not trusted.
-    pub(crate) fn approach(&self, now: Instant) {
+    pub(crate) fn approach(&self, now: Moment) {
         if self.proved.get() < PROBATION {
             self.core.presence().alert(now);
         }
@@ -143,10 +147,10 @@ impl Pool {
     }
 
     /// A turn that was not cut short is over, and was either suspicious or watched.
-    pub(crate) fn watched(&self, watch: Option<Watch>, took: Duration, now: Instant) {
+    pub(crate) fn watched(&self, watch: Option<Watch>, took: u64, now: Moment) {
         let waited = watch.and_then(|before| Some(Watch::read()?.since(before)));
         match waited {
-            Some(waited) if took.saturating_sub(waited) > LONG => self.strike(now),
+            Some(waited) if took.saturating_sub(ns(waited)) > LONG => self.strike(now),
             // It was not the guest's doing, or it has mended its ways.
             Some(_) => self.suspected.set(false),
             None => self.suspected.set(took > LONG),
@@ -154,10 +158,10 @@ impl Pool {
     }
 
     /// A turn was long.
-    pub(crate) fn strike(&self, now: Instant) {
+    pub(crate) fn strike(&self, now: Moment) {
         self.proved.set(0);
         let (since, strikes) = self.strikes.get();
-        if now.saturating_duration_since(since) > BANISHED {
+        if now.since(since) > BANISHED {
             self.strikes.set((now, 1));
         } else if strikes + 1 >= STRIKES {
             self.strikes.set((now, 0));
@@ -169,17 +173,17 @@ impl Pool {
 
     /// A question broke by the version's own fault. The next one may do what this one did, and what that was nobody
     /// knows: it may have filled megabytes at a stroke, it may have done it within its tick.
-    pub(crate) fn broke(&self, now: Instant) {
+    pub(crate) fn broke(&self, now: Moment) {
         self.broken.set((self.broken.get() + 1).min(2 * HOPELESS));
         self.proved.set(0);
         self.banish(now);
     }
 
-    fn banish(&self, now: Instant) {
+    fn banish(&self, now: Moment) {
         if !self.is_banished(now) {
             self.metrics.banished();
         }
-        self.banished_until.set(Some(now + BANISHED));
+        self.banished_until.set(Some(now.after(BANISHED)));
     }
 
     /// A question was answered.
@@ -196,7 +200,7 @@ impl Pool {
     }
 
     /// Is it to be asked on the guest thread from the start?
-    pub(crate) fn is_banished(&self, now: Instant) -> bool {
+    pub(crate) fn is_banished(&self, now: Moment) -> bool {
         match self.banished_until.get() {
             None => false,
             Some(until) if now < until => true,

@@ -17,11 +17,12 @@
 //! that keeps its thread. How often it was late is counted.
 
 use crate::WasmError;
+use crate::moment::{Moment, ns};
 use crate::turn::YOUNG;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wasmtime::EngineWeak;
 use wharf_core::metrics::Count;
 
@@ -35,9 +36,9 @@ const SOON: Duration = Duration::from_micros(50);
 /// longer than this for the next guest costs more than it can save.
 const QUIET_LOOKS: u32 = 4;
 /// A look on alert that came later than this was late.
-const LATE: Duration = Duration::from_micros(300);
+const LATE: u64 = ns(Duration::from_micros(300));
 /// An alert lasts this long: some looks. It is raised anew by every turn that needs it.
-const ALERT: Duration = Duration::from_millis(1);
+const ALERT: u64 = ns(Duration::from_millis(1));
 
 /// Whether a guest is on one thread, and since when. Only that thread writes; on its own cache line, because the
 /// writers are the busiest threads there are.
@@ -48,7 +49,7 @@ struct Slot {
     is_core: bool,
     /// Odd: there is one.
     turn: AtomicU64,
-    /// Nanoseconds since the ticker began.
+    /// A [`Moment`].
     since: AtomicU64,
 }
 
@@ -61,9 +62,8 @@ pub(crate) struct Presence {
 
 struct Shared {
     engine: EngineWeak,
-    began: Instant,
     calm: Duration,
-    /// When somebody looked last, and until when there is alert; nanoseconds since `began`.
+    /// When somebody looked last, and until when there is alert: [`Moment`]s.
     looked: AtomicU64,
     alert: AtomicU64,
     asleep: AtomicBool,
@@ -81,22 +81,17 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn ns(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.began);
-        since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
-    }
-
     /// Looks at all threads, and ends the turns that have lasted too long.
     fn look(&self, slots: &[Arc<Slot>], now: u64) -> Found {
         let mut found = Found::default();
         for slot in slots {
-            let turn = slot.turn.load(Ordering::Acquire);
+            let turn = slot.turn.load(Ordering::SeqCst);
             found.turns = found.turns.wrapping_add(turn);
             if turn & 1 == 1 {
                 found.on_a_thread = true;
                 // A turn that ended and another that began between the two reads makes this one look younger than it
                 // was, and it is over anyway.
-                let too_long = now.saturating_sub(slot.since.load(Ordering::Relaxed)) >= YOUNG.as_nanos() as u64;
+                let too_long = now.saturating_sub(slot.since.load(Ordering::Relaxed)) >= YOUNG;
                 found.too_long |= too_long;
                 found.too_long_on_core |= too_long && slot.is_core;
             }
@@ -129,7 +124,7 @@ impl Shared {
 
     #[cold]
     fn raise(&self, now: u64) {
-        let was = self.alert.swap(now + ALERT.as_nanos() as u64, Ordering::Relaxed);
+        let was = self.alert.swap(now + ALERT, Ordering::Relaxed);
         if was <= now {
             // It sleeps for a calm tick; now it must not.
             self.wake();
@@ -146,18 +141,18 @@ pub(crate) struct Ticker {
 
 impl Presence {
     /// A guest enters this thread.
-    pub(crate) fn enter(&self, now: Instant) {
-        let now = self.shared.ns(now);
+    pub(crate) fn enter(&self, now: Moment) {
+        let now = now.as_ns();
         let before = self.slot.turn.load(Ordering::Relaxed);
         self.slot.since.store(now, Ordering::Relaxed);
-        self.slot.turn.store(before | 1, Ordering::Release);
+        // Either the ticker sees the slot before it sleeps, or we see that it sleeps: both sides write and then read, and
+        // all four are in the one order that there is of what is sequentially consistent.
+        self.slot.turn.store(before | 1, Ordering::SeqCst);
         let looked = self.shared.looked.load(Ordering::Relaxed);
-        if now.saturating_sub(looked) >= YOUNG.as_nanos() as u64 {
+        if now.saturating_sub(looked) >= YOUNG {
             self.shared.look_after_others(looked, now);
         }
-        // Either the ticker sees the slot before it sleeps, or we see that it sleeps: both sides write, fence, read.
-        fence(Ordering::SeqCst);
-        if self.shared.asleep.load(Ordering::Relaxed) {
+        if self.shared.asleep.load(Ordering::SeqCst) {
             self.shared.wake();
         }
     }
@@ -169,10 +164,10 @@ impl Presence {
     }
 
     /// For a moment from now on somebody looks every 100 us.
-    pub(crate) fn alert(&self, now: Instant) {
-        let now = self.shared.ns(now);
+    pub(crate) fn alert(&self, now: Moment) {
+        let now = now.as_ns();
         // Renewed when half of it is over: most of those who raise it find it raised.
-        if self.shared.alert.load(Ordering::Relaxed) < now + ALERT.as_nanos() as u64 / 2 {
+        if self.shared.alert.load(Ordering::Relaxed) < now + ALERT / 2 {
             self.shared.raise(now);
         }
     }
@@ -190,7 +185,6 @@ impl Ticker {
     pub(crate) fn start(engine: EngineWeak, calm: Duration) -> Result<Ticker, WasmError> {
         let shared = Arc::new(Shared {
             engine,
-            began: Instant::now(),
             calm: calm.max(TICK),
             looked: AtomicU64::new(0),
             alert: AtomicU64::new(0),
@@ -244,15 +238,14 @@ fn run(shared: &Shared) {
     urgent();
     let look = || {
         let slots = shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = shared.ns(Instant::now());
+        let now = Moment::now().as_ns();
         shared.looked.store(now, Ordering::Relaxed);
         shared.look(&slots, now)
     };
     let (mut turns, mut quiet, mut again) = (0, 0, false);
     while !shared.stop.load(Ordering::Relaxed) {
         if quiet >= QUIET_LOOKS {
-            shared.asleep.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            shared.asleep.store(true, Ordering::SeqCst);
             let found = look();
             if !found.on_a_thread && found.turns == turns {
                 while shared.asleep.load(Ordering::Relaxed) && !shared.stop.load(Ordering::Relaxed) {
@@ -262,8 +255,8 @@ fn run(shared: &Shared) {
             shared.asleep.store(false, Ordering::Relaxed);
             quiet = 0;
         }
-        let before = Instant::now();
-        let on_alert = shared.ns(before) < shared.alert.load(Ordering::Relaxed);
+        let before = Moment::now();
+        let on_alert = before.as_ns() < shared.alert.load(Ordering::Relaxed);
         // Parked and not asleep, so that an alert ends a calm wait at once.
         std::thread::park_timeout(match (again, on_alert) {
             (true, _) => SOON,
@@ -274,7 +267,7 @@ fn run(shared: &Shared) {
         again = found.too_long_on_core;
         quiet = if found.on_a_thread || found.turns != turns { 0 } else { quiet + 1 };
         turns = found.turns;
-        if on_alert && found.on_a_thread && before.elapsed() > LATE {
+        if on_alert && found.on_a_thread && Moment::now().since(before) > LATE {
             match shared.late.get() {
                 Some(late) => late.add_shared(1),
                 None => {
@@ -326,7 +319,7 @@ mod tests {
         store.set_epoch_deadline(2);
         let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
         let endless = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
-        presence.enter(Instant::now());
+        presence.enter(Moment::now());
         assert!(endless.call(&mut store, ()).is_err());
         presence.leave();
         while !ticker.is_asleep() {
@@ -352,17 +345,17 @@ mod tests {
             ticked
         };
         ticked();
-        let start = ticker.shared.began + Duration::from_secs(1);
+        let start = Moment::now().after(ns(Duration::from_secs(1)));
         one.enter(start);
         assert!(!ticked());
-        two.enter(start + YOUNG / 2);
+        two.enter(start.after(YOUNG / 2));
         two.leave();
         assert!(!ticked(), "nobody looks again so soon");
-        two.enter(start + YOUNG);
+        two.enter(start.after(YOUNG));
         two.leave();
         assert!(ticked(), "one has been there too long");
         one.leave();
-        two.enter(start + 3 * YOUNG);
+        two.enter(start.after(3 * YOUNG));
         assert!(!ticked(), "it has left");
     }
 }

@@ -3,6 +3,7 @@
 //! What a turn knows lives in the thread and not in the store, because the same call may take turns on two threads: the
 //! epoch callback asks here whose turn it is and how long it has lasted, and says here that it was cut short.
 
+use crate::moment::{Moment, ns};
 use crate::ticker::Presence;
 use std::any::Any;
 use std::cell::Cell;
@@ -10,17 +11,17 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A turn that is younger than this when somebody looks goes on. Without it every short call that is met by a look
 /// would be moved; with it no turn on a network thread is longer than this and the time between two looks.
-pub(crate) const YOUNG: Duration = Duration::from_micros(50);
+pub(crate) const YOUNG: u64 = ns(Duration::from_micros(50));
 
 #[derive(Clone, Copy)]
 enum Place {
     Nowhere,
     /// A network thread, since.
-    Core(Instant),
+    Core(Moment),
     GuestThread,
 }
 
@@ -55,7 +56,7 @@ pub(crate) enum Turned<T> {
 /// A turn on a network thread; `now` is its beginning.
 pub(crate) fn on_core<F: Future + ?Sized>(
     presence: &Presence,
-    now: Instant,
+    now: Moment,
     call: Pin<&mut F>,
     task: &mut Context<'_>,
 ) -> Turned<F::Output> {
@@ -64,12 +65,12 @@ pub(crate) fn on_core<F: Future + ?Sized>(
 
 /// A turn on a guest thread, where guests take turns at every tick.
 pub(crate) fn on_guest_thread<F: Future + ?Sized>(presence: &Presence, call: Pin<&mut F>, task: &mut Context<'_>) -> Turned<F::Output> {
-    turn(presence, Instant::now(), Place::GuestThread, call, task)
+    turn(presence, Moment::now(), Place::GuestThread, call, task)
 }
 
 fn turn<F: Future + ?Sized>(
     presence: &Presence,
-    now: Instant,
+    now: Moment,
     place: Place,
     call: Pin<&mut F>,
     task: &mut Context<'_>,
@@ -111,9 +112,9 @@ fn has_worked() -> bool {
 }
 
 /// Asked by the epoch callback.
-pub(crate) fn at_tick(now: Instant) -> AtTick {
+pub(crate) fn at_tick(now: Moment) -> AtTick {
     match PLACE.get() {
-        Place::Core(since) if now.saturating_duration_since(since) < YOUNG => AtTick::GoOn,
+        Place::Core(since) if now.since(since) < YOUNG => AtTick::GoOn,
         Place::Core(_) if !has_worked() => AtTick::GoOn,
         Place::Core(_) | Place::GuestThread | Place::Nowhere => {
             CUT.set(true);

@@ -42,7 +42,7 @@ fn every_role_is_asked_in_cores_nouns() {
         let auth = rules::auth(&core, &ready, None).unwrap();
         let mut given = facts("/");
         let said = auth.check(&mut given).await.unwrap();
-        assert_eq!(said, Decision::Next(vec![Edit::Set("x-out".into(), "in".into())]));
+        assert_eq!(said, Decision::Next(vec![Edit::Set("x-out".into(), "in".into())].into()));
         assert_eq!((given.request.path(), &*given.route), ("/", "all"), "the facts are back");
 
         let route = rules::route(&core, &ready, None).unwrap();
@@ -56,7 +56,7 @@ fn every_role_is_asked_in_cores_nouns() {
         let mut head = ResponseHead::new(418);
         head.fields.add(b"server", b"teapot");
         given.response = Some(head);
-        assert_eq!(filter.on_response(&mut given).await.unwrap(), [Edit::Set("x-server".into(), "teapot all 418".into())]);
+        assert_eq!(*filter.on_response(&mut given).await.unwrap(), [Edit::Set("x-server".into(), "teapot all 418".into())]);
         assert_eq!(given.response.unwrap().status, 418);
 
         let degrade = rules::degrade(&core, &ready, None).unwrap();

@@ -9,7 +9,7 @@
 use crate::driver::{Random, Target, note};
 use crate::house::codec::write::{self, Forwarded};
 use crate::house::codec::{Framing, HeadLimits, Version, request, response};
-use crate::house::edit::{self, Edit};
+use crate::house::edit::{self, Edit, Edits};
 use crate::house::path;
 use crate::targets::{Seen, second_reading};
 use bytes::BytesMut;
@@ -130,7 +130,13 @@ fn on_request(from: &str, edits: &[Edit]) {
     };
     let untouched = write(&before);
 
-    let answer = edit::apply_to_request(edits, &mut facts);
+    // Checked when they came, or where they are applied: it must not matter.
+    let early = Edits::for_request(edits.to_vec(), &facts.attrs);
+    let answer = match &early {
+        Ok(checked) => checked.apply_to_request(&mut facts),
+        Err(_) => Edits::from(edits.to_vec()).apply_to_request(&mut facts),
+    };
+    assert_eq!(early.err(), answer.clone().err());
     note(if answer.is_ok() { "edited" } else { "refused" });
     let wrong = what_is_wrong(edits, &before.attrs, true);
     if let Err(bad) = answer {
@@ -178,7 +184,12 @@ fn on_answer(from: &str, edits: &[Edit]) {
     };
     let (mut head, mut attrs) = (received.head.clone(), Attrs::default());
     let untouched = answer_bytes(&head, &received.framing);
-    let answer = edit::apply_to_response(edits, &mut head.fields, &mut attrs);
+    let early = Edits::for_response(edits.to_vec(), &attrs);
+    let answer = match &early {
+        Ok(checked) => checked.apply_to_response(&mut head.fields, &mut attrs),
+        Err(_) => Edits::from(edits.to_vec()).apply_to_response(&mut head.fields, &mut attrs),
+    };
+    assert_eq!(early.err(), answer.clone().err());
     let wrong = what_is_wrong(edits, &Attrs::default(), false);
     if let Err(bad) = answer {
         assert!(wrong.is_some(), "edits were refused that are allowed: {bad}");

@@ -87,7 +87,7 @@ fn post(guest: &Guest, request: FetchRequest) -> wasmtime::Result<Result<Posted,
     for (name, value) in &request.headers {
         head.fields.add(name.as_bytes(), value.as_bytes());
     }
-    let deadline = guest.deadline;
+    let deadline = guest.deadline.instant();
     let facts = Facts { request: head, ..derived(present) };
     let (answer, receiver) = oneshot::channel();
     let job = Job { service: request.service, facts, body: request.body.into(), deadline, answer };
@@ -121,7 +121,7 @@ fn check(request: &FetchRequest) -> Result<RequestHead, String> {
         None => (request.path.as_str(), None),
     };
     if !wharf_core::path::is_canonical(path.as_bytes()) {
-        return Err(format!("path {:?} is not canonical (see `request-head.path`)", clip(path)));
+        return Err(format!("path {:?} is not canonical (see `path` of `fact` in wharf:types)", clip(path)));
     }
     if let Some(bad) = query.and_then(|query| query.bytes().find(|byte| !byte.is_ascii_graphic() || *byte == b'#')) {
         return Err(format!("byte 0x{bad:02x} may not stand in a query"));

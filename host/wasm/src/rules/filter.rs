@@ -5,7 +5,7 @@ use crate::call::{Name, Question, ask};
 use crate::error::Broken;
 use crate::instance::Instance;
 use wharf_core::LocalBoxFuture;
-use wharf_core::edit::Edit;
+use wharf_core::edit::Edits;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 use wharf_core::rules::{Decision, Filter};
@@ -30,10 +30,10 @@ impl Question for OnRequest {
 struct OnResponse;
 
 impl Question for OnResponse {
-    type Answer = Vec<Edit>;
+    type Answer = Edits;
     const NAME: Name = Name::OnResponse;
 
-    async fn put(&self, instance: &mut Instance, facts: &Facts) -> Result<Vec<Edit>, Broken> {
+    async fn put(&self, instance: &mut Instance, facts: &Facts) -> Result<Edits, Broken> {
         let Some(response) = &facts.response else {
             return Err(Broken::Internal("a response filter was asked before there was a response".into()));
         };
@@ -41,7 +41,7 @@ impl Question for OnResponse {
         let handed = Handed::new(&instance.needs.response, facts, &response.fields, &mut made);
         let head = ResponseHead { status: response.status, facts: handed.list() };
         let (said,) = found(instance.questions.on_response)?.call_async(&mut instance.store, (head,)).await?;
-        lawful(edits(said)?, facts, false)
+        lawful(Edits::for_response(edits(said), &facts.attrs))
     }
 }
 
@@ -58,7 +58,7 @@ impl Filter for Rule {
         Box::pin(ask(&self.0.pool, self.0.last_good.as_ref(), facts, OnRequest))
     }
 
-    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Vec<Edit>, Fault>> {
+    fn on_response<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Edits, Fault>> {
         Box::pin(ask(&self.0.pool, self.0.last_good.as_ref(), facts, OnResponse))
     }
 }

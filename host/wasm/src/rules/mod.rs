@@ -17,7 +17,7 @@ use crate::ready::{Fact, Ready, Role};
 use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
-use wharf_core::edit::{self, EDIT_TEXT_MAX, EDITS_MAX, Edit};
+use wharf_core::edit::{self, BadEdit, EDITS_MAX, Edit, Edits};
 use wharf_core::exchange::Facts;
 use wharf_core::head::{Fields, Method};
 use wharf_core::rules::{Authenticate, Decision, Degrade, Filter, Route, RuleReply};
@@ -153,41 +153,22 @@ fn method(method: &Method) -> wit::Method<'_> {
     }
 }
 
-/// Edits in core's noun. What would be costly to carry is refused here, their content by [`lawful`].
-fn edits(said: Vec<wit::Edit>) -> Result<Vec<Edit>, Broken> {
-    if said.len() > EDITS_MAX {
-        return Err(Broken::Answer(format!("{} edits, and at most {EDITS_MAX} are allowed", said.len())));
-    }
-    let mut text = 0;
-    let edits = said
-        .into_iter()
-        .map(|edit| {
-            text += match &edit {
-                wit::Edit::Set(pair) | wit::Edit::Add(pair) | wit::Edit::Attr(pair) => pair.0.len() + pair.1.len(),
-                wit::Edit::Remove(one) | wit::Edit::Path(one) => one.len(),
-            };
-            match edit {
-                wit::Edit::Set((name, value)) => Edit::Set(name, value),
-                wit::Edit::Add((name, value)) => Edit::Add(name, value),
-                wit::Edit::Remove(name) => Edit::Remove(name),
-                wit::Edit::Path(path) => Edit::Path(path),
-                wit::Edit::Attr((name, value)) => Edit::Attr(name, value),
-            }
-        })
-        .collect();
-    if text > EDIT_TEXT_MAX {
-        return Err(Broken::Answer(format!("{text} bytes of edits, and at most {EDIT_TEXT_MAX} are allowed")));
-    }
-    Ok(edits)
+/// Edits in core's noun, in the list they came in.
+fn edits(said: Vec<wit::Edit>) -> Vec<Edit> {
+    let edit = |edit| match edit {
+        wit::Edit::Set((name, value)) => Edit::Set(name, value),
+        wit::Edit::Add((name, value)) => Edit::Add(name, value),
+        wit::Edit::Remove(name) => Edit::Remove(name),
+        wit::Edit::Path(path) => Edit::Path(path),
+        wit::Edit::Attr((name, value)) => Edit::Attr(name, value),
+    };
+    said.into_iter().map(edit).collect()
 }
 
-/// Edits whose content keeps the contract. The road checks again where it applies them; here a bad one is still known as
-/// this version's fault: it is counted, it counts against the version, and the last good one may be asked instead.
-fn lawful(edits: Vec<Edit>, facts: &Facts, request: bool) -> Result<Vec<Edit>, Broken> {
-    match edit::check_edits(&edits, &facts.attrs, request) {
-        Ok(()) => Ok(edits),
-        Err(bad) => Err(Broken::Answer(bad.to_string())),
-    }
+/// Edits that keep the contract, or else the version's fault: it is counted, it counts against the version, and the last
+/// good one may be asked instead. (Where they are applied it would be too late for that.)
+fn lawful(checked: Result<Edits, BadEdit>) -> Result<Edits, Broken> {
+    checked.map_err(|bad| Broken::Answer(bad.to_string()))
 }
 
 fn reply(said: wit::Reply) -> Result<RuleReply, Broken> {
@@ -207,7 +188,7 @@ fn reply(said: wit::Reply) -> Result<RuleReply, Broken> {
 
 fn decision(said: wit::Decision, facts: &Facts) -> Result<Decision, Broken> {
     Ok(match said {
-        wit::Decision::Next(said) => Decision::Next(lawful(edits(said)?, facts, true)?),
+        wit::Decision::Next(said) => Decision::Next(lawful(Edits::for_request(edits(said), &facts.attrs))?),
         wit::Decision::Reply(said) => Decision::Reply(reply(said)?),
     })
 }
@@ -223,6 +204,7 @@ async fn decide(instance: &mut Instance, facts: &Facts, export: Option<crate::in
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wharf_core::edit::EDIT_TEXT_MAX;
     use wharf_core::head::RequestHead;
 
     #[test]
@@ -263,9 +245,10 @@ mod tests {
 
     #[test]
     fn answers_beyond_their_bounds_are_the_plugins_fault() {
-        assert!(edits((0..=EDITS_MAX).map(|_| wit::Edit::Remove("a".into())).collect()).is_err());
-        assert!(edits(vec![wit::Edit::Set(("a".into(), "b".repeat(EDIT_TEXT_MAX)))]).is_err());
-        assert!(edits(vec![wit::Edit::Set(("a".into(), "b".into()))]).is_ok());
+        let next = |said: Vec<wit::Edit>| decision(wit::Decision::Next(said), &Facts::default());
+        assert!(next((0..=EDITS_MAX).map(|_| wit::Edit::Remove("a".into())).collect()).is_err());
+        assert!(next(vec![wit::Edit::Set(("a".into(), "b".repeat(EDIT_TEXT_MAX)))]).is_err());
+        assert!(next(vec![wit::Edit::Set(("a".into(), "b".into()))]).is_ok());
         let answer = |body: usize, fields: usize| wit::Reply {
             status: 200,
             headers: (0..fields).map(|_| ("a".into(), "b".into())).collect(),
