@@ -6,7 +6,7 @@ use crate::config::{Config, MethodConfig};
 use crate::jwt::Jwt;
 use crate::token::Token;
 use wharf_plugin::rules::{ATTR_VALUE_MAX, FACTS_MAX, is_field_name, is_field_value, is_hosts_own};
-use wharf_plugin::{Decision, Edits, Fact, Lookup, Needs, Reply, Request};
+use wharf_plugin::{Decision, Edit, Edits, Fact, Lookup, Needs, Reply, Request};
 
 /// The methods, ready to be asked.
 #[derive(Debug)]
@@ -120,14 +120,11 @@ impl Guard {
         if !self.may(&who.consumer) {
             return forbidden("this consumer has no access here");
         }
-        let mut edits = Edits::none().attr("consumer", who.consumer);
-        for (name, value) in who.attrs {
-            edits = edits.attr(name, value);
-        }
-        for name in method.removes() {
-            edits = edits.remove(name);
-        }
-        edits.into()
+        let mut edits = Vec::with_capacity(1 + who.attrs.len() + method.removes().len());
+        edits.push(Edit::Attr("consumer".into(), who.consumer));
+        edits.extend(who.attrs.into_iter().map(|(name, value)| Edit::Attr(name, value)));
+        edits.extend(method.removes().iter().cloned().map(Edit::Remove));
+        Edits(edits).into()
     }
 
     fn may(&self, consumer: &str) -> bool {

@@ -4,13 +4,14 @@
 //! A key is for one algorithm, and only keys of the token's algorithm are tried: a public key is never used as a shared
 //! secret, and `none` is no algorithm. No key is ever fetched from where a token points (`jku`, `x5u`, `jwk`).
 
+use crate::base64url;
 use crate::config::{Alg, JwtConfig, KeyConfig};
 use crate::decide::{Identity, Verdict, is_consumer, need};
-use crate::memory::Memory;
+use crate::memory::{Memory, same};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fmt;
@@ -30,16 +31,47 @@ pub(crate) struct Jwt {
     audiences: Vec<String>,
     leeway_ms: u64,
     require_exp: bool,
-    consumer_claim: String,
     /// Attribute, claim.
     claims: Vec<(String, String)>,
     scopes: Vec<String>,
     /// All claims that are looked at; the others are skipped without being built.
-    used: Vec<String>,
+    used: Vec<Claim>,
     pub(crate) removes: Vec<String>,
     /// Tokens verified lately. Everything but the time is settled for them: keys and rules do not change in the life of
     /// an instance.
     memory: RefCell<Memory<Verified>>,
+    /// What the last good token had before its first dot: an issuer writes the same into all of them.
+    last_head: RefCell<Option<SeenHead>>,
+}
+
+/// A claim that is looked at.
+#[derive(Debug)]
+struct Claim {
+    name: String,
+    what: What,
+    /// Does it name the consumer?
+    consumer: bool,
+    /// Attributes made of it: places in `Jwt::claims`.
+    attrs: Vec<usize>,
+}
+
+/// What a claim is for, by the RFCs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Exp,
+    Nbf,
+    Iss,
+    Aud,
+    Scope,
+    Other,
+}
+
+/// A head that was read, and the keys that fit it.
+#[derive(Clone, Debug)]
+struct SeenHead {
+    text: String,
+    /// Places in `Jwt::keys`.
+    keys: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -99,6 +131,18 @@ impl Alg {
     }
 }
 
+impl Claim {
+    /// The claim of this name, which one of the RFCs may give a meaning to; added if it is not looked at yet.
+    fn of<'a>(used: &'a mut Vec<Claim>, name: &str, what: What) -> &'a mut Claim {
+        let place = used.iter().position(|have| have.name == name).unwrap_or(used.len());
+        if place == used.len() {
+            used.push(Claim { name: name.into(), what, consumer: false, attrs: Vec::new() });
+        }
+        #[allow(clippy::indexing_slicing, reason = "found, or added, in the lines above")]
+        &mut used[place]
+    }
+}
+
 impl Key {
     fn new(config: KeyConfig, place: &str) -> Result<Key, String> {
         let alg = config.alg.name();
@@ -135,16 +179,26 @@ impl Jwt {
         if let Some(name) = config.claims.keys().find(|name| name.is_empty() || name.len() > ATTR_NAME_MAX || *name == "consumer") {
             return Err(format!("{place}.claims: {name:?} is no name for an attribute here: 1 to {ATTR_NAME_MAX} bytes, not `consumer`"));
         }
-        let mut used: Vec<String> = vec!["exp".into(), "nbf".into(), config.consumer_claim.clone()];
-        used.extend((!config.issuers.is_empty()).then(|| "iss".into()));
-        used.extend((!config.audiences.is_empty()).then(|| "aud".into()));
-        if !config.scopes.is_empty() {
-            used.extend(["scope".into(), "scp".into()]);
+        let claims: Vec<(String, String)> = config.claims.into_iter().collect();
+        let mut used = Vec::new();
+        Claim::of(&mut used, "exp", What::Exp);
+        Claim::of(&mut used, "nbf", What::Nbf);
+        if !config.issuers.is_empty() {
+            Claim::of(&mut used, "iss", What::Iss);
         }
-        used.extend(config.claims.values().cloned());
-        // A claim may be used twice; its first place counts.
+        if !config.audiences.is_empty() {
+            Claim::of(&mut used, "aud", What::Aud);
+        }
+        if !config.scopes.is_empty() {
+            Claim::of(&mut used, "scope", What::Scope);
+            Claim::of(&mut used, "scp", What::Scope);
+        }
+        Claim::of(&mut used, &config.consumer_claim, What::Other).consumer = true;
+        for (place, (_, claim)) in claims.iter().enumerate() {
+            Claim::of(&mut used, claim, What::Other).attrs.push(place);
+        }
         if used.len() > u64::BITS as usize {
-            return Err(format!("{place}.claims: {} of them, and at most 50 are allowed", config.claims.len()));
+            return Err(format!("{place}.claims: {} of them, and at most 50 are allowed", claims.len()));
         }
         let memory = Memory::new(config.cache.entries, u64::from(config.cache.ttl_s) * 1000);
         Ok(Jwt {
@@ -155,12 +209,12 @@ impl Jwt {
             audiences: config.audiences,
             leeway_ms: u64::from(config.leeway_s) * 1000,
             require_exp: config.require_exp,
-            consumer_claim: config.consumer_claim,
-            claims: config.claims.into_iter().collect(),
+            claims,
             scopes: config.scopes,
             used,
             removes: if config.remove { vec![config.header.to_ascii_lowercase()] } else { Vec::new() },
             memory: RefCell::new(memory),
+            last_head: RefCell::default(),
         })
     }
 
@@ -191,7 +245,7 @@ impl Jwt {
         }
         let (scheme, token) = value.split_at_checked(self.scheme.len())?;
         let token = token.strip_prefix(' ')?;
-        scheme.eq_ignore_ascii_case(&self.scheme).then(|| token.trim_ascii())
+        (same(scheme, &self.scheme) || scheme.eq_ignore_ascii_case(&self.scheme)).then(|| token.trim_ascii())
     }
 
     /// Asked for every request, remembered token or not.
@@ -211,49 +265,62 @@ impl Jwt {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Verdict::Wrong("the token is too long"));
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
-        let (head, claims) = signed.split_once('.').ok_or(MALFORMED)?;
-        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| MALFORMED);
-        // The longest, of RSA with 8,192 bits, has 1,024 bytes.
-        let mut room = [0; 1032];
-        let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut room).map_err(|_| MALFORMED)?;
-        let signature = room.get(..length).unwrap_or_default();
-        let head = decode(head)?;
-        let head: Head<'_> = serde_json::from_slice(&head).map_err(|_| MALFORMED)?;
-        // RFC 7515 section 4.1.11: an extension that must be understood, and we understand none.
-        if head.crit.is_some() {
-            return Err(Verdict::Wrong("the token uses an extension that is not supported"));
-        }
-        let mut any = false;
-        let mut good = false;
-        for key in &self.keys {
-            if key.alg.name() != head.alg || (key.kid.is_some() && head.kid.is_some() && key.kid.as_deref() != head.kid.as_deref()) {
-                continue;
-            }
-            any = true;
+        let dot = |byte: &u8| *byte == b'.';
+        let first = token.as_bytes().iter().position(dot).ok_or(MALFORMED)?;
+        let last = token.as_bytes().iter().rposition(dot).ok_or(MALFORMED)?;
+        let part = |range: std::ops::Range<usize>| token.get(range).ok_or(MALFORMED);
+        // One dot only: the second range begins behind its end.
+        let (head, claims) = (part(0..first)?, part(first + 1..last)?);
+        let (signed, signature) = (part(0..last)?, part(last + 1..token.len())?);
+        let decode = |text: &str| base64url::decode(text).ok_or(MALFORMED);
+        let signature = decode(signature)?;
+        let mut last_head = self.last_head.borrow_mut();
+        let new_head = match &*last_head {
+            Some(seen) if same(&seen.text, head) => None,
+            _ => Some(self.head(head)?),
+        };
+        let fitting = new_head.as_ref().or(last_head.as_ref()).map_or(&[][..], |seen| &seen.keys);
+        let good = |key: &Key| {
             // A key that does not read was refused when it was configured.
-            if crypto::verify(key.alg.signature(), &key.bytes, signed.as_bytes(), signature) == Ok(true) {
-                good = true;
-                break;
-            }
-        }
-        if !good {
-            return Err(Verdict::Wrong(if any { "the signature is wrong" } else { "no key is known for this token" }));
+            crypto::verify(key.alg.signature(), &key.bytes, signed.as_bytes(), &signature) == Ok(true)
+        };
+        if !fitting.iter().filter_map(|place| self.keys.get(*place)).any(good) {
+            return Err(Verdict::Wrong(if fitting.is_empty() { "no key is known for this token" } else { "the signature is wrong" }));
         }
         // Behind this line the token is the issuer's.
+        if new_head.is_some() {
+            *last_head = new_head;
+        }
         let claims = decode(claims)?;
         self.read(&claims)
     }
 
-    fn read(&self, text: &[u8]) -> Result<Verified, Verdict> {
-        let claims = Claims::read(text, self).map_err(|_| Verdict::Wrong("the claims cannot be read"))?;
+    /// Which keys fit this head?
+    fn head(&self, text: &str) -> Result<SeenHead, Verdict> {
+        const MALFORMED: Verdict = Verdict::Wrong("the token is malformed");
+        let json = base64url::decode(text).ok_or(MALFORMED)?;
+        let head: Head<'_> = serde_json::from_slice(&json).map_err(|_| MALFORMED)?;
+        // RFC 7515 section 4.1.11: an extension that must be understood, and we understand none.
+        if head.crit.is_some() {
+            return Err(Verdict::Wrong("the token uses an extension that is not supported"));
+        }
+        let fits = |key: &Key| key.alg.name() == head.alg && (key.kid.is_none() || head.kid.is_none() || key.kid == head.kid);
+        let keys = self.keys.iter().enumerate().filter(|(_, key)| fits(key)).map(|(place, _)| place).collect();
+        Ok(SeenHead { text: text.into(), keys })
+    }
+
+    fn read(&self, json: &[u8]) -> Result<Verified, Verdict> {
+        const UNREADABLE: Verdict = Verdict::Wrong("the claims cannot be read");
+        // Looked at once, and not again for each text in it.
+        let json = std::str::from_utf8(json).map_err(|_| UNREADABLE)?;
+        let claims = Claims::read(json, self).map_err(|_| UNREADABLE)?;
         if claims.exp.is_none() && self.require_exp {
             return Err(Verdict::Wrong("the token has no expiry"));
         }
-        if !self.issuers.is_empty() && !claims.iss.as_ref().is_some_and(|iss| self.issuers.contains(iss)) {
+        if !self.issuers.is_empty() && !claims.issuer {
             return Err(Verdict::Wrong("the token is from another issuer"));
         }
-        if !self.audiences.is_empty() && !claims.aud.iter().any(|aud| self.audiences.contains(aud)) {
+        if !self.audiences.is_empty() && !claims.audience {
             return Err(Verdict::Wrong("the token is for another audience"));
         }
         let consumer = claims.consumer.filter(|name| is_consumer(name)).ok_or(Verdict::Wrong("the token names no consumer"))?;
@@ -288,8 +355,10 @@ struct Head<'a> {
 struct Claims {
     exp: Option<u64>,
     nbf: Option<u64>,
-    iss: Option<String>,
-    aud: Vec<String>,
+    /// Is it one of the issuers that are believed?
+    issuer: bool,
+    /// Is one of ours among those it is for?
+    audience: bool,
     scopes: Vec<String>,
     consumer: Option<String>,
     /// Place in `Jwt::claims`, value.
@@ -297,11 +366,34 @@ struct Claims {
 }
 
 impl Claims {
-    fn read(text: &[u8], jwt: &Jwt) -> Result<Claims, serde_json::Error> {
-        let mut json = serde_json::Deserializer::from_slice(text);
+    fn read(text: &str, jwt: &Jwt) -> Result<Claims, serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_str(text);
         let claims = json.deserialize_map(ClaimsOf(jwt))?;
         json.end()?;
         Ok(claims)
+    }
+}
+
+/// The place of a name among these claims, without building it.
+struct PlaceIn<'a>(&'a [Claim]);
+
+impl<'de> DeserializeSeed<'de> for PlaceIn<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Option<usize>, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for PlaceIn<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a claim")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.iter().position(|claim| same(&claim.name, name)))
     }
 }
 
@@ -319,8 +411,8 @@ impl<'de> Visitor<'de> for ClaimsOf<'_> {
         let mut claims = Claims::default();
         // Two values for one claim would let two readers of one token see different things.
         let mut seen = 0u64;
-        while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let Some(place) = self.0.used.iter().position(|used| *used == *name) else {
+        while let Some(found) = map.next_key_seed(PlaceIn(&self.0.used))? {
+            let Some((place, claim)) = found.and_then(|place| Some((place, self.0.used.get(place)?))) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -329,23 +421,24 @@ impl<'de> Visitor<'de> for ClaimsOf<'_> {
             }
             seen |= 1 << place;
             let value: Value = map.next_value()?;
-            if *name == *self.0.consumer_claim {
-                claims.consumer = scalar(&value);
-            }
-            for (place, (_, claim)) in self.0.claims.iter().enumerate() {
-                if *claim == *name
-                    && let Some(text) = scalar(&value).or_else(|| value.is_array().then(|| texts(value.clone()).join(",")))
-                {
+            for &place in &claim.attrs {
+                if let Some(text) = scalar(&value).or_else(|| value.is_array().then(|| texts(&value).collect::<Vec<_>>().join(","))) {
                     claims.wanted.push((place, text));
                 }
             }
-            match &*name {
-                "exp" => claims.exp = Some(millis(&value).ok_or_else(|| A::Error::custom("`exp` is no time"))?),
-                "nbf" => claims.nbf = Some(millis(&value).ok_or_else(|| A::Error::custom("`nbf` is no time"))?),
-                "iss" => claims.iss = if let Value::String(iss) = value { Some(iss) } else { None },
-                "aud" => claims.aud = texts(value),
-                "scope" | "scp" => claims.scopes.extend(texts(value).iter().flat_map(|text| text.split(' ')).map(String::from)),
-                _ => {}
+            match claim.what {
+                What::Exp => claims.exp = Some(millis(&value).ok_or_else(|| A::Error::custom("`exp` is no time"))?),
+                What::Nbf => claims.nbf = Some(millis(&value).ok_or_else(|| A::Error::custom("`nbf` is no time"))?),
+                What::Iss => claims.issuer = value.as_str().is_some_and(|iss| is_one_of(&self.0.issuers, iss)),
+                What::Aud => claims.audience = texts(&value).any(|aud| is_one_of(&self.0.audiences, aud)),
+                What::Scope => claims.scopes.extend(texts(&value).flat_map(|text| text.split(' ')).map(String::from)),
+                What::Other => {}
+            }
+            if claim.consumer {
+                claims.consumer = match value {
+                    Value::String(text) => Some(text),
+                    other => scalar(&other),
+                };
             }
         }
         Ok(claims)
@@ -362,12 +455,16 @@ fn millis(value: &Value) -> Option<u64> {
 }
 
 /// A text, or the texts of a list.
-fn texts(value: Value) -> Vec<String> {
-    let text = |value| if let Value::String(text) = value { Some(text) } else { None };
-    match value {
-        Value::Array(list) => list.into_iter().filter_map(text).collect(),
-        other => text(other).into_iter().collect(),
-    }
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let list = match value {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    list.iter().filter_map(Value::as_str)
+}
+
+fn is_one_of(texts: &[String], text: &str) -> bool {
+    texts.iter().any(|have| same(have, text))
 }
 
 fn scalar(value: &Value) -> Option<String> {

@@ -39,6 +39,9 @@ impl<V> Memory<V> {
 
     /// What is known of this very text.
     pub(crate) fn get(&mut self, text: &str, now_ms: u64) -> Option<&V> {
+        if self.sets.is_empty() {
+            return None;
+        }
         self.clock += 1;
         let (clock, ttl_ms, tag) = (self.clock, self.ttl_ms, tag(text));
         // A clock that was set back must not make an entry live longer than its time: then it is not yet kept.
@@ -52,10 +55,10 @@ impl<V> Memory<V> {
 
     /// Keeps this.
     pub(crate) fn put(&mut self, text: &str, value: V, now_ms: u64) {
-        let (clock, until_ms, tag) = (self.clock, now_ms.saturating_add(self.ttl_ms), tag(text));
-        if text.len() > TEXT_BYTES_MAX {
+        if self.sets.is_empty() || text.len() > TEXT_BYTES_MAX {
             return;
         }
+        let (clock, until_ms, tag) = (self.clock, now_ms.saturating_add(self.ttl_ms), tag(text));
         let Some(set) = self.set(tag) else { return };
         let new = Entry { tag, text: text.into(), value, until_ms, used: clock };
         let old = match set.iter().position(|entry| entry.tag == tag && same(&entry.text, text)) {
@@ -75,21 +78,33 @@ impl<V> Memory<V> {
     }
 }
 
-/// A token's last 24 characters are the end of its signature, as good as random, and enough to tell tokens apart.
+/// A token's last 16 characters are the end of its signature, as good as random, and enough to tell tokens apart.
 ///
 /// Only who knows them reaches the comparison of the whole text, so its time tells nobody a token they do not have;
 /// and only verified tokens are kept, so nobody can crowd a set with made-up ones.
 fn tag(text: &str) -> u64 {
-    let bytes = text.as_bytes();
-    hash(bytes.get(bytes.len().saturating_sub(24)..).unwrap_or_default())
+    let Some(end) = text.as_bytes().last_chunk::<16>() else { return hash(text.as_bytes()) };
+    // One multiplication for eight characters. The upper half goes to the lower bits, which choose the set.
+    let mixed = end.as_chunks::<8>().0.iter().fold(0u64, |mixed, eight| {
+        let mixed = (mixed ^ u64::from_le_bytes(*eight)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 32)
+    });
+    mixed ^ (mixed >> 17)
 }
 
-/// Eight bytes at a time: the library that components are linked with compares single bytes.
-fn same(one: &str, other: &str) -> bool {
-    let ((words, rest), (other_words, other_rest)) = (one.as_bytes().as_chunks::<8>(), other.as_bytes().as_chunks::<8>());
-    one.len() == other.len()
-        && words.iter().zip(other_words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
-        && rest == other_rest
+/// Thirty-two bytes at a time: the library that components are linked with compares single bytes.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let differ = |a: &[u8], b: &[u8]| {
+        let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+        a.iter().zip(b).fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))) != 0
+    };
+    let ((blocks, rest), (other_blocks, other_rest)) = (one.as_bytes().as_chunks::<32>(), other.as_bytes().as_chunks::<32>());
+    !blocks.iter().zip(other_blocks).any(|(a, b)| differ(a, b))
+        && !differ(rest, other_rest)
+        && rest.as_chunks::<8>().1.iter().eq(other_rest.as_chunks::<8>().1)
 }
 
 #[cfg(test)]
@@ -115,6 +130,20 @@ mod tests {
         assert_eq!(memory.get(&format!("b{end}"), 0), None);
         memory.put(&format!("b{end}"), 2, 0);
         assert_eq!((memory.get(&format!("a{end}"), 0).copied(), memory.get(&format!("b{end}"), 0).copied()), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn texts_are_the_same_only_if_every_byte_is() {
+        for len in 0..100 {
+            let text = "a".repeat(len);
+            assert!(same(&text, &text.clone()), "{len}");
+            assert!(!same(&text, &format!("{text}a")));
+            for at in 0..len {
+                let mut other = text.clone();
+                other.replace_range(at..=at, "b");
+                assert!(!same(&text, &other), "{at} of {len}");
+            }
+        }
     }
 
     #[test]

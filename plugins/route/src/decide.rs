@@ -174,13 +174,12 @@ impl Table {
 /// perhaps the last.
 fn segments(path: &str) -> (&str, Option<&str>) {
     let path = path.strip_prefix('/').unwrap_or(path);
-    let Some((one, rest)) = path.split_once('/') else { return (path, None) };
-    let second = rest.split_once('/').map_or(rest, |(second, _)| second);
-    let two = match second.is_empty() {
-        true => None,
-        false => path.get(..one.len() + 1 + second.len()),
-    };
-    (one, two)
+    // Segments are short: to look at each byte is quicker than to prepare for looking at eight.
+    let slash = |from: usize| path.bytes().skip(from).position(|byte| byte == b'/').map(|at| from + at);
+    let Some(end) = slash(0) else { return (path, None) };
+    let second = end + 1;
+    let two = path.get(..slash(second).unwrap_or(path.len())).filter(|two| two.len() > second);
+    (path.get(..end).unwrap_or(path), two)
 }
 
 /// What is left of a path behind its first bytes, which end at a segment's end.
