@@ -4,12 +4,11 @@
 //! A key is for one algorithm, and only keys of the token's algorithm are tried: a public key is never used as a shared
 //! secret, and `none` is no algorithm. No key is ever fetched from where a token points (`jku`, `x5u`, `jwk`).
 
-use crate::base64url;
 use crate::config::{Alg, JwtConfig, KeyConfig};
 use crate::decide::{Identity, Verdict, is_consumer, need};
 use crate::memory::{Memory, same};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -128,6 +127,14 @@ impl Alg {
             Alg::Hs512 => Some(64),
             _ => None,
         }
+    }
+}
+
+impl SeenHead {
+    /// What stands behind the first dot, if this stands before it.
+    fn claims_of<'a>(&self, signed: &'a str) -> Option<&'a str> {
+        let (head, rest) = signed.split_at_checked(self.text.len())?;
+        if same(head, &self.text) { rest.strip_prefix('.') } else { None }
     }
 }
 
@@ -265,19 +272,17 @@ impl Jwt {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Verdict::Wrong("the token is too long"));
         }
-        let dot = |byte: &u8| *byte == b'.';
-        let first = token.as_bytes().iter().position(dot).ok_or(MALFORMED)?;
-        let last = token.as_bytes().iter().rposition(dot).ok_or(MALFORMED)?;
-        let part = |range: std::ops::Range<usize>| token.get(range).ok_or(MALFORMED);
-        // One dot only: the second range begins behind its end.
-        let (head, claims) = (part(0..first)?, part(first + 1..last)?);
-        let (signed, signature) = (part(0..last)?, part(last + 1..token.len())?);
-        let decode = |text: &str| base64url::decode(text).ok_or(MALFORMED);
+        let (signed, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| MALFORMED);
         let signature = decode(signature)?;
         let mut last_head = self.last_head.borrow_mut();
-        let new_head = match &*last_head {
-            Some(seen) if same(&seen.text, head) => None,
-            _ => Some(self.head(head)?),
+        let known = last_head.as_ref().and_then(|seen| seen.claims_of(signed));
+        let (new_head, claims) = match known {
+            Some(claims) => (None, claims),
+            None => {
+                let (head, claims) = signed.split_once('.').ok_or(MALFORMED)?;
+                (Some(self.head(head)?), claims)
+            }
         };
         let fitting = new_head.as_ref().or(last_head.as_ref()).map_or(&[][..], |seen| &seen.keys);
         let good = |key: &Key| {
@@ -298,7 +303,7 @@ impl Jwt {
     /// Which keys fit this head?
     fn head(&self, text: &str) -> Result<SeenHead, Verdict> {
         const MALFORMED: Verdict = Verdict::Wrong("the token is malformed");
-        let json = base64url::decode(text).ok_or(MALFORMED)?;
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| MALFORMED)?;
         let head: Head<'_> = serde_json::from_slice(&json).map_err(|_| MALFORMED)?;
         // RFC 7515 section 4.1.11: an extension that must be understood, and we understand none.
         if head.crit.is_some() {

@@ -1,10 +1,9 @@
 //! Plugin `auth` (role auth): JWT, signed tokens with `uid`, API keys.
 //!
 //! The order of methods and what each answer looks like is in `decide.rs`; `jwt.rs`, `token.rs` and `api_key.rs` hold one
-//! method each, `base64url.rs` how tokens are written, `memory.rs` the tokens that were verified lately, `config.rs` what people write.
+//! method each, `memory.rs` the tokens that were verified lately, `config.rs` what people write.
 
 mod api_key;
-mod base64url;
 mod config;
 mod decide;
 mod jwt;

@@ -129,6 +129,34 @@ fn time_is_kept_to_the_second_and_with_the_leeway() {
 }
 
 #[test]
+fn each_token_is_judged_by_its_own_head_whatever_came_before() {
+    let other = "another secret of at least thirty-two bytes";
+    let keys = json!([{"kid": "a", "alg": "HS256", "secret": SECRET}, {"kid": "b", "alg": "HS256", "secret": other}]);
+    let guard = jwt(json!({"keys": keys, "cache": {"entries": 0}}));
+    let by = |secret: &str, head: &str, consumer: &str| token_by(secret.as_bytes(), head, &with("sub", json!(consumer)).to_string());
+    let (a, b) = (r#"{"alg":"HS256","kid":"a"}"#, r#"{"alg":"HS256","kid":"b"}"#);
+    for _ in 0..2 {
+        for (token, says) in [
+            (by(SECRET, a, "ann"), Ok("ann")),
+            (by(other, a, "ann"), Err("the signature is wrong")),
+            (by(SECRET, a, "bob"), Ok("bob")),
+            (by(SECRET, b, "ann"), Err("the signature is wrong")),
+            (by(other, b, "ann"), Ok("ann")),
+            (by(SECRET, r#"{"alg":"HS256","kid":"c"}"#, "ann"), Err("no key is known for this token")),
+            (by(other, b, "bob"), Ok("bob")),
+            (by(other, r#"{"alg":"HS256","kid":"b","crit":["x"]}"#, "ann"), Err("the token uses an extension that is not supported")),
+            (by(SECRET, a, "ann").replacen('.', "", 1), Err("the token is malformed")),
+            (by(SECRET, a, "ann").replacen('.', "A.", 1), Err("the token is malformed")),
+        ] {
+            match says {
+                Ok(consumer) => assert!(passes_as(&guard.check(&bearing(&token)), consumer), "{token}"),
+                Err(why) => assert_eq!(refused(guard.check(&bearing(&token))), (401, why.into()), "{token}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn none_is_no_algorithm_in_any_spelling() {
     let guard = jwt(json!({}));
     for alg in ["none", "None", "NONE", "nOnE", "", "hs256", "HS256 "] {

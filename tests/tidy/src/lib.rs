@@ -61,10 +61,12 @@ pub fn tree() -> Vec<File> {
             let entry = entry.unwrap();
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             let kind = entry.file_type().unwrap();
+            // `.git` is a folder, or in a second working tree a file that says where that folder is.
+            if matches!(name.as_str(), ".git" | "target" | ".run" | "__pycache__") {
+                continue;
+            }
             if kind.is_dir() {
-                if !matches!(name.as_str(), ".git" | "target" | ".run" | "__pycache__") {
-                    todo.push(path);
-                }
+                todo.push(path);
             } else if kind.is_file()
                 && let Ok(text) = fs::read_to_string(&path)
             {
