@@ -254,6 +254,8 @@ mod tests {
             Edit::Set("x".into(), "a\0".into()),
             Edit::Set("content-length".into(), "0".into()),
             Edit::Remove("host".into()),
+            Edit::Set("proxy-authorization".into(), "v".into()),
+            Edit::Set("proxy_authorization".into(), "v".into()),
             Edit::Path("/a/../b".into()),
             Edit::Attr(String::new(), "v".into()),
         ] {

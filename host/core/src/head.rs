@@ -119,19 +119,7 @@ known_names! {
 impl Known {
     /// Is this field the host's own business, so that no plugin may set or remove it? See `edit` in `wharf:types`.
     pub fn is_hosts_own(self) -> bool {
-        self.is_proxys_word()
-            || matches!(
-                self,
-                Known::Host
-                    | Known::ContentLength
-                    | Known::TransferEncoding
-                    | Known::Connection
-                    | Known::Upgrade
-                    | Known::Te
-                    | Known::Trailer
-                    | Known::KeepAlive
-                    | Known::ProxyConnection
-            )
+        self.is_proxys_word() || self.is_hop_by_hop() || matches!(self, Known::Host | Known::ContentLength)
     }
 
     /// Does this field say something about the client that only a proxy can know? From anybody else it is invented.

@@ -52,6 +52,9 @@ pub fn is_hosts_own(name: &str) -> bool {
             | "trailer"
             | "keep-alive"
             | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings"
             | "forwarded"
             | "x-real-ip"
     ) || name.starts_with("x-forwarded-")
@@ -81,6 +84,7 @@ mod tests {
             assert_eq!(is_field_value(value), good, "{value:?}");
         }
         assert!(is_hosts_own("x-forwarded-for") && is_hosts_own("host") && !is_hosts_own("x-forward"));
+        assert!(is_hosts_own("proxy-authorization") && is_hosts_own("http2_settings"));
         assert!(is_hosts_own("x_forwarded-for") && !is_hosts_own("x_consumer"));
     }
 }
