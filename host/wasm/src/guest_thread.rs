@@ -6,7 +6,8 @@
 //! millisecond. A call that is cut short again and again moves on to the second, which only runs where no other thread
 //! wants to (`SCHED_IDLE`), and so does all that a version is asked which breaks most of its questions: a low share alone
 //! is no good manners, since the kernel lets whoever runs finish a slice of some milliseconds while a network thread
-//! waits.
+//! waits. And even a processor that nobody else wants is not free: its neighbours share caches and memory with it, and on
+//! many machines the core itself. So such versions together get a quarter of one at most.
 //!
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
 
@@ -19,16 +20,20 @@ use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// Nice value of the first thread: it gives way to every network thread and still makes progress beside them.
 const NICE: i32 = 10;
+
+/// Versions that break most of their questions rest so many times as long as they ran.
+const RESTS: u64 = 3;
 
 /// A call that can change threads.
 pub(crate) type Moving<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -71,7 +76,7 @@ impl GuestThreads {
     /// Prepares something for later questions, on the first thread.
     pub(crate) fn prepare<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
-        self.first.here.go_on(call, Moved::default(), deadline, answer, None);
+        self.first.here.go_on(call, Moved::default(), deadline, answer, Then::Stay);
         receiver
     }
 
@@ -80,9 +85,9 @@ impl GuestThreads {
     pub(crate) fn run<T: Send + 'static>(&self, call: Moving<T>, deadline: Instant, is_hopeless: bool) -> oneshot::Receiver<Ended<T>> {
         let (answer, receiver) = oneshot::channel();
         if is_hopeless {
-            self.long.here.go_on(call, Moved::default(), deadline, answer, None);
+            self.long.here.go_on(call, Moved::default(), deadline, answer, Then::StayAndRest);
         } else {
-            self.first.here.go_on(call, Moved::default(), deadline, answer, Some(self.long.here.clone()));
+            self.first.here.go_on(call, Moved::default(), deadline, answer, Then::Leave(self.long.here.clone()));
         }
         receiver
     }
@@ -104,6 +109,16 @@ fn run_when_idle() {
 struct Here {
     runtime: Handle,
     presence: Arc<Presence>,
+    /// Calls that rest do so until then, all of them.
+    resting: Arc<AtomicU64>,
+}
+
+/// What becomes of a call that takes long.
+enum Then {
+    Stay,
+    /// It takes its turns, with rests between them.
+    StayAndRest,
+    Leave(Here),
 }
 
 #[derive(Debug)]
@@ -120,7 +135,7 @@ impl Thread {
         // Timers, and calls that come over from cores, are looked at after every second turn. The defaults are meant
         // for polls of microseconds; a turn here lasts a whole tick.
         let runtime = Builder::new_current_thread().enable_time().event_interval(2).global_queue_interval(2).build().map_err(failed)?;
-        let here = Here { runtime: runtime.handle().clone(), presence: Arc::new(presence) };
+        let here = Here { runtime: runtime.handle().clone(), presence: Arc::new(presence), resting: Arc::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
             .name(name.into())
@@ -134,28 +149,55 @@ impl Thread {
 }
 
 impl Here {
-    /// Takes turns with the other calls here. `then` is where it goes if it turns out to be long.
+    /// Waits until the calls that rest may go on. `rest` is the timer of this one.
+    fn poll_rested(&self, rest: &mut Option<Pin<Box<Sleep>>>, task: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(timer) = rest {
+                ready!(timer.as_mut().poll(task));
+                *rest = None;
+            }
+            let until = Moment::from_ns(self.resting.load(Ordering::Relaxed));
+            if Moment::now() >= until {
+                return Poll::Ready(());
+            }
+            *rest = Some(Box::pin(tokio::time::sleep_until(until.instant().into())));
+        }
+    }
+
+    /// Takes turns with the other calls here.
     fn go_on<T: Send + 'static>(
         &self,
         mut call: Moving<T>,
         mut moved: Moved,
         deadline: Instant,
         mut answer: oneshot::Sender<Ended<T>>,
-        then: Option<Here>,
+        then: Then,
     ) {
-        let presence = self.presence.clone();
+        let here = self.clone();
         #[allow(clippy::disallowed_methods, reason = "a task of the guest thread, which has the thread's name")]
         self.runtime.spawn(async move {
             let kept_waiting = Watch::read();
             let cut = &mut moved.cut;
+            let (leaves, rests) = (matches!(then, Then::Leave(_)), matches!(then, Then::StayAndRest));
+            let mut rest = None;
             let turns = std::future::poll_fn(|task| {
-                if then.is_some() {
-                    presence.alert(Moment::now());
+                if rests {
+                    ready!(here.poll_rested(&mut rest, task));
                 }
-                match turn::on_guest_thread(&presence, call.as_mut(), task) {
+                let begun = Moment::now();
+                if leaves {
+                    here.presence.alert(begun);
+                }
+                let turned = turn::on_guest_thread(&here.presence, call.as_mut(), task);
+                if rests {
+                    let now = Moment::now();
+                    // Only this thread writes it.
+                    here.resting.store(now.after(RESTS * now.since(begun)).as_ns(), Ordering::Relaxed);
+                }
+                match turned {
                     Turned::Cut => {
                         *cut += 1;
-                        if then.is_some() && *cut >= CUTS {
+                        if leaves && *cut >= CUTS {
                             return Poll::Ready(Turned::Cut);
                         }
                         // Whoever waits for this processor has it now, and not when our slice is over.
@@ -178,7 +220,7 @@ impl Here {
             match (turned, then) {
                 (Some(Turned::Done(done)), _) => drop(answer.send(Ended::Done(done, moved))),
                 (Some(Turned::Panicked(panic)), _) => drop(answer.send(Ended::Panicked(panic))),
-                (Some(Turned::Cut), Some(long)) => long.go_on(call, moved, deadline, answer, None),
+                (Some(Turned::Cut), Then::Leave(long)) => long.go_on(call, moved, deadline, answer, Then::Stay),
                 (Some(Turned::Cut | Turned::Waits) | None, _) => drop(answer.send(Ended::TooLate(moved))),
             }
         });

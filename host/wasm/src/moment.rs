@@ -39,6 +39,11 @@ impl Moment {
     pub(crate) fn as_ns(self) -> u64 {
         self.0
     }
+
+    /// Out of such an atomic.
+    pub(crate) fn from_ns(ns: u64) -> Moment {
+        Moment(ns)
+    }
 }
 
 /// A duration in this clock's unit: what is configured is read once, where it is compared.
