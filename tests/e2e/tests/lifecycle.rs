@@ -396,7 +396,7 @@ fn a_push_mends_what_the_configuration_waits_for() {
     wharf.admin().post("/v1/config/reload", &Value::Null).expect_refusal(422);
     assert!(shown()["refused"].to_string().contains("route"), "{}", shown());
     assert_eq!(get(&wharf, "/a/1").status, 200, "the file before serves on");
-    push(&wharf, "greeting", &component("route"));
+    push(&wharf, "greeting", component("route"));
     until("the refused file is in force", WAIT, || shown()["refused"].is_null().then_some(()));
     assert_eq!(get(&wharf, "/a/1").status, 404, "the table has no such place");
     assert_eq!(get(&wharf, "/b/1").status, 200);
