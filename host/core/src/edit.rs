@@ -21,6 +21,16 @@ pub enum Edit {
     Attr(String, String),
 }
 
+impl Edit {
+    /// Bytes of its text: what the limit on an answer counts.
+    fn text_len(&self) -> usize {
+        match self {
+            Edit::Set(name, value) | Edit::Add(name, value) | Edit::Attr(name, value) => name.len() + value.len(),
+            Edit::Remove(text) | Edit::Path(text) => text.len(),
+        }
+    }
+}
+
 /// At most this many edits in one answer.
 pub const EDITS_MAX: usize = 64;
 /// At most this much text in one answer, bytes.
@@ -145,7 +155,11 @@ pub fn check_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) ->
         if at >= EDITS_MAX {
             return Err(BadEdit(format!("more than {EDITS_MAX} fields")));
         }
-        check_field(name, Some(value), &mut text)?;
+        text += name.len() + value.len();
+        if text > EDIT_TEXT_MAX {
+            return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of fields")));
+        }
+        check_field(name, Some(value))?;
     }
     Ok(())
 }
@@ -172,14 +186,17 @@ fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
     if edits.len() > EDITS_MAX {
         return Err(BadEdit(format!("{} edits, and at most {EDITS_MAX} are allowed", edits.len())));
     }
-    let mut text = 0;
+    // Before anything is looked at, and perhaps told of in full.
+    let text: usize = edits.iter().map(Edit::text_len).sum();
+    if text > EDIT_TEXT_MAX {
+        return Err(BadEdit(format!("{text} bytes of edits, and at most {EDIT_TEXT_MAX} are allowed")));
+    }
     let mut attrs_new = attrs.iter().count();
     for edit in edits {
         match edit {
-            Edit::Set(name, value) | Edit::Add(name, value) => check_field(name, Some(value), &mut text)?,
-            Edit::Remove(name) => check_field(name, None, &mut text)?,
+            Edit::Set(name, value) | Edit::Add(name, value) => check_field(name, Some(value))?,
+            Edit::Remove(name) => check_field(name, None)?,
             Edit::Path(path) => {
-                text += path.len();
                 if !request {
                     return Err(BadEdit("a path edit on an answer".into()));
                 }
@@ -188,7 +205,6 @@ fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
                 }
             }
             Edit::Attr(name, value) => {
-                text += name.len() + value.len();
                 if name.is_empty() || name.len() > ATTR_NAME_MAX || value.len() > ATTR_VALUE_MAX {
                     return Err(BadEdit(format!(
                         "attribute {:?}: names have 1 to {ATTR_NAME_MAX} bytes, values at most {ATTR_VALUE_MAX}",
@@ -203,18 +219,11 @@ fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
                 }
             }
         }
-        if text > EDIT_TEXT_MAX {
-            return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of edits")));
-        }
     }
     Ok(())
 }
 
-fn check_field(name: &str, value: Option<&str>, text: &mut usize) -> Result<(), BadEdit> {
-    *text += name.len() + value.map_or(0, str::len);
-    if *text > EDIT_TEXT_MAX {
-        return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of fields")));
-    }
+fn check_field(name: &str, value: Option<&str>) -> Result<(), BadEdit> {
     if !is_field_name(name.as_bytes()) {
         return Err(BadEdit(format!("{name:?} is no lower-case field name")));
     }
@@ -266,6 +275,15 @@ mod tests {
         }
         let many: Vec<_> = (0..=EDITS_MAX).map(|n| Edit::Attr(format!("a{n}"), "v".into())).collect();
         assert!(Edits::from(many).apply_to_request(&mut facts).is_err());
+    }
+
+    #[test]
+    fn an_answer_beyond_its_bound_is_refused_in_few_words_whatever_is_in_it() {
+        let giant = "/../".repeat(EDIT_TEXT_MAX);
+        for edit in [Edit::Path(giant.clone()), Edit::Remove(giant.clone()), Edit::Attr(giant.clone(), giant.clone())] {
+            let bad = Edits::for_request(vec![edit], &Attrs::default()).unwrap_err().to_string();
+            assert!(bad.contains("bytes of edits, and at most 32768") && bad.len() < 100, "{} bytes", bad.len());
+        }
     }
 
     #[test]

@@ -159,18 +159,29 @@ fn an_honest_long_call_is_moved_and_brings_its_facts_back() {
     });
 }
 
-/// Answers with what it was asked; the service `slow` never does.
-struct Echo(bool, Rc<Cell<u32>>);
+/// Waits for what another thread or task does. Only a hang fails here.
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Answers with what it was asked; the service `slow` never does. Counts its calls: begun, and over.
+struct Echo(bool, Rc<Cell<(u32, u32)>>);
 
 impl Outlet for Echo {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, _: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
         Box::pin(async move {
-            struct Gone(Rc<Cell<u32>>);
+            struct Gone(Rc<Cell<(u32, u32)>>);
             impl Drop for Gone {
                 fn drop(&mut self) {
-                    self.0.set(self.0.get() + 1);
+                    let (begun, over) = self.0.get();
+                    self.0.set((begun, over + 1));
                 }
             }
+            self.1.set((self.1.get().0 + 1, self.1.get().1));
             let _gone = Gone(self.1.clone());
             if self.0 {
                 std::future::pending::<()>().await;
@@ -190,16 +201,16 @@ fn an_outbound_call_goes_through_the_outlets_of_its_home_core() {
     on_a_core(async {
         let house = House::new(16);
         let (core, ready) = (house.core(), house.ready("hostile", patient()).await);
-        let gone = Rc::new(Cell::new(0));
+        let calls = Rc::new(Cell::new((0, 0)));
         let mut outlets = Outlets::new();
-        outlets.insert("users".into(), Rc::new(Echo(false, gone.clone())));
-        outlets.insert("forbidden".into(), Rc::new(Echo(false, gone.clone())));
+        outlets.insert("users".into(), Rc::new(Echo(false, calls.clone())));
+        outlets.insert("forbidden".into(), Rc::new(Echo(false, calls.clone())));
         core.set_outlets(Rc::new(outlets));
         let auth = rules::auth(&core, &ready, None).unwrap();
         assert_eq!(said(&auth, "/fetch?users").await, r#"200 users /from-guest?a=b Some("guest")"#);
         assert!(said(&auth, "/fetch?forbidden").await.starts_with("Error::Denied"), "only what was granted");
         assert!(said(&auth, "/fetch?absent").await.starts_with("Error::Unavailable"));
-        assert_eq!(gone.get(), 1);
+        assert_eq!(calls.get(), (1, 1));
     });
 }
 
@@ -208,9 +219,9 @@ fn a_dropped_question_abandons_its_outbound_call_and_leaves_no_instance_behind()
     on_a_core(async {
         let house = House::new(16);
         let (core, ready) = (house.core(), house.ready("hostile", patient()).await);
-        let gone = Rc::new(Cell::new(0));
+        let calls = Rc::new(Cell::new((0, 0)));
         let mut outlets = Outlets::new();
-        outlets.insert("slow".into(), Rc::new(Echo(true, gone.clone())));
+        outlets.insert("slow".into(), Rc::new(Echo(true, calls.clone())));
         core.set_outlets(Rc::new(outlets));
         let auth = rules::auth(&core, &ready, None).unwrap();
         said(&auth, "/calls").await;
@@ -219,17 +230,10 @@ fn a_dropped_question_abandons_its_outbound_call_and_leaves_no_instance_behind()
         let mut call: Pin<Box<_>> = auth.check(&mut given);
         let poll = |call: &mut LocalBoxFuture<'_, Result<Decision, Fault>>| call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll(&mut call), Poll::Pending));
-        // The inbox picks the call up and makes it.
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(gone.get(), 0);
+        until("the inbox picks the call up and makes it", || calls.get() == (1, 0)).await;
         drop(call);
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(gone.get(), 1, "the upstream's call has ended");
-        assert_eq!(house.parts.engine.instances(), before - 1, "the instance is gone");
+        until("the upstream's call ends", || calls.get() == (1, 1)).await;
+        until("the instance goes", || house.parts.engine.instances() == before - 1).await;
         assert_eq!(said(&auth, "/calls").await, "1", "the next question has another");
     });
 }
@@ -251,12 +255,8 @@ fn a_configuration_is_refused_in_the_plugins_own_words() {
         }
         let endless = house.try_ready("hostile", 1, "\"loop\"", quotas).await.unwrap_err();
         assert_eq!(*endless.kind(), ErrorKind::Deadline);
-        // The answer does not wait for the instance to be taken apart, on another thread. Only a hang fails here.
-        let end = Instant::now() + Duration::from_secs(60);
-        while house.parts.engine.instances() > 0 {
-            assert!(Instant::now() < end, "{} instances are left of those that failed", house.parts.engine.instances());
-            tokio::task::yield_now().await;
-        }
+        // The answer does not wait for the instance to be taken apart, on another thread.
+        until("nothing is left of those that failed", || house.parts.engine.instances() == 0).await;
     });
 }
 
