@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(granted("auth"), host(&["clock", "crypto", "exchange", "kv", "log"]));
         assert_eq!(granted("route"), host(&["random"]));
         assert_eq!(granted("headers"), host(&["exchange", "metrics"]));
-        assert_eq!(granted("degrade"), host(&["clock"]));
+        assert_eq!(granted("degrade"), host(&["clock", "exchange"]));
         assert_eq!(granted("minimal"), host(&[]));
     }
 
