@@ -142,15 +142,17 @@ impl Known {
     /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
     /// `x_forwarded_for` for what the host vouches for.
     pub fn is_alias(name: &[u8]) -> bool {
-        if !name.contains(&b'_') {
-            return false;
-        }
+        name.contains(&b'_') && Known::read_as(name).is_hosts_own()
+    }
+
+    /// What somebody who takes `_` for `-` reads.
+    fn read_as(name: &[u8]) -> Known {
         let mut plain = [0; 24];
-        let Some(plain) = plain.get_mut(..name.len()) else { return false };
+        // No known name is longer.
+        let Some(plain) = plain.get_mut(..name.len()) else { return Known::Other };
         plain.copy_from_slice(name);
         plain.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
-        let known = Known::of(plain);
-        known.is_hosts_own() || known.is_hop_by_hop()
+        Known::of(plain)
     }
 
     /// Does this field speak about one connection only (RFC 9110 section 7.6.1), so that it is never passed on?
@@ -354,7 +356,7 @@ impl Fields {
     /// Removes all fields of this lower-case name, and those whose name differs only by `_` for `-`: an upstream that reads
     /// both as one would find what was to be removed (see [`Known::is_alias`]).
     pub fn remove(&mut self, name: &[u8]) {
-        let known = Known::of(name);
+        let known = Known::read_as(name);
         let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
         let Fields { text, added, list } = self;
         list.retain(|field| match field.known {
@@ -560,6 +562,9 @@ mod tests {
         fields.set(b"x-a", b"6");
         let left: Vec<_> = fields.iter().map(|(_, name, value)| (name, value)).collect();
         assert_eq!(left, [(&b"x-b"[..], &b"5"[..]), (b"x-a", b"6")], "what upstreams may read as the same name is gone, too");
+        fields.add(b"set-cookie", b"7");
+        fields.remove(b"set_cookie");
+        assert_eq!(fields.len(), 2, "of a name that the host knows, too");
     }
 
     #[test]
