@@ -56,6 +56,11 @@ impl Level {
 pub const TIME_BOUNDS_US: [u64; 16] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
 
+/// Nanoseconds in 64 bits, saturating at 584 years: [`Duration::as_nanos`] calculates in 128, on every request.
+pub const fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
+}
+
 /// Durations with one writer.
 #[derive(Debug, Default)]
 pub struct Times {
@@ -66,8 +71,7 @@ pub struct Times {
 impl Times {
     /// Counts one duration.
     pub fn record(&self, time: Duration) {
-        // In 64 bits: `as_nanos` would multiply in 128.
-        self.record_ns(time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos()));
+        self.record_ns(nanos(time));
     }
 
     /// Counts one duration in nanoseconds.

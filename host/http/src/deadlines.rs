@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use wharf_core::metrics::nanos;
 
 /// One tick is 2^24 ns, 16.8 ms: converting an instant is a shift.
 const TICK_SHIFT: u32 = 24;
@@ -189,11 +190,6 @@ impl Drop for Alarm {
         }
         slots.free.push(self.slot);
     }
-}
-
-/// In 64 bits, saturating at 584 years: `as_nanos` would calculate in 128.
-fn nanos(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
 }
 
 #[cfg(test)]

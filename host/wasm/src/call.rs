@@ -21,7 +21,7 @@ use crate::grants::log::Gate;
 use crate::guest_thread::{Ended, Moved, Moving};
 use crate::instance::{Instance, Tally};
 use crate::limits::{GRACE, REHEARSAL};
-use crate::moment::{Moment, ns};
+use crate::moment::Moment;
 use crate::pool::{CUTS, LONG, Pool, Seat};
 use crate::ready::Ready;
 use crate::turn::{self, Turned};
@@ -33,6 +33,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
+use wharf_core::metrics::nanos;
 
 /// Turns that a call which waits for host calls takes on its core. One that goes on asking, however short its turns are,
 /// does so with the low priority of the guest thread from then on.
@@ -243,7 +244,7 @@ async fn made(pool: &Rc<Pool>, begun: Moment) -> Result<(Box<Instance>, Moment),
             Err(broken) => Done { said: Err(broken), instance: None, tally: Tally::default() },
         }
     });
-    let deadline = begun.after(ns(REHEARSAL));
+    let deadline = begun.after(nanos(REHEARSAL));
     let first = std::future::poll_fn(|task| Poll::Ready(first_turn(pool, begun, making.as_mut(), task))).await;
     let (made, _) = match first {
         First::Over(made) => made,

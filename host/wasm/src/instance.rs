@@ -9,7 +9,7 @@ use crate::grants::Keys;
 use crate::grants::http::Home;
 use crate::grants::log::{Gate, Lines};
 use crate::limits::{COPY_MAX, REFUSAL_MAX, REHEARSAL};
-use crate::moment::{Moment, ns};
+use crate::moment::Moment;
 use crate::pool::Watch;
 use crate::ready::{Code, Needs, Role, Terms};
 use crate::turn::{self, AtTick};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use wasmtime::component::{Component, ComponentExportIndex, TypedFunc};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wharf_core::exchange::Facts;
-use wharf_core::metrics::Level;
+use wharf_core::metrics::{Level, nanos};
 use wharf_wasm_bindings as wit;
 
 /// What a store holds beside the guest's own memory.
@@ -236,7 +236,7 @@ impl Instance {
         let guest = Guest {
             terms: terms.clone(),
             facts: None,
-            deadline: born.after(ns(REHEARSAL)),
+            deadline: born.after(nanos(REHEARSAL)),
             keys: RefCell::default(),
             home,
             gate,
@@ -265,7 +265,7 @@ impl Instance {
             exports,
             needs: Needs::default(),
             calls_left: if quotas.fresh_per_call { 1 } else { quotas.recycle_calls.max(1) },
-            worn_at: born.after(ns(quotas.recycle_after)),
+            worn_at: born.after(nanos(quotas.recycle_after)),
             // Wasm memory never shrinks: close to its limit the next question would be the one to fail.
             memory_bytes_worn: quotas.memory_bytes_max / 4 * 3,
             _ticket: ticket,

@@ -8,6 +8,7 @@
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use wharf_core::metrics::nanos;
 
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -17,7 +18,7 @@ pub(crate) struct Moment(u64);
 
 impl Moment {
     pub(crate) fn now() -> Moment {
-        Moment(ns(Instant::now().saturating_duration_since(*ORIGIN)))
+        Moment(nanos(Instant::now().saturating_duration_since(*ORIGIN)))
     }
 
     /// Nanoseconds from `earlier` to here; 0 if it was later.
@@ -46,12 +47,6 @@ impl Moment {
     }
 }
 
-/// A duration in this clock's unit: what is configured is read once, where it is compared.
-pub(crate) const fn ns(time: Duration) -> u64 {
-    // In 64 bits: `as_nanos` has 128. Enough for 584 years.
-    time.as_secs().wrapping_mul(1_000_000_000).wrapping_add(time.subsec_nanos() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,7 +55,7 @@ mod tests {
     fn it_goes_with_the_clock_of_timers() {
         let before = Instant::now();
         let now = Moment::now();
-        let later = now.after(ns(Duration::from_secs(5))).instant();
+        let later = now.after(nanos(Duration::from_secs(5))).instant();
         assert!(later >= before + Duration::from_secs(5), "a timer would end early");
         assert!(later <= Instant::now() + Duration::from_secs(5));
         assert_eq!((now.since(now.after(1)), now.after(7).since(now)), (0, 7));

@@ -8,7 +8,7 @@ use crate::error::Broken;
 use crate::grants::log::Gate;
 use crate::instance::Instance;
 use crate::metrics::VersionMetrics;
-use crate::moment::{Moment, ns};
+use crate::moment::Moment;
 use crate::ready::Ready;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,9 +16,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use wharf_core::metrics::nanos;
 
 /// An instance that has not been asked for so long goes.
-const IDLE: u64 = ns(Duration::from_secs(10));
+const IDLE: u64 = nanos(Duration::from_secs(10));
 
 /// Questions that a version must have answered on a core, each in one turn, before it is trusted to be short.
 pub(crate) const PROBATION: u32 = 1000;
@@ -28,13 +29,13 @@ const STRIKES: u32 = 4;
 /// ... is asked on the guest thread from the start, for so long. A guest that computes for ever takes 200 us from its
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
 /// cannot interrupt a bulk operation; this bounds how often.
-const BANISHED: u64 = ns(Duration::from_secs(1));
+const BANISHED: u64 = nanos(Duration::from_secs(1));
 /// A version that broke so many more questions than it answered is hopeless, for the time being.
 const HOPELESS: u32 = 4;
 /// A moved call that was cut short so often on the guest thread as well had much to do.
 pub(crate) const CUTS: u32 = 3;
 /// A turn on a network thread that lasted longer than this, without being cut short, is suspicious.
-pub(crate) const LONG: u64 = ns(Duration::from_millis(1));
+pub(crate) const LONG: u64 = nanos(Duration::from_millis(1));
 
 /// Time that this thread has waited for a processor, so far: what a suspicious turn is measured against. On a busy
 /// machine most of them are the kernel's doing and not the guest's.
@@ -84,7 +85,7 @@ impl Pool {
             core: core.clone(),
             metrics: VersionMetrics::new(&ready.terms),
             gate: Arc::new(Gate::new(ready.setup.quotas.log_lines_per_second)),
-            deadline_ns: ns(ready.setup.quotas.deadline),
+            deadline_ns: nanos(ready.setup.quotas.deadline),
             idle: RefCell::default(),
             strikes: Cell::new((Moment::now(), 0)),
             banished_until: Cell::new(None),
@@ -150,7 +151,7 @@ impl Pool {
     pub(crate) fn watched(&self, watch: Option<Watch>, took: u64, now: Moment) {
         let waited = watch.and_then(|before| Some(Watch::read()?.since(before)));
         match waited {
-            Some(waited) if took.saturating_sub(ns(waited)) > LONG => self.strike(now),
+            Some(waited) if took.saturating_sub(nanos(waited)) > LONG => self.strike(now),
             // It was not the guest's doing, or it has mended its ways.
             Some(_) => self.suspected.set(false),
             None => self.suspected.set(took > LONG),

@@ -17,14 +17,14 @@
 //! that keeps its thread. How often it was late is counted.
 
 use crate::WasmError;
-use crate::moment::{Moment, ns};
+use crate::moment::Moment;
 use crate::turn::YOUNG;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 use wasmtime::EngineWeak;
-use wharf_core::metrics::Count;
+use wharf_core::metrics::{Count, nanos};
 
 /// Between two looks on alert. With [`YOUNG`] and [`SOON`] it bounds a turn to 200 us, which is what a network thread may
 /// lose to a guest.
@@ -36,9 +36,9 @@ const SOON: Duration = Duration::from_micros(50);
 /// longer than this for the next guest costs more than it can save.
 const QUIET_LOOKS: u32 = 4;
 /// A look on alert that came later than this was late.
-const LATE: u64 = ns(Duration::from_micros(300));
+const LATE: u64 = nanos(Duration::from_micros(300));
 /// An alert lasts this long: some looks. It is raised anew by every turn that needs it.
-const ALERT: u64 = ns(Duration::from_millis(1));
+const ALERT: u64 = nanos(Duration::from_millis(1));
 
 /// Whether a guest is on one thread, and since when. Only that thread writes; on its own cache line, because the
 /// writers are the busiest threads there are.
@@ -345,7 +345,7 @@ mod tests {
             ticked
         };
         ticked();
-        let start = Moment::now().after(ns(Duration::from_secs(1)));
+        let start = Moment::now().after(nanos(Duration::from_secs(1)));
         one.enter(start);
         assert!(!ticked());
         two.enter(start.after(YOUNG / 2));

@@ -3,7 +3,7 @@
 //! What a turn knows lives in the thread and not in the store, because the same call may take turns on two threads: the
 //! epoch callback asks here whose turn it is and how long it has lasted, and says here that it was cut short.
 
-use crate::moment::{Moment, ns};
+use crate::moment::Moment;
 use crate::ticker::Presence;
 use std::any::Any;
 use std::cell::Cell;
@@ -12,10 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use wharf_core::metrics::nanos;
 
 /// A turn that is younger than this when somebody looks goes on. Without it every short call that is met by a look
 /// would be moved; with it no turn on a network thread is longer than this and the time between two looks.
-pub(crate) const YOUNG: u64 = ns(Duration::from_micros(50));
+pub(crate) const YOUNG: u64 = nanos(Duration::from_micros(50));
 
 #[derive(Clone, Copy)]
 enum Place {

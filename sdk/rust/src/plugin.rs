@@ -74,8 +74,8 @@ impl Phases {
 
 /// Something that a plugin can ask to be handed with every question. What each is, and when there is none, says `fact` in
 /// `wharf:types`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<Name = String> {
     /// The canonical path, without query.
     Path,
     /// What stands behind `?`.
@@ -89,9 +89,9 @@ pub enum Fact {
     /// Name of the route.
     Route,
     /// A field of the head in hand, by its name in lower case.
-    Header(String),
+    Header(Name),
     /// An attribute, by its name.
-    Attr(String),
+    Attr(Name),
 }
 
 impl Fact {
@@ -105,6 +105,26 @@ impl Fact {
     /// An attribute.
     pub fn attr(name: impl Into<String>) -> Fact {
         Fact::Attr(name.into())
+    }
+
+    /// The same, without a name of its own.
+    pub(crate) fn borrowed(&self) -> Fact<&str> {
+        self.map(String::as_str)
+    }
+}
+
+impl<Name> Fact<Name> {
+    pub(crate) fn map<'a, Other>(&'a self, of: impl FnOnce(&'a Name) -> Other) -> Fact<Other> {
+        match self {
+            Fact::Path => Fact::Path,
+            Fact::Query => Fact::Query,
+            Fact::Authority => Fact::Authority,
+            Fact::Scheme => Fact::Scheme,
+            Fact::Peer => Fact::Peer,
+            Fact::Route => Fact::Route,
+            Fact::Header(name) => Fact::Header(of(name)),
+            Fact::Attr(name) => Fact::Attr(of(name)),
+        }
     }
 }
 

@@ -79,54 +79,15 @@ impl Request {
         &self.method
     }
 
-    /// The one canonical path, without query.
-    pub fn path(&self) -> &str {
-        self.get(Wanted::Path, &|| Some(exchange::path())).unwrap_or_default()
-    }
-
-    /// What stands behind `?`, undecoded. `None`: there is no `?`.
-    pub fn query(&self) -> Option<&str> {
-        self.get(Wanted::Query, &|| exchange::query())
-    }
-
-    /// Host and port as the client meant them, lower case.
-    pub fn authority(&self) -> &str {
-        self.get(Wanted::Authority, &|| Some(exchange::authority())).unwrap_or_default()
-    }
-
-    /// `http` or `https`, as the client used it.
-    pub fn scheme(&self) -> &str {
-        self.get(Wanted::Scheme, &|| Some(exchange::scheme())).unwrap_or_default()
-    }
-
-    /// Address of the client, without port.
-    pub fn peer(&self) -> &str {
-        self.get(Wanted::Peer, &|| Some(exchange::peer())).unwrap_or_default()
-    }
-
-    /// Name of the route that matched.
-    pub fn route(&self) -> &str {
-        self.get(Wanted::Route, &|| Some(exchange::route())).unwrap_or_default()
-    }
-
     /// The value of a field, several joined by ", ". `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.get(Wanted::Header(name), &|| exchange::header(name))
-    }
-
-    /// The value of an attribute.
-    pub fn attr(&self, name: &str) -> Option<&str> {
-        self.get(Wanted::Attr(name), &|| exchange::attr(name))
+        self.get(Fact::Header(name), &|| exchange::header(name))
     }
 
     /// What was asked for at this place of [`Needs::request`]; see [`Needs::on_request`]. For rules that are asked often:
     /// no name is compared.
     pub fn at(&self, place: usize) -> Option<&str> {
         self.facts.at(place)
-    }
-
-    fn get<'a>(&'a self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&'a str> {
-        self.facts.get(&self.needs.request, wanted, ask)
     }
 }
 
@@ -149,96 +110,65 @@ impl Response {
         self.status
     }
 
-    /// The request's path, as it was sent upstream.
-    pub fn path(&self) -> &str {
-        self.get(Wanted::Path, &|| Some(exchange::path())).unwrap_or_default()
-    }
-
-    /// What stood behind `?` in the request.
-    pub fn query(&self) -> Option<&str> {
-        self.get(Wanted::Query, &|| exchange::query())
-    }
-
-    /// Host and port as the client meant them.
-    pub fn authority(&self) -> &str {
-        self.get(Wanted::Authority, &|| Some(exchange::authority())).unwrap_or_default()
-    }
-
-    /// `http` or `https`, as the client used it.
-    pub fn scheme(&self) -> &str {
-        self.get(Wanted::Scheme, &|| Some(exchange::scheme())).unwrap_or_default()
-    }
-
-    /// Address of the client, without port.
-    pub fn peer(&self) -> &str {
-        self.get(Wanted::Peer, &|| Some(exchange::peer())).unwrap_or_default()
-    }
-
-    /// Name of the route that matched.
-    pub fn route(&self) -> &str {
-        self.get(Wanted::Route, &|| Some(exchange::route())).unwrap_or_default()
-    }
-
     /// The value of a field of the answer, several joined by ", ". `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.get(Wanted::Header(name), &|| exchange::response_header(name))
-    }
-
-    /// The value of an attribute.
-    pub fn attr(&self, name: &str) -> Option<&str> {
-        self.get(Wanted::Attr(name), &|| exchange::attr(name))
+        self.get(Fact::Header(name), &|| exchange::response_header(name))
     }
 
     /// What was asked for at this place of [`Needs::response`]; see [`Needs::on_response`].
     pub fn at(&self, place: usize) -> Option<&str> {
         self.facts.at(place)
     }
-
-    fn get<'a>(&'a self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&'a str> {
-        self.facts.get(&self.needs.response, wanted, ask)
-    }
 }
 
-/// A fact by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted<'a> {
-    Path,
-    Query,
-    Authority,
-    Scheme,
-    Peer,
-    Route,
-    Header(&'a str),
-    Attr(&'a str),
-}
+/// What can be read of both: the same of the request in hand, and of the request that an answer belongs to.
+macro_rules! reads_the_exchange {
+    ($head:ident, $needs:ident) => {
+        impl $head {
+            /// The one canonical path, without query; of an answer's request, as it was sent upstream.
+            pub fn path(&self) -> &str {
+                self.get(Fact::Path, &|| Some(exchange::path())).unwrap_or_default()
+            }
 
-impl<'a> Wanted<'a> {
-    fn of(fact: &'a Fact) -> Wanted<'a> {
-        match fact {
-            Fact::Path => Wanted::Path,
-            Fact::Query => Wanted::Query,
-            Fact::Authority => Wanted::Authority,
-            Fact::Scheme => Wanted::Scheme,
-            Fact::Peer => Wanted::Peer,
-            Fact::Route => Wanted::Route,
-            Fact::Header(name) => Wanted::Header(name),
-            Fact::Attr(name) => Wanted::Attr(name),
+            /// What stands behind `?` in the request, undecoded. `None`: there is no `?`.
+            pub fn query(&self) -> Option<&str> {
+                self.get(Fact::Query, &|| exchange::query())
+            }
+
+            /// Host and port as the client meant them, lower case.
+            pub fn authority(&self) -> &str {
+                self.get(Fact::Authority, &|| Some(exchange::authority())).unwrap_or_default()
+            }
+
+            /// `http` or `https`, as the client used it.
+            pub fn scheme(&self) -> &str {
+                self.get(Fact::Scheme, &|| Some(exchange::scheme())).unwrap_or_default()
+            }
+
+            /// Address of the client, without port.
+            pub fn peer(&self) -> &str {
+                self.get(Fact::Peer, &|| Some(exchange::peer())).unwrap_or_default()
+            }
+
+            /// Name of the route that matched.
+            pub fn route(&self) -> &str {
+                self.get(Fact::Route, &|| Some(exchange::route())).unwrap_or_default()
+            }
+
+            /// The value of an attribute.
+            pub fn attr(&self, name: &str) -> Option<&str> {
+                self.get(Fact::Attr(name), &|| exchange::attr(name))
+            }
+
+            fn get<'a>(&'a self, wanted: Fact<&str>, ask: &dyn Fn() -> Option<String>) -> Option<&'a str> {
+                self.facts.get(&self.needs.$needs, wanted, ask)
+            }
         }
-    }
-
-    fn kept(self) -> Fact {
-        match self {
-            Wanted::Path => Fact::Path,
-            Wanted::Query => Fact::Query,
-            Wanted::Authority => Fact::Authority,
-            Wanted::Scheme => Fact::Scheme,
-            Wanted::Peer => Fact::Peer,
-            Wanted::Route => Fact::Route,
-            Wanted::Header(name) => Fact::Header(name.into()),
-            Wanted::Attr(name) => Fact::Attr(name.into()),
-        }
-    }
+    };
 }
+
+reads_the_exchange!(Request, request);
+reads_the_exchange!(Response, response);
 
 /// Facts that came with the question, and those that were asked for later.
 #[derive(Debug)]
@@ -267,9 +197,9 @@ impl Handed {
         self.facts.get(place)?.as_deref()
     }
 
-    fn get(&self, asked: &[Fact], wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
+    fn get(&self, asked: &[Fact], wanted: Fact<&str>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
         // At most 64, and comparing names looks at their lengths first: a map would cost more.
-        match asked.iter().position(|fact| Wanted::of(fact) == wanted) {
+        match asked.iter().position(|fact| fact.borrowed() == wanted) {
             Some(place) => self.at(place),
             None => self.later.get(wanted, ask),
         }
@@ -277,11 +207,13 @@ impl Handed {
 }
 
 impl Later {
-    fn get(&self, wanted: Wanted<'_>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
+    fn get(&self, wanted: Fact<&str>, ask: &dyn Fn() -> Option<String>) -> Option<&str> {
         let mut list = self;
         loop {
-            let answered = list.0.get_or_init(|| Box::new(Answered { fact: wanted.kept(), value: ask(), next: Later::default() }));
-            if Wanted::of(&answered.fact) == wanted {
+            let answered = list
+                .0
+                .get_or_init(|| Box::new(Answered { fact: wanted.map(|name| (*name).to_owned()), value: ask(), next: Later::default() }));
+            if answered.fact.borrowed() == wanted {
                 return answered.value.as_deref();
             }
             list = &answered.next;
