@@ -5,9 +5,9 @@
 //!
 //! The file is opened for each line: changes are rare, and whoever moves the file away loses nothing.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -59,10 +59,15 @@ impl Audit {
 
     fn open(&self) -> io::Result<File> {
         if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
+            make_folder(folder)?;
         }
         OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)
     }
+}
+
+/// A folder in which only its owner reads and writes: what lies there is an operator's.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// A new file is there for good once its folder says so.
@@ -89,6 +94,15 @@ mod tests {
         fs::write(&path, "{\"cut").unwrap();
         Audit::new(path.clone(), 1 << 20).write(&json!({"n": 1})).unwrap();
         assert_eq!(lines(&path), ["{\"cut", "{\"n\":1}"]);
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_is_made_again_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        Audit::new(state.join("audit.log"), 1 << 20).write(&json!({"n": 1})).unwrap();
+        assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! There is one token and it is an operator's. Roles for several people come with the console.
 
 use crate::CentreError;
+use crate::audit::make_folder;
 use aws_lc_rs::{constant_time, digest, rand};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -72,7 +73,7 @@ fn create(path: &Path) -> Result<(), CentreError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    fs::create_dir_all(folder).map_err(failed)?;
+    make_folder(folder).map_err(failed)?;
     let draft = path.with_extension(format!("new.{:x}", u64::from_ne_bytes(draft_name)));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

@@ -28,7 +28,7 @@ use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
 use wharf_core::store::Store;
 use wharf_embedded::kv::{Durability, Kv, KvConfig, Quota};
-use wharf_http::house::{Cidr, ListenerLimits};
+use wharf_http::house::ListenerLimits;
 use wharf_http::record::Recorder;
 use wharf_upstream::Services;
 use wharf_wasm::{Catalog, CatalogParts};
@@ -235,7 +235,7 @@ fn limits(listener: &plan::Listener) -> ListenerLimits {
         body: listener.body_timeout,
         quiet: listener.quiet,
         keep_alive: listener.keep_alive,
-        trusted: listener.trusted_proxies.iter().map(|network| Cidr { address: network.address, bits: network.bits }).collect(),
+        trusted: listener.trusted_proxies.clone(),
     }
 }
 

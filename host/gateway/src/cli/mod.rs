@@ -28,7 +28,7 @@ Exit codes:
 
 /// Wharf: a gateway that is programmed with WebAssembly components.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, about, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "wharf", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

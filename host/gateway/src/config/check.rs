@@ -361,7 +361,7 @@ impl<'a> Checker<'a> {
         let faults = limits.and_then(|limits| group(&limits.faults));
         plan::PluginLimits {
             deadline: self.time(of(limits, |l| &l.deadline), 50 * MS, MS, 60 * SECOND, "deadline"),
-            memory_bytes_max: self.size(of(limits, |l| &l.memory_bytes_max), 32 * MIB, 64 * KIB, GIB, "memory_bytes_max"),
+            memory_bytes_max: self.size(of(limits, |l| &l.memory_bytes_max), 32 * MIB, 64 * KIB, 256 * MIB, "memory_bytes_max"),
             concurrency_max: self.number(of(limits, |l| &l.concurrency_max), 256, 1, 10_000, "concurrency_max"),
             log_lines_per_second: self.number(of(limits, |l| &l.log_lines_per_second), 100, 0, 100_000, "log_lines_per_second"),
             host_calls_max: self.number(of(limits, |l| &l.host_calls_max), 1000, 1, 1_000_000, "host_calls_max"),

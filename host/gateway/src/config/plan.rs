@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::outlet::CallLimits;
+pub use wharf_http::house::Cidr;
 pub use wharf_http::routes::{HostPattern, RouteMatch};
 
 /// The whole configuration.
@@ -80,7 +81,7 @@ pub struct Listener {
     /// Host and port to tell others; `None`: what was bound (see [`advertised`]).
     pub advertise: Option<Box<str>>,
     /// Networks whose forwarded fields are believed.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<Cidr>,
     /// Over all cores.
     pub connections_max: u32,
     /// Request line and fields.
@@ -95,15 +96,6 @@ pub struct Listener {
     pub keep_alive: Duration,
     /// A tunnel or an event stream in which nothing moves.
     pub quiet: Duration,
-}
-
-/// A network in CIDR notation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Its first address.
-    pub address: IpAddr,
-    /// Leading bits that count; all others are 0 in `address`.
-    pub bits: u8,
 }
 
 /// The admin API.

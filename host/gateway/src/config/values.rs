@@ -1,6 +1,6 @@
 //! Single values of the configuration file: text in, plain value or (message, hint) out. Pure.
 
-use super::plan::Network;
+use super::plan::Cidr;
 use std::net::{IpAddr, SocketAddr};
 use wharf_core::edit::is_field_name;
 use wharf_core::head::Method;
@@ -114,7 +114,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
     if lower.contains("://") || lower.contains('/') {
         return wrong(format!("`{text}` is not a host"), "write the host only, `api.example.com`; paths belong under `path`");
     }
-    if host_and_port(lower).is_ok() {
+    if host_and_port(lower.strip_prefix("*.").unwrap_or(lower)).is_ok() {
         return wrong(format!("`{text}` has a port, and hosts are matched without it"), "write the host only; ports belong to listeners");
     }
     if lower.contains('*') {
@@ -166,7 +166,7 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
 }
 
 /// A network in CIDR notation, or a single address.
-pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+pub(super) fn network(text: &str) -> Result<Cidr, Wrong> {
     let hint = "write `10.0.0.0/8`, `2001:db8::/32` or a single address";
     let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let Ok(address) = address.parse::<IpAddr>() else { return wrong(format!("`{text}` is not a network"), hint) };
@@ -183,7 +183,7 @@ pub(super) fn network(text: &str) -> Result<Network, Wrong> {
     if first != address {
         return wrong(format!("`{text}` is not the first address of its network"), format!("write `{first}/{bits}`"));
     }
-    Ok(Network { address, bits })
+    Ok(Cidr { address, bits })
 }
 
 /// That many ones, then zeros.

@@ -36,6 +36,8 @@ pub(super) struct Sink {
     /// The last line written was cut.
     torn: bool,
     failing: bool,
+    /// The path names no file that could be opened; lines go to the one that was, if there is one.
+    astray: bool,
     written: Arc<Count>,
     lost: Arc<Count>,
 }
@@ -50,7 +52,7 @@ impl Sink {
     pub(super) fn open(target: LogTarget, counts: (Arc<Count>, Arc<Count>)) -> io::Result<Sink> {
         let out = Some(Out::open(&target)?);
         let (written, lost) = counts;
-        Ok(Sink { target, out, looked: Instant::now(), torn: false, failing: false, written, lost })
+        Ok(Sink { target, out, looked: Instant::now(), torn: false, failing: false, astray: false, written, lost })
     }
 
     pub(super) fn run(mut self, waiting: &Receiver<Message>) {
@@ -93,12 +95,14 @@ impl Sink {
             Ok(out) => {
                 self.out = Some(out);
                 self.torn = false;
+                self.astray = false;
                 info!(why, "access log opened anew");
             }
-            Err(error) => {
-                // Keeps the old file if there is one: lines in a moved file are better than none.
-                self.failed(&error);
+            // Keeps the old file if there is one: lines in a moved file are better than none. Said once, not at every look.
+            Err(error) if !std::mem::replace(&mut self.astray, true) => {
+                warn!(%error, why, "access log cannot be opened anew; the next try is in a second, lines go where they went");
             }
+            Err(_) => {}
         }
     }
 
@@ -195,6 +199,28 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_log_whose_folder_is_gone_keeps_its_lines_and_is_told_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/access.log");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let written = Arc::new(Count::default());
+        let mut sink = Sink::open(LogTarget::File(path.clone()), (written.clone(), Arc::default())).unwrap();
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        for lines in 1..=3 {
+            sink.reopen("the test says so");
+            sink.write(b"{}\n", 1);
+            // What was told stays told, and a line in a file without a name is not a lost one.
+            assert!(sink.astray && !sink.failing);
+            assert_eq!(written.get(), lines);
+        }
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        sink.reopen("the test says so");
+        sink.write(b"{}\n", 1);
+        assert!(!sink.astray);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "{}\n");
     }
 
     #[test]
