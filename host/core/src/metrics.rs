@@ -1,13 +1,13 @@
 //! Counters that cost a store, summed when somebody looks.
 //!
 //! Each core has its own series of a metric and is its only writer, so counting is a plain load and store; the reader
-//! adds the cores up. When a series is dropped (its route is gone) its last value is kept in the family, so a counter
-//! never goes back while its labels are known.
+//! adds the cores up. What a series has counted stays when its holder lets it go (its route was changed, its core served
+//! the last of an old generation), so a counter never goes back while its labels are known.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A count with one writer.
@@ -95,16 +95,25 @@ pub const SERIES_MAX: usize = 4096;
 
 #[derive(Debug)]
 enum Series {
-    Count(Weak<Count>),
-    Level(Weak<Level>),
-    Times(Weak<Times>),
+    Count(Arc<Count>),
+    Level(Arc<Level>),
+    Times(Arc<Times>),
 }
 
 #[derive(Debug, Default)]
 struct Row {
     live: Vec<Series>,
-    past: u64,
-    past_times: ([u64; TIME_BOUNDS_US.len() + 1], u64),
+    past: Past,
+    /// What it has counted is that of others, too: it stays.
+    heir: bool,
+}
+
+/// What was counted by series that nobody holds any more.
+#[derive(Debug, Default)]
+struct Past {
+    count: u64,
+    buckets: [u64; TIME_BOUNDS_US.len() + 1],
+    sum_ns: u64,
 }
 
 #[derive(Debug)]
@@ -125,21 +134,21 @@ impl Registry {
     /// A series of a counter. Name in Prometheus' style, ending in `_total`.
     pub fn count(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Count> {
         let series = Arc::new(Count::default());
-        self.enter(name, help, "counter", labels, Series::Count(Arc::downgrade(&series)));
+        self.enter(name, help, "counter", labels, Series::Count(series.clone()));
         series
     }
 
     /// A series of a gauge. Gauges with equal labels are added up.
     pub fn level(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Level> {
         let series = Arc::new(Level::default());
-        self.enter(name, help, "gauge", labels, Series::Level(Arc::downgrade(&series)));
+        self.enter(name, help, "gauge", labels, Series::Level(series.clone()));
         series
     }
 
     /// A series of a histogram of durations. Name ending in `_seconds`.
     pub fn times(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Arc<Times> {
         let series = Arc::new(Times::default());
-        self.enter(name, help, "histogram", labels, Series::Times(Arc::downgrade(&series)));
+        self.enter(name, help, "histogram", labels, Series::Times(series.clone()));
         series
     }
 
@@ -147,50 +156,55 @@ impl Registry {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(name).or_insert_with(|| Family { help, kind, rows: BTreeMap::new(), sweep_at: 32 });
         let mut key = render(labels);
-        // Rows that nobody writes and that keep no past are those of routes and plugin versions that are gone. Looked for
-        // only when the family has doubled, so that entering stays cheap.
+        // Rows that nobody writes are those of routes, endpoints and plugin versions that are gone. Looked for only when
+        // the family has doubled: entering stays cheap, and who comes back soon goes on where they were.
         if family.rows.len() >= family.sweep_at {
-            family.rows.retain(|_, row| row.past != 0 || row.past_times.1 != 0 || row.live.iter().any(Series::is_live));
+            family.rows.retain(|_, row| {
+                row.fold();
+                row.heir || !row.live.is_empty()
+            });
             family.sweep_at = 2 * family.rows.len() + 16;
         }
         if !family.rows.contains_key(&key) && family.rows.len() >= SERIES_MAX {
             key = render(&labels.iter().map(|&(label, _)| (label, "other")).collect::<Vec<_>>());
         }
         let row = family.rows.entry(key).or_default();
-        // Series that ended fold their last value in when they are next looked at; see `Drop` on the holders' side: a
-        // `Weak` cannot be read after its end, so holders call `retire` first where the value matters.
-        row.live.retain(Series::is_live);
+        row.fold();
         row.live.push(series);
     }
 
-    /// Keeps the value of a counter whose holder is about to let it go, in the series with these labels. They may be
-    /// others than it was counted under: what will not come back does not need a series of its own.
-    pub fn retire(&self, name: &'static str, labels: &[(&str, &str)], count: &Count) {
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = families.get_mut(name).map(|family| family.rows.entry(render(labels)).or_default()) {
-            row.past += count.get();
-        }
+    /// Moves what a counter has counted under some labels to others, for good, as its holder is about to let it go: what
+    /// will not come back does not need a series of its own.
+    pub fn retire(&self, name: &'static str, from: &[(&str, &str)], to: &[(&str, &str)], count: &Arc<Count>) {
+        self.inherit(name, from, to, |series| matches!(series, Series::Count(own) if Arc::ptr_eq(own, count)));
     }
 
-    /// Keeps the values of a histogram whose holder is about to let it go; see [`Registry::retire`].
-    pub fn retire_times(&self, name: &'static str, labels: &[(&str, &str)], times: &Times) {
+    /// The same for a histogram.
+    pub fn retire_times(&self, name: &'static str, from: &[(&str, &str)], to: &[(&str, &str)], times: &Arc<Times>) {
+        self.inherit(name, from, to, |series| matches!(series, Series::Times(own) if Arc::ptr_eq(own, times)));
+    }
+
+    fn inherit(&self, name: &'static str, from: &[(&str, &str)], to: &[(&str, &str)], is_it: impl Fn(&Series) -> bool) {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = families.get_mut(name).map(|family| family.rows.entry(render(labels)).or_default()) {
-            for (past, bucket) in row.past_times.0.iter_mut().zip(&times.buckets) {
-                *past += bucket.get();
-            }
-            row.past_times.1 += times.sum_ns.get();
-        }
+        let Some(family) = families.get_mut(name) else { return };
+        // Where there was no room for its labels it counts as one of the others, and goes on doing so.
+        let Some(row) = family.rows.get_mut(&render(from)) else { return };
+        let Some(at) = row.live.iter().position(is_it) else { return };
+        let series = row.live.swap_remove(at);
+        let heir = family.rows.entry(render(to)).or_default();
+        heir.past.add(&series);
+        heir.heir = true;
     }
 
     /// Everything in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
-        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::with_capacity(16 * 1024);
-        for (name, family) in families.iter() {
+        for (name, family) in families.iter_mut() {
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
-            for (labels, row) in &family.rows {
-                if row.past == 0 && row.past_times.1 == 0 && !row.live.iter().any(Series::is_live) {
+            for (labels, row) in &mut family.rows {
+                row.fold();
+                if row.live.is_empty() && row.past.is_nothing() {
                     continue;
                 }
                 row.render(&mut out, name, labels, family.kind);
@@ -200,36 +214,58 @@ impl Registry {
     }
 }
 
-impl Series {
-    fn is_live(&self) -> bool {
-        match self {
-            Series::Count(weak) => weak.strong_count() > 0,
-            Series::Level(weak) => weak.strong_count() > 0,
-            Series::Times(weak) => weak.strong_count() > 0,
+impl Past {
+    fn add(&mut self, series: &Series) {
+        match series {
+            Series::Count(count) => self.count += count.get(),
+            // A level that nobody holds is none.
+            Series::Level(_) => {}
+            Series::Times(times) => {
+                for (sum, bucket) in self.buckets.iter_mut().zip(&times.buckets) {
+                    *sum += bucket.get();
+                }
+                self.sum_ns += times.sum_ns.get();
+            }
         }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.count == 0 && self.sum_ns == 0
     }
 }
 
 impl Row {
+    /// Keeps what is over. Whoever held a series has let it go after the last count.
+    fn fold(&mut self) {
+        let Row { live, past, .. } = self;
+        live.retain_mut(|series| {
+            let over = match series {
+                Series::Count(count) => Arc::get_mut(count).is_some(),
+                Series::Level(level) => Arc::get_mut(level).is_some(),
+                Series::Times(times) => Arc::get_mut(times).is_some(),
+            };
+            if over {
+                past.add(series);
+            }
+            !over
+        });
+    }
+
     fn render(&self, out: &mut String, name: &str, labels: &str, kind: &str) {
         let braces = |inner: &str| if inner.is_empty() { String::new() } else { format!("{{{inner}}}") };
+        let Past { count, mut buckets, mut sum_ns } = self.past;
         if kind != "histogram" {
-            let mut sum = self.past as i128;
-            for series in &self.live {
-                sum += match series {
-                    Series::Count(weak) => weak.upgrade().map_or(0, |count| i128::from(count.get())),
-                    Series::Level(weak) => weak.upgrade().map_or(0, |level| i128::from(level.get())),
-                    Series::Times(_) => 0,
-                };
-            }
+            let now = |series: &Series| match series {
+                Series::Count(count) => i128::from(count.get()),
+                Series::Level(level) => i128::from(level.get()),
+                Series::Times(_) => 0,
+            };
+            let sum = i128::from(count) + self.live.iter().map(now).sum::<i128>();
             let _ = writeln!(out, "{name}{} {sum}", braces(labels));
             return;
         }
-        let (mut buckets, mut sum_ns) = self.past_times;
-        for times in self.live.iter().filter_map(|series| match series {
-            Series::Times(weak) => weak.upgrade(),
-            _ => None,
-        }) {
+        for series in &self.live {
+            let Series::Times(times) = series else { continue };
             for (sum, bucket) in buckets.iter_mut().zip(&times.buckets) {
                 *sum += bucket.get();
             }
@@ -286,9 +322,48 @@ mod tests {
         one.add(2);
         two.add(3);
         assert!(registry.render().contains("x_total{route=\"a\\\"b\"} 5\n"));
-        registry.retire("x_total", &[("route", "a\"b")], &one);
-        drop(one);
-        assert!(registry.render().contains("x_total{route=\"a\\\"b\"} 5\n"));
+    }
+
+    #[test]
+    fn a_counter_goes_on_when_its_holder_is_another() {
+        let registry = Registry::default();
+        let make = || (registry.count("x_total", "help", &[("route", "a")]), registry.times("t_seconds", "help", &[("route", "a")]));
+        for sum in 1..=100 {
+            // The new one is there before the old one goes, as at a reload, or after.
+            let (old, new) = (make(), make());
+            old.0.add(1);
+            old.1.record(Duration::from_millis(1));
+            drop(old);
+            let text = registry.render();
+            assert!(text.contains(&format!("x_total{{route=\"a\"}} {sum}\n")), "{text}");
+            assert!(text.contains(&format!("t_seconds_count{{route=\"a\"}} {sum}\n")), "{text}");
+            drop(new);
+        }
+        assert!(registry.families.lock().unwrap()["x_total"].rows.values().all(|row| row.live.len() < 3));
+    }
+
+    #[test]
+    fn what_was_counted_for_those_who_are_gone_stays_in_the_sum() {
+        let registry = Registry::default();
+        for version in ["1", "2"] {
+            let count = registry.count("v_total", "help", &[("version", version)]);
+            count.add(3);
+            registry.retire("v_total", &[("version", version)], &[("version", "gone")], &count);
+            // Late, and lost: it was told that it is over.
+            count.add(1);
+        }
+        let text = registry.render();
+        assert!(text.ends_with("counter\nv_total{version=\"gone\"} 6\n"), "{text}");
+    }
+
+    #[test]
+    fn a_level_that_nobody_holds_is_not_shown() {
+        let registry = Registry::default();
+        let level = registry.level("l", "help", &[]);
+        level.set(3);
+        assert!(registry.render().contains("l 3\n"));
+        drop(level);
+        assert!(!registry.render().contains("l 3\n"));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             let registry = service.registry().clone();
             Rc::new(Core {
                 roster: RefCell::new(Roster::new(registry.clone(), config.policy, core)),
-                counts: ServiceCounts::new(registry, service.name().clone()),
+                counts: ServiceCounts::new(&registry, service.name()),
                 saved: Cell::new(0),
             })
         });

@@ -77,20 +77,8 @@ impl EndpointCounts {
     }
 }
 
-impl Drop for EndpointCounts {
-    fn drop(&mut self) {
-        for (cell, word) in self.calls.iter().zip(OUTCOMES) {
-            if let Some(count) = cell.get() {
-                self.registry.retire(CALLS, &self.labels(word), count);
-            }
-        }
-    }
-}
-
 /// The counters of one service on one core.
 pub(crate) struct ServiceCounts {
-    registry: Arc<Registry>,
-    service: Arc<str>,
     pub(crate) head: Arc<Times>,
     pub(crate) retries: Arc<Count>,
     pub(crate) exhausted: Arc<Count>,
@@ -98,26 +86,14 @@ pub(crate) struct ServiceCounts {
 }
 
 impl ServiceCounts {
-    pub(crate) fn new(registry: Arc<Registry>, service: Arc<str>) -> ServiceCounts {
-        let labels = [("service", &*service)];
+    pub(crate) fn new(registry: &Registry, service: &str) -> ServiceCounts {
+        let labels = [("service", service)];
         ServiceCounts {
             head: registry.times(HEAD, HEAD_HELP, &labels),
             retries: registry.count(RETRIES, RETRIES_HELP, &labels),
             exhausted: registry.count(EXHAUSTED, EXHAUSTED_HELP, &labels),
             refused: registry.count(REFUSED, REFUSED_HELP, &labels),
-            service: service.clone(),
-            registry,
         }
-    }
-}
-
-impl Drop for ServiceCounts {
-    fn drop(&mut self) {
-        let labels = [("service", &*self.service)];
-        self.registry.retire_times(HEAD, &labels, &self.head);
-        self.registry.retire(RETRIES, &labels, &self.retries);
-        self.registry.retire(EXHAUSTED, &labels, &self.exhausted);
-        self.registry.retire(REFUSED, &labels, &self.refused);
     }
 }
 

@@ -111,10 +111,10 @@ impl VersionMetrics {
 
 impl Drop for VersionMetrics {
     fn drop(&mut self) {
-        let labels = gone(&self.terms.setup.plugin);
-        self.terms.metrics.retire_times(SECONDS.0, &labels, &self.times);
+        let (own, gone) = (labels(&self.terms), gone(&self.terms.setup.plugin));
+        self.terms.metrics.retire_times(SECONDS.0, &own, &gone, &self.times);
         if let Some(waits) = self.waits.get() {
-            self.terms.metrics.retire_times(WAITS.0, &labels, waits);
+            self.terms.metrics.retire_times(WAITS.0, &own, &gone, waits);
         }
     }
 }
@@ -155,9 +155,9 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let labels = self.labels.iter().map(|(label, value)| (*label, if *label == "version" { GONE } else { value }));
-        let labels: Vec<_> = labels.collect();
-        self.metrics.retire(self.name, &labels, &self.count);
+        let own: Vec<(&str, &str)> = self.labels.iter().map(|(label, value)| (*label, &**value)).collect();
+        let gone: Vec<_> = own.iter().map(|&(label, value)| (label, if label == "version" { GONE } else { value })).collect();
+        self.metrics.retire(self.name, &own, &gone, &self.count);
     }
 }
 
