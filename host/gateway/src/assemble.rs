@@ -38,6 +38,8 @@ pub struct Generation {
     ready: HashMap<(Arc<str>, Arc<str>), Answering>,
     /// What plugin calls stand on; `None` while no plugin is attached: then there is no engine.
     parts: Option<Parts>,
+    /// The state of the catalog that it was made from.
+    pub catalog: u64,
 }
 
 /// The version that answers for a plugin with one configuration.
@@ -50,6 +52,8 @@ struct Answering {
 impl Generation {
     /// Takes stock: what the catalog has ready for a plan's attachments, now.
     pub fn new(number: u64, plan: Arc<Plan>, routes: Arc<Routes>, services: &Services, catalog: &Catalog) -> Generation {
+        // First: what changes from here on is perhaps not in it.
+        let changed = *catalog.changed().borrow();
         let mut ready: HashMap<(Arc<str>, Arc<str>), Answering> = HashMap::new();
         for (_, attachment) in attachments(&plan) {
             let key = (attachment.plugin.clone(), attachment.config.clone());
@@ -66,7 +70,7 @@ impl Generation {
             parts.inspect_err(|error| tracing::error!(%error, "no plugin can run; attachments answer by their failure policy")).ok()
         });
         let by_name = plan.services.iter().filter_map(|service| Some((service.name.clone(), services.get(&service.name)?))).collect();
-        Generation { number, plan, routes, services: by_name, ready, parts }
+        Generation { number, plan, routes, services: by_name, ready, parts, catalog: changed }
     }
 
     /// The version that answers an attachment, for operators.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wharf_core::directory::{Directory, Listed};
@@ -21,7 +22,7 @@ use wharf_embedded::dns::{DnsDirectory, DnsTimes, Host, Source as DnsSource, Sys
 use wharf_embedded::fixed::FixedDirectory;
 use wharf_http::routes::Routes;
 use wharf_upstream::Services;
-use wharf_wasm::{Catalog, Problem, Push};
+use wharf_wasm::{COMPONENT_BYTES_MAX, Catalog, Problem, Push};
 
 /// How long a core may take to take a generation over before an operator is told that it has not.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
@@ -29,10 +30,14 @@ const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 const NAMES_MAX: Duration = Duration::from_secs(5);
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A file that was not touched for this long is whole.
+/// A file that took another's place and was not touched for this long is whole.
 const SETTLE: Duration = Duration::from_millis(50);
+/// One that is written where it stands: whoever writes may be slow.
+const SETTLE_IN_PLACE: Duration = Duration::from_secs(1);
+/// One that says the beginning of what it said before: most likely the rest is still to come.
+const SETTLE_CUT: Duration = Duration::from_secs(10);
 /// How long a file that does not come to rest is waited for.
-const SETTLE_MAX: Duration = Duration::from_millis(500);
+const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// The coarsest clock of a file system in use.
 const GRAIN: Duration = Duration::from_secs(2);
 
@@ -73,7 +78,9 @@ pub struct Control {
     generations: watch::Sender<Arc<Generation>>,
     /// The newest generation that each core serves.
     applied: Vec<Arc<AtomicU64>>,
-    /// One change at a time.
+    /// One reading of the file at a time, so that the newest is put in force last.
+    reading: tokio::sync::Mutex<()>,
+    /// One change at a time. Never held while a file is read: that may take as long as a disk or a network wants.
     turn: tokio::sync::Mutex<()>,
     /// Operators who want the file to be read now; see [`follow_file`].
     asks: mpsc::Sender<Ask>,
@@ -142,6 +149,7 @@ impl Control {
             services,
             generations: watch::Sender::new(empty),
             applied,
+            reading: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             asks,
             state: Mutex::default(),
@@ -195,12 +203,15 @@ impl Control {
     /// # Errors
     /// Every mistake in it, or every attachment that its plugin refuses; what served goes on serving.
     pub async fn reload(&self) -> Result<u64, Refused> {
-        let _turn = self.turn.lock().await;
+        let _reading = self.reading.lock().await;
         let path = self.path.clone();
         // Binding test sockets and reading files may wait for the disk.
         let read = tokio::task::spawn_blocking(move || config::load(&path, &Surroundings::here())).await;
         let adopted = match read {
-            Ok(Ok(plan)) => self.adopt(Arc::new(plan), true).await,
+            Ok(Ok(plan)) => {
+                let _turn = self.turn.lock().await;
+                self.adopt(Arc::new(plan), true).await
+            }
             Ok(Err(mistakes)) => Err(Refused::Mistakes(mistakes)),
             Err(panicked) => {
                 tracing::error!(%panicked, "reading the configuration panicked");
@@ -226,7 +237,10 @@ impl Control {
         while changed.changed().await.is_ok() {
             {
                 let _turn = self.turn.lock().await;
-                changed.mark_unchanged();
+                if self.serving().catalog == *changed.borrow_and_update() {
+                    // A file was put in force meanwhile, with it.
+                    continue;
+                }
                 let plan = self.serving().plan.clone();
                 self.send(plan.clone(), None).await;
                 if !self.lock().shown.problems.is_empty() {
@@ -255,8 +269,11 @@ impl Control {
             if self.catalog.versions(&plugin.name).is_ok_and(|versions| !versions.is_empty()) {
                 continue;
             }
-            let wasm = match tokio::fs::read(file).await {
-                Ok(wasm) => wasm,
+            // A byte more than is taken, so that the catalog's own words refuse it.
+            let mut wasm = Vec::new();
+            let read = async { tokio::fs::File::open(file).await?.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut wasm).await };
+            match read.await {
+                Ok(_) => {}
                 Err(error) => {
                     failed.push((plugin.name.clone(), format!("its file {} cannot be read: {error}", file.display())));
                     continue;
@@ -406,6 +423,7 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
     look(before.node == after.node, "node");
     look(before.workers == after.workers, "workers");
     look(before.access_log == after.access_log, "access_log");
+    look(before.log.json == after.log.json, "log.format");
     changed
 }
 
@@ -417,12 +435,12 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
 pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, mut seen: Option<Vec<u8>>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut known = None;
+    let (mut known, mut unreadable, mut coming) = (None, false, None);
     loop {
         tokio::select! {
             ask = asked.recv() => {
                 let Some(ask) = ask else { return };
-                seen = contents(control.path()).await;
+                seen = contents(control.path()).await.ok().or(seen);
                 let _ = ask.send(control.reload().await);
             }
             _ = looks.tick() => {
@@ -431,38 +449,61 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, 
                     tracing::warn!(file = %control.path().display(), "the configuration file is gone; what it said last serves on");
                 }
                 // One that has just been written is read again: a second change within the clock's grain leaves no mark.
-                if mark.is_none() || mark == known && !mark.is_some_and(|mark| mark.is_fresh()) {
+                let Some(mark) = mark.filter(|mark| known != Some(*mark) || mark.is_fresh()) else { continue };
+                let now = match contents(control.path()).await {
+                    Ok(now) => now,
+                    // Looked at again, and again: nothing says that it will change once it can be read.
+                    Err(error) => {
+                        if !std::mem::replace(&mut unreadable, true) {
+                            tracing::warn!(file = %control.path().display(), %error, "the configuration file cannot be read; what it said last serves on");
+                        }
+                        continue;
+                    }
+                };
+                unreadable = false;
+                if seen.as_ref() == Some(&now) {
+                    (known, coming) = (Some(mark), None);
                     continue;
                 }
-                known = settled(control.path(), mark).await;
-                let now = contents(control.path()).await;
-                if now.is_some() && now != seen {
-                    seen = now;
-                    // Mistakes have been logged, and are shown by the desk.
-                    let _ = control.reload().await;
+                let at = Instant::now();
+                let rest = coming.filter(|rest: &Coming| rest.mark == mark).unwrap_or(Coming { mark, since: at, first: coming.map_or(at, |rest| rest.first) });
+                if rest.since.elapsed() < settle(known, mark, seen.as_deref(), &now) && rest.first.elapsed() < SETTLE_MAX {
+                    coming = Some(rest);
+                    looks.reset_after(SETTLE);
+                    continue;
                 }
+                (known, coming, seen) = (Some(mark), None, Some(now));
+                // Mistakes have been logged, and are shown by the desk.
+                let _ = control.reload().await;
             }
         }
     }
 }
 
-/// Waits until the file has not been touched for a moment: half a file is no configuration. But not for ever.
-async fn settled(path: &Path, mut mark: Option<Mark>) -> Option<Mark> {
-    let end = Instant::now() + SETTLE_MAX;
-    while Instant::now() < end {
-        tokio::time::sleep(SETTLE).await;
-        let now = Mark::of(path).await;
-        if now == mark {
-            break;
-        }
-        mark = now;
-    }
-    mark
+/// A change that is waited for to be whole.
+#[derive(Clone, Copy)]
+struct Coming {
+    mark: Mark,
+    /// When it looked like this for the first time.
+    since: Instant,
+    /// When it began.
+    first: Instant,
 }
 
-async fn contents(path: &Path) -> Option<Vec<u8>> {
-    Mark::of(path).await?;
-    tokio::fs::read(path).await.ok()
+/// How long a file must rest until it is taken for whole: half a file is no configuration, even one without a mistake.
+fn settle(known: Option<Mark>, mark: Mark, before: Option<&[u8]>, now: &[u8]) -> Duration {
+    if known.is_none_or(|known| known.file != mark.file) {
+        SETTLE
+    } else if before.is_some_and(|before| before.starts_with(now)) {
+        SETTLE_CUT
+    } else {
+        SETTLE_IN_PLACE
+    }
+}
+
+async fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || config::contents(&path)).await.map_err(std::io::Error::other)?
 }
 
 /// What changes when a file does.
@@ -488,5 +529,20 @@ impl Mark {
 
     fn is_fresh(&self) -> bool {
         self.modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < GRAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_file_is_waited_for_longer_than_a_whole_one() {
+        let mark = |inode, bytes| Mark { file: (1, inode), bytes, modified: None, changed: (0, 0) };
+        let before = Some(&b"a: 1\nb: 2\n"[..]);
+        assert_eq!(settle(Some(mark(1, 10)), mark(2, 5), before, b"a: 1\n"), SETTLE, "put in its place by a rename");
+        assert_eq!(settle(Some(mark(1, 10)), mark(1, 10), before, b"a: 1\nb: 3\n"), SETTLE_IN_PLACE);
+        assert_eq!(settle(Some(mark(1, 10)), mark(1, 5), before, b"a: 1\n"), SETTLE_CUT, "the deny route may be still to come");
+        assert_eq!(settle(Some(mark(1, 10)), mark(1, 0), before, b""), SETTLE_CUT);
     }
 }

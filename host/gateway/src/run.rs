@@ -1,5 +1,6 @@
 //! From the command line to a serving gateway, and to its end. Read from top to bottom.
 
+use crate::assemble::Generation;
 use crate::cli::RunArgs;
 use crate::config::plan::{self, Plan};
 use crate::config::{self, Surroundings};
@@ -44,7 +45,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then.
 pub fn run(args: &RunArgs) -> Result<()> {
     // Before the plan is made: a file that changes in between is then read once too often, not once too seldom.
-    let seen = std::fs::read(&args.config).ok();
+    let seen = config::contents(&args.config).ok();
     let plan = config::load(&args.config, &Surroundings::here()).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
     let logs = logs::start(&plan.log)?;
     raise_open_files();
@@ -65,24 +66,39 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let admin = admin.pop().context("no socket for the admin listener")?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    control.spawn(tell_lost_lines(logs, metrics.clone()));
-    let ended = LocalSet::new().block_on(&control, serve(args, plan, seen, metrics, bound, admin_address, admin));
+    let ended = LocalSet::new().block_on(&control, serve(args, plan, seen, logs, metrics, bound, (admin_address, admin)));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-/// Counts the lines of our log that were dropped. Never resolves, and keeps the log until the runtime ends.
-async fn tell_lost_lines(logs: logs::Logs, metrics: Arc<Registry>) {
+/// Gives our log the level that the newest configuration says, and counts the lines of it that were dropped. Never
+/// resolves, and keeps the log until the runtime ends.
+async fn attend_log(logs: logs::Logs, metrics: Arc<Registry>, mut generations: watch::Receiver<Arc<Generation>>) {
     let count =
         metrics.count("wharf_log_lost_total", "lines of the gateway's own log that were dropped, because nobody read those before", &[]);
     let mut told = 0;
     let mut each = tokio::time::interval(Duration::from_secs(1));
+    let mut level = generations.borrow().plan.log.level.clone();
     loop {
-        each.tick().await;
-        let lost = logs.lost();
-        count.add_shared(lost - told);
-        told = lost;
+        tokio::select! {
+            _ = each.tick() => {
+                let lost = logs.lost();
+                count.add_shared(lost - told);
+                told = lost;
+            }
+            Ok(()) = generations.changed() => {
+                let wanted = generations.borrow_and_update().plan.log.level.clone();
+                if wanted != level {
+                    // The checker has read it; should it be none all the same, the one before stays.
+                    match logs.set_level(&wanted) {
+                        Ok(()) => tracing::info!(level = %wanted, "the log has another level"),
+                        Err(error) => tracing::warn!(level = %wanted, %error, "the log keeps its level"),
+                    }
+                    level = wanted;
+                }
+            }
+        }
     }
 }
 
@@ -92,10 +108,10 @@ async fn serve(
     args: &RunArgs,
     plan: Plan,
     seen: Option<Vec<u8>>,
+    logs: logs::Logs,
     metrics: Arc<Registry>,
     mut bound: Vec<Bound>,
-    admin_address: std::net::SocketAddr,
-    admin: TcpListener,
+    (admin_address, admin): (std::net::SocketAddr, TcpListener),
 ) -> Result<()> {
     let state = plan.node.state_dir.clone();
     let cores = plan.workers.max(1);
@@ -148,6 +164,7 @@ async fn serve(
     }
 
     // Changes, from the file and from the catalog.
+    tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
     spawn_local(control.clone().follow_catalog());
     spawn_local(control::follow_file(control.clone(), asked, seen));
 

@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+/// Largest component that is taken, bytes.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+
 /// What one attached version may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quotas {

@@ -11,6 +11,7 @@
 )]
 
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -370,6 +371,59 @@ fn a_changed_file_is_applied_without_a_failed_request_and_a_bad_one_changes_noth
     let metrics = wharf.admin().metrics();
     assert!(metrics.get("wharf_config_reloads_total", &[]) >= changes as f64);
     assert!(metrics.get("wharf_config_refused_total", &[]) >= (changes / 4) as f64);
+}
+
+#[test]
+fn counters_go_on_over_every_change_and_a_change_makes_one_generation() {
+    let upstream = Upstream::echo();
+    let wharf = Wharf::start(config(&[("up", &upstream)], GREETING)).unwrap();
+    push(&wharf, "greeting", &greeting(1));
+    let serves = |number| until("the version serves", WAIT, || (greeted(&get(&wharf, "/")) == Some(number)).then_some(()));
+    serves(1);
+    let value = |name: &str, labels: &[(&str, &str)]| wharf.admin().metrics().get(name, labels);
+    // The first ones were answered while nothing served.
+    let (answered, generation) = (Cell::new(0.0), Cell::new(0.0));
+    let look = |more: f64| {
+        (0..3).for_each(|_| assert_eq!(get(&wharf, "/").status, 200));
+        let all = until("all are counted", WAIT, || {
+            let all = value("wharf_http_requests_total", &[("route", "all"), ("class", "2xx")]);
+            (all >= answered.get() + 3.0).then_some(all)
+        });
+        assert!(value("wharf_http_request_seconds_count", &[("route", "all")]) >= all);
+        let now = value("wharf_generation", &[]);
+        assert!(generation.get() == 0.0 || now == generation.get() + more, "generation {}, then {now}", generation.get());
+        (answered.set(all), generation.set(now));
+    };
+    look(0.0);
+    wharf.admin().post("/v1/config/reload", &Value::Null).expect();
+    look(1.0);
+    push(&wharf, "greeting", &greeting(2));
+    serves(2);
+    look(1.0);
+    wharf.admin().post("/v1/plugins/greeting/rollback", &Value::Null).expect();
+    serves(1);
+    look(1.0);
+    wharf.write_config(&config(&[("up", &upstream)], &format!("# another\n{GREETING}")));
+    until("the file is in force", WAIT, || (value("wharf_generation", &[]) > generation.get()).then_some(()));
+    look(1.0);
+}
+
+#[test]
+fn a_changed_log_level_is_taken_without_a_restart() {
+    let upstream = Upstream::echo();
+    let text = |level: &str| config(&[("up", &upstream)], &format!("log: {{ level: {level} }}\nroutes: [{{ name: all, to: up }}]\n"));
+    let wharf = Wharf::start(text("warn")).unwrap();
+    assert!(!wharf.log().contains(" INFO "), "{}", wharf.log());
+    wharf.write_config(&text("info"));
+    wharf.until_said("another level level=info", WAIT);
+    wharf.write_config(&text("warn"));
+    wharf.admin().post("/v1/config/reload", &Value::Null).expect();
+    let told = wharf.log().lines().count();
+    wharf.admin().post("/v1/config/reload", &Value::Null).expect();
+    // What the change itself says may come late; of the second reading nothing is said.
+    assert!(wharf.log().lines().count() <= told + 2, "{}", wharf.log());
+    let shown = wharf.admin().get("/v1/config").expect();
+    assert_eq!(shown["needs_restart"], json!([]), "{shown}");
 }
 
 #[test]

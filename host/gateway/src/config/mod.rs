@@ -24,6 +24,8 @@ pub use plan::Plan;
 pub use report::Mistakes;
 pub use surroundings::Surroundings;
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 /// Largest configuration file, bytes.
@@ -43,15 +45,24 @@ pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
     check(&name, &text, folder, around)
 }
 
+/// What the file holds, of one that is too large a byte more than is taken.
+///
+/// # Errors
+/// It cannot be read, or is no regular file: opening a pipe would wait for somebody to write into it, and a device has no
+/// end.
+pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn read(path: &Path) -> Result<String, String> {
-    let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    // Opening a pipe would wait for somebody to write into it, and a device has no end.
-    if !found.is_file() {
-        return Err("it is no regular file".into());
+    let bytes = contents(path).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it has more than the {FILE_BYTES_MAX} bytes that are read"));
     }
-    if found.len() > FILE_BYTES_MAX {
-        return Err(format!("it has {} bytes, and at most {FILE_BYTES_MAX} are read", found.len()));
-    }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|bad| format!("it is not UTF-8 from byte {} on", bad.utf8_error().valid_up_to()))
 }

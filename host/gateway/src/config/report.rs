@@ -11,9 +11,14 @@ pub struct Mistakes {
     pub file: String,
     /// At least one.
     pub list: Vec<Mistake>,
+    /// How many more there are: who has made a thousand mends the first hundred and asks again.
+    pub more: usize,
     /// The lines that mistakes are on.
     lines: Vec<(u32, String)>,
 }
+
+/// Most mistakes that are told at once.
+const LIST_MAX: usize = 100;
 
 /// Characters of a line that are shown.
 const SHOWN_MAX: usize = 160;
@@ -22,6 +27,8 @@ impl Mistakes {
     pub(crate) fn new(file: &str, text: &str, mut list: Vec<Mistake>) -> Mistakes {
         list.sort();
         list.dedup();
+        let more = list.len().saturating_sub(LIST_MAX);
+        list.truncate(LIST_MAX);
         let mut lines = Vec::new();
         let mut wanted = list.iter().map(|mistake| mistake.place.line).peekable();
         for (number, line) in (1..).zip(text.lines()) {
@@ -33,13 +40,13 @@ impl Mistakes {
                 while wanted.next_if_eq(&number).is_some() {}
             }
         }
-        Mistakes { file: file.to_owned(), list, lines }
+        Mistakes { file: file.to_owned(), list, more, lines }
     }
 
     pub(crate) fn unreadable(file: &str, why: &str) -> Mistakes {
         let mistake = Mistake::new(Place::default(), format!("the file cannot be read: {why}"))
             .hint("name the configuration with `--config FILE` or the variable WHARF_CONFIG");
-        Mistakes { file: file.to_owned(), list: vec![mistake], lines: Vec::new() }
+        Mistakes { file: file.to_owned(), list: vec![mistake], more: 0, lines: Vec::new() }
     }
 
     /// The line that a place is on.
@@ -47,7 +54,7 @@ impl Mistakes {
         self.lines.iter().find(|(number, _)| *number == place.line).map(|(_, line)| line.as_str())
     }
 
-    /// For machines: `{"file", "ok": false, "mistakes": [{"line", "column", "message", "hint", "snippet"}]}`.
+    /// For machines: `{"file", "ok": false, "more", "mistakes": [{"line", "column", "message", "hint", "snippet"}]}`.
     pub fn json(&self) -> Value {
         let list: Vec<Value> = self
             .list
@@ -63,7 +70,7 @@ impl Mistakes {
                 })
             })
             .collect();
-        json!({ "file": self.file, "ok": false, "mistakes": list })
+        json!({ "file": self.file, "ok": false, "more": self.more, "mistakes": list })
     }
 }
 
@@ -100,7 +107,10 @@ impl fmt::Display for Mistakes {
             }
             f.write_char('\n')?;
         }
-        match self.list.len() {
+        if self.more > 0 {
+            writeln!(f, "and {} more\n", self.more)?;
+        }
+        match self.list.len() + self.more {
             1 => write!(f, "1 mistake in {}; nothing was changed", self.file),
             several => write!(f, "{several} mistakes in {}; nothing was changed", self.file),
         }

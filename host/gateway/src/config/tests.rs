@@ -59,7 +59,7 @@ fn every_wrong_file_is_refused_with_all_its_mistakes() {
 fn mistakes_are_told_to_machines_too() {
     let mistakes = check("t.yaml", "listeners:\n  web: {bind: 127.0.0.1:0, bnd: 1}\n", Path::new(""), &around()).unwrap_err();
     let expected = serde_json::json!({
-        "file": "t.yaml", "ok": false,
+        "file": "t.yaml", "ok": false, "more": 0,
         "mistakes": [{
             "line": 2, "column": 28, "message": "`bnd` is not a setting of listener", "hint": "did you mean `bind`?",
             "snippet": "  web: {bind: 127.0.0.1:0, bnd: 1}",
@@ -267,4 +267,13 @@ fn no_text_makes_the_checker_fall() {
         }
     }
     assert!(done > 1000);
+}
+
+#[test]
+fn a_map_of_very_many_keys_is_read_in_one_go() {
+    // Looked for one by one they would be 20,000,000,000 comparisons: this test would not end.
+    let text: String = std::iter::once("services:\n".to_owned()).chain((0..200_000).map(|n| format!("  s{n}: {{}}\n"))).collect();
+    let mistakes = check("t.yaml", &text, Path::new(""), &around()).unwrap_err();
+    assert!(mistakes.list.len() == 100 && mistakes.more > 190_000, "{} are told, {} are not", mistakes.list.len(), mistakes.more);
+    assert!(mistakes.to_string().ends_with("nothing was changed"));
 }

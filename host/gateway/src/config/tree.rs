@@ -110,7 +110,14 @@ struct Growing {
 
 enum Frame {
     List(Vec<Rc<Node>>),
-    Map { entries: Vec<(Rc<Node>, Rc<Node>)>, key: Option<Rc<Node>> },
+    Map { entries: Keyed, key: Option<Rc<Node>> },
+}
+
+/// What a map has so far, and the lines that its keys stand on: a file may have very many.
+#[derive(Default)]
+struct Keyed {
+    list: Vec<(Rc<Node>, Rc<Node>)>,
+    lines: HashMap<String, u32>,
 }
 
 impl Growing {
@@ -136,7 +143,7 @@ impl Growing {
                 self.place(Rc::new(node), anchor, mistakes)?;
             }
             Event::SequenceStart(_, anchor, _) => self.open.push((Frame::List(Vec::new()), place, anchor)),
-            Event::MappingStart(_, anchor, _) => self.open.push((Frame::Map { entries: Vec::new(), key: None }, place, anchor)),
+            Event::MappingStart(_, anchor, _) => self.open.push((Frame::Map { entries: Keyed::default(), key: None }, place, anchor)),
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some((frame, place, anchor)) = self.open.pop() {
                     self.place(Rc::new(frame.close(place)), anchor, mistakes)?;
@@ -172,30 +179,32 @@ impl Growing {
             Some((Frame::List(items), ..)) => items.push(node),
             Some((Frame::Map { entries, key }, ..)) => match key.take() {
                 None => *key = Some(node),
-                Some(key) => keep_entry(entries, key, node, mistakes),
+                Some(key) => entries.keep(key, node, mistakes),
             },
         }
         Ok(())
     }
 }
 
-fn keep_entry(entries: &mut Vec<(Rc<Node>, Rc<Node>)>, key: Rc<Node>, value: Rc<Node>, mistakes: &mut Vec<Mistake>) {
-    let Kind::Scalar { text, .. } = &key.kind else {
-        mistakes.push(Mistake::new(key.place, "a key must be a word").hint("quote text that begins with `{` or `[`"));
-        return;
-    };
-    if text == "<<" {
-        let hint = "write the keys out, or use an alias for a whole value (`plugins: *common`)";
-        mistakes.push(Mistake::new(key.place, "merge keys (`<<`) are not understood").hint(hint));
-        return;
+impl Keyed {
+    fn keep(&mut self, key: Rc<Node>, value: Rc<Node>, mistakes: &mut Vec<Mistake>) {
+        let Kind::Scalar { text, .. } = &key.kind else {
+            mistakes.push(Mistake::new(key.place, "a key must be a word").hint("quote text that begins with `{` or `[`"));
+            return;
+        };
+        if text == "<<" {
+            let hint = "write the keys out, or use an alias for a whole value (`plugins: *common`)";
+            mistakes.push(Mistake::new(key.place, "merge keys (`<<`) are not understood").hint(hint));
+            return;
+        }
+        if let Some(line) = self.lines.get(text) {
+            let message = format!("`{text}` is given twice; it stands on line {line} already");
+            mistakes.push(Mistake::new(key.place, message).hint("remove one of the two, or merge them"));
+            return;
+        }
+        self.lines.insert(text.clone(), key.place.line);
+        self.list.push((key, value));
     }
-    // Small maps by far; the checker refuses the large ones that would make this slow long before they hurt.
-    if let Some((first, _)) = entries.iter().find(|(have, _)| have.text() == Some(text)) {
-        let message = format!("`{text}` is given twice; it stands on line {} already", first.place.line);
-        mistakes.push(Mistake::new(key.place, message).hint("remove one of the two, or merge them"));
-        return;
-    }
-    entries.push((key, value));
 }
 
 impl Frame {
@@ -211,8 +220,8 @@ impl Frame {
                 Kind::List(items)
             }
             Frame::Map { entries, .. } => {
-                entries.iter().for_each(|(_, value)| count(value));
-                Kind::Map(entries)
+                entries.list.iter().for_each(|(_, value)| count(value));
+                Kind::Map(entries.list)
             }
         };
         Node { place, kind, nodes, depth: depth + 1 }
