@@ -32,8 +32,8 @@ pub(crate) enum Stop {
 pub(crate) enum Broken {
     /// We stopped it.
     Stopped(Stop),
-    /// It trapped: the trap's bounded word, and all that is known.
-    Trap(&'static str, String),
+    /// It trapped.
+    Trap(Trapped),
     /// It passed more bytes at once than are copied.
     TooMuch,
     /// Its answer breaks the contract.
@@ -46,6 +46,25 @@ pub(crate) enum Broken {
     Panic(String),
     /// The engine failed.
     Internal(String),
+}
+
+/// A trap, as far as it is known.
+#[derive(Debug)]
+pub(crate) struct Trapped {
+    /// Its bounded word.
+    word: &'static str,
+    /// What the engine calls it.
+    cause: String,
+    /// Where: for who has the plugin's sources.
+    trace: String,
+    /// What it wrote to standard error before: a panic's own words.
+    pub(crate) last_words: String,
+}
+
+impl Trapped {
+    fn new(word: &'static str, error: &wasmtime::Error) -> Broken {
+        Broken::Trap(Trapped { word, cause: error.root_cause().to_string(), trace: format!("{error:?}"), last_words: String::new() })
+    }
 }
 
 impl From<wasmtime::Error> for Broken {
@@ -63,13 +82,13 @@ impl From<wasmtime::Error> for Broken {
                 Trap::IntegerOverflow | Trap::IntegerDivisionByZero | Trap::BadConversionToInteger => "arithmetic",
                 _ => "other",
             };
-            return Broken::Trap(word, format!("{error:?}"));
+            return Trapped::new(word, &error);
         }
         // The engine keeps the type of this error to itself; its text is the only sign.
         if error.chain().any(|cause| cause.to_string().starts_with("too much data is being copied")) {
             return Broken::TooMuch;
         }
-        Broken::Trap("abi", format!("{error:?}"))
+        Trapped::new("abi", &error)
     }
 }
 
@@ -87,7 +106,7 @@ impl Broken {
                 Stop::NotGranted(_) => "not_granted",
                 Stop::Random(_) => "random",
             },
-            Broken::Trap(word, _) => word,
+            Broken::Trap(trapped) => trapped.word,
             Broken::TooMuch => "too_large",
             Broken::Answer(_) => "answer",
             Broken::Refused(_) => "refused",
@@ -102,7 +121,8 @@ impl Broken {
         !matches!(self, Broken::NoRoom(_) | Broken::Panic(_) | Broken::Internal(_))
     }
 
-    fn describe(&self, setup: &Setup) -> String {
+    /// In one line, with the limit and the remedy where there is one.
+    pub(crate) fn describe(&self, setup: &Setup) -> String {
         let Setup { plugin, version, quotas, .. } = setup;
         let who = format!("plugin {plugin:?} version {version}");
         let setting = |name: &str| format!("`plugins.{plugin}.limits.{name}`");
@@ -123,7 +143,8 @@ impl Broken {
                 setting("host_calls_max")
             ),
             Broken::Stopped(stop) => format!("{who} was stopped: {stop}"),
-            Broken::Trap(_, text) => format!("{who} trapped: {text}"),
+            Broken::Trap(Trapped { cause, last_words, .. }) if last_words.is_empty() => format!("{who} trapped: {cause}"),
+            Broken::Trap(Trapped { cause, last_words, .. }) => format!("{who} trapped: {cause}; its last words: {last_words}"),
             Broken::TooMuch => format!("{who} was stopped: it passed more than {COPY_MAX} bytes in one answer or host call"),
             Broken::Answer(what) => format!("{who} gave an answer that breaks the contract: {what}"),
             Broken::Refused(why) => format!("{who} refuses its configuration: {why}"),
@@ -147,7 +168,10 @@ impl Broken {
     /// As the exchange hears it.
     pub(crate) fn fault(&self, setup: &Setup) -> Fault {
         use wharf_core::fault::{Blame, Retry};
-        let words = self.describe(setup);
+        let mut words = self.describe(setup);
+        if let Broken::Trap(Trapped { trace, .. }) = self {
+            words = format!("{words}\n{trace}");
+        }
         match self {
             Broken::Stopped(Stop::Deadline) => Fault::plugin(FaultKind::Timeout(Phase::Plugin), words),
             Broken::TooMuch | Broken::Answer(_) => Fault::plugin(FaultKind::PluginAnswer(setup.plugin.clone()), words),

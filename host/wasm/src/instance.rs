@@ -36,6 +36,8 @@ pub(crate) struct Guest {
     pub(crate) gate: Arc<Gate>,
     /// Standard output and error, up to the end of a line.
     pub(crate) lines: [Lines; 2],
+    /// The last of what it wrote to standard error while it was rehearsed.
+    pub(crate) last_words: String,
     pub(crate) tally: Tally,
     limits: Limits,
 }
@@ -241,6 +243,7 @@ impl Instance {
             home,
             gate,
             lines: Default::default(),
+            last_words: String::new(),
             tally: Tally::default(),
             limits: Limits::new(terms),
         };
@@ -286,7 +289,15 @@ impl Instance {
             self.instance.get_typed_func::<(&str,), (Result<wit::lifecycle::Needs, String>,)>(&mut self.store, self.exports.configure)?;
         let config = self.store.data().terms.setup.config.clone();
         self.store.set_epoch_deadline(1);
-        let (said,) = configure.call_async(&mut self.store, (&config,)).await?;
+        let said = configure.call_async(&mut self.store, (&config,)).await;
+        let (said,) = said.map_err(|error| match Broken::from(error) {
+            Broken::Trap(mut trapped) => {
+                crate::grants::log::flush(self.store.data_mut());
+                trapped.last_words = std::mem::take(&mut self.store.data_mut().last_words);
+                Broken::Trap(trapped)
+            }
+            other => other,
+        })?;
         match said {
             Ok(needs) => self.needs = Needs::check(needs)?,
             Err(why) => return Err(Broken::Refused(clipped(&why, REFUSAL_MAX).into_owned())),

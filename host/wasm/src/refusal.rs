@@ -192,6 +192,7 @@ impl CatalogError {
             Refusal::Config { .. } => "change the configuration first, or upload a version that takes it".into(),
             Refusal::Rehearsal { error, .. } => match error.kind() {
                 ErrorKind::Refused(_) => "change that configuration first, or upload a version that takes it".into(),
+                ErrorKind::Memory => "raise the limit, or have the plugin take less".into(),
                 _ => format!("lifecycle.configure must return within {} ms, with an error text rather than a trap", REHEARSAL.as_millis()),
             },
             Refusal::Storage(error) => error.hint(),

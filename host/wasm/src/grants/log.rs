@@ -93,7 +93,32 @@ fn end_line(guest: &mut Guest, which: usize, line: &[u8]) {
         return;
     }
     let text = String::from_utf8_lossy(line);
-    say(guest, if which == 0 { Level::Info } else { Level::Warn }, text.trim_end_matches(['\n', '\r']));
+    let text = text.trim_end_matches(['\n', '\r']);
+    // A panic begins with an empty line.
+    if text.is_empty() {
+        return;
+    }
+    if which == 1 && guest.home.is_none() {
+        remember(&mut guest.last_words, text);
+    }
+    say(guest, if which == 0 { Level::Info } else { Level::Warn }, text);
+}
+
+/// Longest last words, bytes: some three lines.
+const LAST_WORDS_MAX: usize = 512;
+
+/// Keeps the last lines, but not the advice that every panic ends with.
+fn remember(words: &mut String, line: &str) {
+    if line.starts_with("note: run with `RUST_BACKTRACE") {
+        return;
+    }
+    if words.len() + line.len() > LAST_WORDS_MAX {
+        words.clear();
+    }
+    if !words.is_empty() {
+        words.push(' ');
+    }
+    words.push_str(&clean(&clipped(line, LAST_WORDS_MAX)));
 }
 
 fn say(guest: &Guest, level: Level, text: &str) {
