@@ -16,7 +16,7 @@
 //! | `giant-headers`, `many-edits`, `many-attrs`, `big-reply`, `deep-json` | answers beyond (or at) the bounds of size |
 //! | `crlf-header`, `nul-header`, `upper-header`, `hop-header`, `host-header`, `empty-header`, `bad-path`, `bad-status`, `bad-service` | answers beyond the bounds of meaning |
 //! | `read-file`, `env` | looks for what is not its business, and says what it found in `x-found` |
-//! | `loop-in-configure`, `trap-in-configure`, `refuse-configure`, `memory-in-configure`, `exchange-in-configure`, `fetch-in-configure`, `bad-needs`, `many-needs` | at configuration |
+//! | `loop-in-configure`, `trap-in-configure`, `panic-in-configure`, `refuse-configure`, `memory-in-configure`, `exchange-in-configure`, `fetch-in-configure`, `bad-needs`, `many-needs` | at configuration |
 //!
 //! `every` (default 1): only each so many-th question; the others pass. It needs the grants `kv` and `http`.
 //!
@@ -96,6 +96,7 @@ pub const ALL: &[&str] = &[
     "env",
     "loop-in-configure",
     "trap-in-configure",
+    "panic-in-configure",
     "refuse-configure",
     "memory-in-configure",
     "exchange-in-configure",
@@ -112,6 +113,7 @@ impl Plugin for Hostile {
         match config.act.as_str() {
             "loop-in-configure" => for_ever(),
             "trap-in-configure" => trap(),
+            "panic-in-configure" => give_up(),
             "memory-in-configure" => fill_memory(),
             "refuse-configure" => return Err("`do` asks me to refuse; ask for something else".into()),
             "exchange-in-configure" => drop(exchange::id()),
