@@ -70,7 +70,9 @@ impl<P: Protocol> ServiceOutlet<P> {
 
 impl<P: Protocol> Outlet for ServiceOutlet<P> {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
-        Box::pin(call(self, exchange, wish))
+        // Made in its box: `Box::pin` would make it on the stack and move it there.
+        let made = Box::write(Box::new_uninit(), call(self, exchange, wish));
+        Box::into_pin(made)
     }
 }
 
