@@ -7,6 +7,7 @@ use super::body::may_trail;
 use super::{Framing, Version};
 use bytes::BytesMut;
 use std::net::{IpAddr, SocketAddr};
+use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 
 /// What heads are written into.
@@ -230,26 +231,12 @@ fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
     seen
 }
 
-/// An address as text; IPv4 without the formatter, which would cost more than the rest of the line.
+/// An address as text.
 fn address(out: &mut impl Out, address: IpAddr) {
-    let IpAddr::V4(address) = address.to_canonical() else {
-        out.put(address.to_string().as_bytes());
-        return;
-    };
-    let mut text = Short::<15>::default();
-    for (at, octet) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            text.push(b'.');
-        }
-        if octet >= 100 {
-            text.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            text.push(b'0' + octet / 10 % 10);
-        }
-        text.push(b'0' + octet % 10);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => out.put(Dotted::of(v4).as_bytes()),
+        IpAddr::V6(v6) => out.put(v6.to_string().as_bytes()),
     }
-    out.put(text.as_bytes());
 }
 
 /// A few bytes on the stack.
