@@ -145,7 +145,7 @@ impl Alarm {
 
     fn set_tick(&self, tick: u32) {
         // Most settings fall into the tick that is set already.
-        if (self.at.replace(tick) != tick || self.is_fired())
+        if (self.at.replace(tick) != tick || self.has_elapsed())
             && let Some(slot) = self.of.slots.borrow_mut().at.get_mut(self.slot as usize)
         {
             *slot = tick;
@@ -173,7 +173,8 @@ impl Alarm {
         std::future::poll_fn(|task| self.poll_elapsed(task)).await;
     }
 
-    fn is_fired(&self) -> bool {
+    /// Has the deadline passed? Leaves it to others to be woken when it does.
+    pub fn has_elapsed(&self) -> bool {
         self.of.slots.borrow().at.get(self.slot as usize) == Some(&FIRED)
     }
 }

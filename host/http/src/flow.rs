@@ -126,7 +126,7 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: 
     };
     exchange.keep_host = entry.keep_host;
     let deadline = exchange.deadline;
-    alarm.set_in_until(LOOK, deadline);
+    alarm.set_in(LOOK.min(entry.whole));
     let mut road = std::pin::pin!(road::answer(exchange, rules, &entry.target, &entry.memory));
     std::future::poll_fn(|task| {
         if let Poll::Ready(said) = road.as_mut().poll(task) {

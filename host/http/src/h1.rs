@@ -169,7 +169,7 @@ impl Front {
         let mut slept = false;
         poll_fn(|task| {
             // Woken, and not by the alarm: there is something. Whoever reads will see; looking twice is not free.
-            if !std::mem::replace(&mut slept, true) || self.alarm.poll_elapsed(task).is_ready() {
+            if !std::mem::replace(&mut slept, true) || self.alarm.has_elapsed() {
                 return match self.socket.poll_readable(task) {
                     Poll::Ready(_) => Poll::Ready(true),
                     Poll::Pending => self.alarm.poll_elapsed(task).map(|()| false),
