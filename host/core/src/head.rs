@@ -96,6 +96,7 @@ known_names! {
     XRealIp = "x-real-ip",
     KeepAlive = "keep-alive",
     Connection = "connection",
+    UserAgent = "user-agent",
     SetCookie = "set-cookie",
     CacheControl = "cache-control",
     RetryAfter = "retry-after",
@@ -461,9 +462,10 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// A head from the codec. Spans are of `fields`' text.
-    pub fn new(method: Method, scheme: Scheme, fields: Fields, authority: Span, path: Span, query: Option<Span>) -> RequestHead {
-        RequestHead { method, scheme, fields, authority, path, asked_path: path, query }
+    /// What a codec read beside the fields, whose text the spans are of. Field by field: a whole head is felt when it moves.
+    pub fn receive(&mut self, method: Method, scheme: Scheme, authority: Span, path: Span, query: Option<Span>) {
+        (self.method, self.scheme) = (method, scheme);
+        (self.authority, self.path, self.asked_path, self.query) = (authority, path, path, query);
     }
 
     /// Forgets everything, and keeps the memory of the fields.
@@ -535,6 +537,12 @@ impl ResponseHead {
     /// A head with no fields yet.
     pub fn new(status: u16) -> ResponseHead {
         ResponseHead { status, fields: Fields::default() }
+    }
+
+    /// Forgets everything, and keeps the memory of the fields.
+    pub fn clear(&mut self) {
+        self.status = 0;
+        self.fields.clear();
     }
 }
 

@@ -139,21 +139,21 @@ async fn picked(exchange: &mut Exchange, rules: &Rules, outlets: &Outlets) -> Re
 }
 
 async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::rules::Filter>, answer: &mut Answer) -> Result<(), Fault> {
-    exchange.facts.response = Some(std::mem::take(&mut answer.head));
+    exchange.facts.response = Some(std::mem::take(&mut *answer.head));
     let said = filter.rule.on_response(&mut exchange.facts).await;
     // A rule that failed may have lost the head with its instance; then only `closed` is left.
     let head = exchange.facts.response.take();
     let fault = match (said, head) {
         (Ok(edits), Some(mut head)) => {
             let applied = edits.apply_to_response(&mut head.fields, &mut exchange.facts.attrs);
-            answer.head = head;
+            *answer.head = head;
             match applied {
                 Ok(()) => return Ok(()),
                 Err(bad) => bad_answer(&filter.name, &bad.to_string()),
             }
         }
         (Err(fault), Some(head)) => {
-            answer.head = head;
+            *answer.head = head;
             fault
         }
         (Err(fault), None) => return Err(fault),
@@ -247,7 +247,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
         return answer;
     }
     let keep = |body: Bytes| {
-        let kept = Kept { head: answer.head.clone(), body, at: Instant::now() };
+        let kept = Kept { head: (*answer.head).clone(), body, at: Instant::now() };
         memory.borrow_mut().keep(key.clone(), kept);
     };
     match &answer.body {
@@ -267,7 +267,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
 struct Copying {
     inner: Box<dyn BodyStream>,
     so_far: BytesMut,
-    done: Option<(Rc<RefCell<LastGood>>, Box<str>, ResponseHead)>,
+    done: Option<(Rc<RefCell<LastGood>>, Box<str>, Box<ResponseHead>)>,
 }
 
 impl BodyStream for Copying {
@@ -283,7 +283,7 @@ impl BodyStream for Copying {
             }
             Poll::Ready(Ok(None)) => {
                 if let Some((memory, key, head)) = self.done.take() {
-                    let kept = Kept { head, body: std::mem::take(&mut self.so_far).freeze(), at: Instant::now() };
+                    let kept = Kept { head: *head, body: std::mem::take(&mut self.so_far).freeze(), at: Instant::now() };
                     memory.borrow_mut().keep(key, kept);
                 }
             }

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known, Method};
+use wharf_core::head::{Fields, Known, Method, ResponseHead};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
@@ -232,8 +232,8 @@ struct Call<'a> {
     link: Option<Link>,
     upload: Upload,
     asked: response::Asked,
-    /// Memory for the answer's head.
-    worn: Fields,
+    /// The answer's head, made in the memory of an earlier one.
+    head: Option<Box<ResponseHead>>,
     alarm: Alarm,
     /// A byte of the answer has come.
     heard: bool,
@@ -258,7 +258,7 @@ impl<'a> Call<'a> {
             Body::Full(all) => Body::Full(all.clone()),
             Body::Stream(_) => std::mem::take(&mut exchange.body),
         };
-        let worn = std::mem::take(&mut exchange.worn);
+        let head = exchange.worn.take();
         let exchange: &Exchange = exchange;
         let request = &exchange.facts.request;
         let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
@@ -276,7 +276,7 @@ impl<'a> Call<'a> {
             link: Some(link),
             upload,
             asked,
-            worn,
+            head,
             alarm,
             heard: false,
             waited: false,
@@ -322,9 +322,10 @@ impl<'a> Call<'a> {
         loop {
             if !link.buf.is_empty() {
                 self.heard = true;
-                match response::parse(&mut link.buf, &limits, &self.asked, &mut self.worn) {
+                let head = self.head.get_or_insert_default();
+                match response::parse(&mut link.buf, &limits, &self.asked, head) {
                     // Another protocol than the one asked for would be carried by nobody's leave (RFC 9110 section 7.8).
-                    Ok(Some(response::Event::Final(received))) if !switches_as_asked(&received, self.exchange) => {
+                    Ok(Some(response::Event::Final(_))) if !switches_as_asked(head, self.exchange) => {
                         return Poll::Ready(Err(bad_answer(&link.endpoint, &RefusalKind::Switch.into())));
                     }
                     Ok(Some(response::Event::Final(received))) => return Poll::Ready(Ok(received)),
@@ -384,7 +385,8 @@ impl<'a> Call<'a> {
 
     /// The head is there: what becomes of the connection and the body.
     fn answer(&mut self, received: response::Received) -> Answer {
-        let response::Received { head, framing, keep_alive } = received;
+        let response::Received { framing, keep_alive } = received;
+        let head = self.head.take().unwrap_or_default();
         let Some(mut link) = self.link.take() else {
             return Answer { head, body: Body::Empty, tunnel: None };
         };
@@ -430,12 +432,12 @@ impl<'a> Call<'a> {
 }
 
 /// Is this no 101, or one to the protocol that the client wants?
-fn switches_as_asked(received: &response::Received, exchange: &Exchange) -> bool {
-    received.head.status != 101
+fn switches_as_asked(head: &ResponseHead, exchange: &Exchange) -> bool {
+    head.status != 101
         || exchange
             .upgrade
             .as_deref()
-            .zip(received.head.fields.known(Known::Upgrade))
+            .zip(head.fields.known(Known::Upgrade))
             .is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
 }
 

@@ -220,7 +220,7 @@ impl Done {
                 authority: request.authority_bytes(),
                 path: request.asked_path(),
                 query: request.query_bytes(),
-                user_agent: request.fields.get(b"user-agent"),
+                user_agent: request.fields.known(Known::UserAgent),
                 route: &facts.route,
                 status,
                 bytes_in,
@@ -234,7 +234,7 @@ impl Done {
             });
         }
         let Done { mut exchange, answer, in_flight, .. } = self;
-        exchange.worn = answer.head.fields;
+        exchange.worn = Some(answer.head);
         in_flight.0.over(exchange);
     }
 

@@ -45,9 +45,10 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
         [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd.into()),
         _ => 0,
     };
-    let Split { method, target, version, end, list, survey } = match ordinary(buf, from, limits, head.fields.take_list()) {
+    let (mut list, mut survey) = (head.fields.take_list(), Survey::default());
+    let Split { method, target, version, end } = match ordinary(buf, from, limits, &mut list, &mut survey) {
         Some(split) => split,
-        None => match thorough(buf, from, limits)? {
+        None => match thorough(buf, from, limits, &mut list, &mut survey)? {
             Some(split) => split,
             None => return Ok(None),
         },
@@ -77,7 +78,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
         Path::Root => Some(b"/".to_vec()),
         Path::Star => Some(b"*".to_vec()),
     };
-    let mut fields = std::mem::take(&mut head.fields);
+    let fields = &mut head.fields;
     fields.receive(buf.get(..end).unwrap_or_default(), list);
     buf.advance(end);
     let path = match (new_path, target.path) {
@@ -94,7 +95,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
             fields.keep(&name)
         }
     };
-    *head = RequestHead::new(method, scheme, fields, authority, path, target.query.map(received));
+    head.receive(method, scheme, authority, path, target.query.map(received));
     Ok(Some(Received {
         framing,
         version,
@@ -104,18 +105,16 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
     }))
 }
 
-/// A head in its parts, the fields already stripped of what is not passed on.
+/// A head in its parts. Its fields, stripped of what is not passed on, and what all of them say are made where they stay.
 struct Split {
     method: Method,
     target: Range<usize>,
     version: Version,
     end: usize,
-    list: Vec<Field>,
-    survey: Survey,
 }
 
 /// The short way; `None`: take the other one.
-fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: Vec<Field>) -> Option<Split> {
+fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: &mut Vec<Field>, survey: &mut Survey) -> Option<Split> {
     let room = buf.len().min(from + limits.bytes_max);
     let text = buf.get_mut(..room)?;
     let (method_len, target, version, line) = split::request_line(text.get(from..)?)?;
@@ -124,13 +123,19 @@ fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: Vec<Fiel
         b"POST" => Method::Post,
         other => Method::from_token(std::str::from_utf8(other).ok()?),
     };
-    let (end, list, survey) = split::field_lines(text, from + line, limits.fields(), list)?;
-    Some(Split { method, target: from + target.start..from + target.end, version, end, list, survey })
+    let end = split::field_lines(text, from + line, limits.fields(), list, survey)?;
+    Some(Split { method, target: from + target.start..from + target.end, version, end })
 }
 
 /// By httparse. `None`: more bytes are needed.
 #[cold]
-fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Option<Split>, RefusalKind> {
+fn thorough(
+    buf: &mut BytesMut,
+    from: usize,
+    limits: &HeadLimits,
+    list: &mut Vec<Field>,
+    survey: &mut Survey,
+) -> Result<Option<Split>, RefusalKind> {
     let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
     let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
     let mut split = httparse::Request::new(&mut []);
@@ -140,7 +145,7 @@ fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Opti
         Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
         Err(error) => return Err(refusal_of(error, view, limits.fields())),
     };
-    let mut list = spans(buf, from, end, split.headers)?;
+    *list = spans(buf, from, end, split.headers)?;
     let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
     let method = Method::from_token(split.method.unwrap_or_default());
     let target = split.path.unwrap_or_default();
@@ -148,8 +153,8 @@ fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Opti
     let target = at..at + target.len();
     // What the target says counts before what the fields say: the short way asks in the same order.
     Target::of(&method, buf.get(target.clone()).unwrap_or_default(), at)?;
-    let survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), &mut list)?;
-    Ok(Some(Split { method, target, version, end, list, survey }))
+    *survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), list)?;
+    Ok(Some(Split { method, target, version, end }))
 }
 
 fn received(at: Range<usize>) -> Span {
