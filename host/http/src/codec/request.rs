@@ -247,7 +247,7 @@ fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind
     let mut before = b'.';
     // What stands behind a host, a line end for one, is no part of a name: the block may reach beyond it.
     if let Some(block) = text.get_mut(at.start..).and_then(<[u8]>::first_chunk_mut::<LANES>) {
-        let name = lanes::lower_name::<true>(block);
+        let name = lanes::lower_host(block);
         if name.empty_label {
             return Err(RefusalKind::Host);
         }
@@ -287,13 +287,16 @@ fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind
         [] if !rooted => return Ok(Authority { at, rewritten: None }),
         [] | [b':'] => {}
         [b':', digits @ ..] => {
-            // Five digits fit with room to spare: no sum here overflows.
-            let value = |number: Option<u32>, digit: &u8| {
-                let digit = u32::from(digit.wrapping_sub(b'0'));
-                number.filter(|_| digit < 10).map(|number| number.wrapping_mul(10).wrapping_add(digit))
-            };
-            let number = if digits.len() > 5 { None } else { digits.iter().fold(Some(0), value) };
-            if !number.is_some_and(|number| (1..=65535).contains(&number)) {
+            let mut number: u32 = 0;
+            for &digit in digits {
+                let digit = digit.wrapping_sub(b'0');
+                // Five digits fit with room to spare: no sum here overflows.
+                if digit > 9 || digits.len() > 5 {
+                    return Err(RefusalKind::Host);
+                }
+                number = number.wrapping_mul(10).wrapping_add(digit.into());
+            }
+            if !(1..=65535).contains(&number) {
                 return Err(RefusalKind::Host);
             }
             if !rooted {

@@ -7,6 +7,7 @@ use super::body::may_trail;
 use super::{Framing, Version};
 use bytes::BytesMut;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 
@@ -202,11 +203,16 @@ pub fn last_chunk(out: &mut impl Out, trailers: Option<&Fields>) {
 }
 
 /// Copies all fields but the kinds in `except`; returns which kinds were there.
-fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
+fn copy<O: Out>(out: &mut O, fields: &Fields, except: u64) -> u64 {
     let (text, list) = fields.parts();
     let mut seen = 0;
     // Lines found ready and not yet written.
     let mut run = 0..0;
+    let put_lines = |out: &mut O, lines: Range<usize>| {
+        if !lines.is_empty() {
+            out.put(text.get(lines).unwrap_or_default());
+        }
+    };
     for field in list {
         let kind = 1 << field.known() as u64;
         seen |= kind;
@@ -215,19 +221,19 @@ fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
         }
         if let Some(line) = field.line() {
             if run.end != line.start {
-                out.put(text.get(run.clone()).unwrap_or_default());
+                put_lines(out, run.clone());
                 run.start = line.start;
             }
             run.end = line.end;
             continue;
         }
-        out.put(text.get(std::mem::take(&mut run)).unwrap_or_default());
+        put_lines(out, std::mem::take(&mut run));
         out.put(fields.bytes(field.name()));
         out.put(b": ");
         out.put(fields.bytes(field.value()));
         out.put(b"\r\n");
     }
-    out.put(text.get(run).unwrap_or_default());
+    put_lines(out, run);
     seen
 }
 
