@@ -37,6 +37,17 @@ struct Slots {
     free: Vec<u32>,
 }
 
+impl Slots {
+    fn clear(&mut self, slot: u32) {
+        if let Some(at) = self.at.get_mut(slot as usize) {
+            *at = NEVER;
+        }
+        if let Some(waker) = self.wakers.get_mut(slot as usize) {
+            *waker = None;
+        }
+    }
+}
+
 /// One slot: what one connection or call holds. Set and set again at will.
 pub struct Alarm {
     of: Rc<Deadlines>,
@@ -143,6 +154,12 @@ impl Alarm {
         self.set_tick(self.of.tick_in(wait).min(self.of.tick_after(end)));
     }
 
+    /// Unsets the deadline and forgets who waited for it.
+    pub fn rest(&self) {
+        self.at.set(NEVER);
+        self.of.slots.borrow_mut().clear(self.slot);
+    }
+
     fn set_tick(&self, tick: u32) {
         // Most settings fall into the tick that is set already.
         if (self.at.replace(tick) != tick || self.has_elapsed())
@@ -182,13 +199,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         let mut slots = self.of.slots.borrow_mut();
-        let slot = self.slot as usize;
-        if let Some(at) = slots.at.get_mut(slot) {
-            *at = NEVER;
-        }
-        if let Some(waker) = slots.wakers.get_mut(slot) {
-            *waker = None;
-        }
+        slots.clear(self.slot);
         slots.free.push(self.slot);
     }
 }
