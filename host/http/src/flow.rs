@@ -181,7 +181,7 @@ impl BodyStream for Capped {
 fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
     let trusted = |address: IpAddr| limits.trusted.iter().any(|range| range.holds(address));
     if limits.trusted.is_empty() || !trusted(peer) {
-        fields.remove_if(|known, _| known.is_proxys_word());
+        fields.remove_if(|known| known.is_proxys_word());
         return peer;
     }
     // From the right: each trusted proxy vouches for the address it appended; the first that none of ours wrote is the

@@ -86,7 +86,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, head: &mut 
     fields.receive(buf.get(..end).unwrap_or_default(), list);
     buf.advance(end);
     if status == 204 && said.is_some() {
-        fields.remove_if(|known, _| known == Known::ContentLength);
+        fields.remove_if(|known| known == Known::ContentLength);
     }
     if let Some(protocol) = survey.upgrade
         && status == 101
