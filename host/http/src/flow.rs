@@ -199,8 +199,16 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
 }
 
 impl Done {
+    /// Gives its memory to the next exchange.
+    #[inline]
+    pub(crate) fn over(self) {
+        let Done { mut exchange, answer, in_flight, .. } = self;
+        exchange.worn = Some(answer.head);
+        in_flight.0.over(exchange);
+    }
+
     /// Records the exchange: counts and, if there is one, the access log. `status` 0: the client went away first.
-    pub(crate) fn finish(self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
+    pub(crate) fn finish(&self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
         let duration = self.started.elapsed();
         let meters = match self.entry.and_then(|at| self.house.entries.get(at)) {
             Some(entry) => &entry.meters,
@@ -233,9 +241,6 @@ impl Done {
                 answered_by: trail.answered_by.as_deref(),
             });
         }
-        let Done { mut exchange, answer, in_flight, .. } = self;
-        exchange.worn = Some(answer.head);
-        in_flight.0.over(exchange);
     }
 
     /// Is the answer a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?
