@@ -255,7 +255,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
         Body::Full(all) => keep(all.clone()),
         Body::Stream(_) => {
             if let Body::Stream(inner) = std::mem::take(&mut answer.body) {
-                let copy = Copying { inner, so_far: BytesMut::new(), done: Some((memory.clone(), key, answer.head.clone())) };
+                let copy = Copying { inner, so_far: BytesMut::new(), done: Some((memory.clone(), key, (*answer.head).clone())) };
                 answer.body = Body::Stream(Box::new(copy));
             }
         }
@@ -267,7 +267,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
 struct Copying {
     inner: Box<dyn BodyStream>,
     so_far: BytesMut,
-    done: Option<(Rc<RefCell<LastGood>>, Box<str>, Box<ResponseHead>)>,
+    done: Option<(Rc<RefCell<LastGood>>, Box<str>, ResponseHead)>,
 }
 
 impl BodyStream for Copying {
@@ -283,7 +283,7 @@ impl BodyStream for Copying {
             }
             Poll::Ready(Ok(None)) => {
                 if let Some((memory, key, head)) = self.done.take() {
-                    let kept = Kept { head: *head, body: std::mem::take(&mut self.so_far).freeze(), at: Instant::now() };
+                    let kept = Kept { head, body: std::mem::take(&mut self.so_far).freeze(), at: Instant::now() };
                     memory.borrow_mut().keep(key, kept);
                 }
             }
