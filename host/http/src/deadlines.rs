@@ -228,6 +228,9 @@ mod tests {
         alarm.set(at + Duration::from_secs(9));
         deadlines.fire(at + Duration::from_secs(5));
         assert!(!fired(&alarm));
+        alarm.rest();
+        deadlines.fire(at + Duration::from_secs(60));
+        assert!(!alarm.has_elapsed());
     }
 
     #[test]
