@@ -1,7 +1,7 @@
 //! One journey: a request, what is known about it, and the time it has left.
 
 use crate::body::{Body, Tunnel};
-use crate::head::{Fields, RequestHead, ResponseHead};
+use crate::head::{RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -122,8 +122,8 @@ pub struct Exchange {
     pub keep_host: bool,
     /// What happened, for the record that is written at the end.
     pub trail: Trail,
-    /// Memory for the answer's head: what an earlier answer's was made of.
-    pub worn: Fields,
+    /// Memory for the answer's head: an earlier answer's.
+    pub worn: Option<Box<ResponseHead>>,
 }
 
 impl Exchange {
@@ -137,7 +137,7 @@ impl Exchange {
             upgrade: None,
             keep_host: true,
             trail: Trail::default(),
-            worn: Fields::default(),
+            worn: None,
         }
     }
 
@@ -146,7 +146,9 @@ impl Exchange {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
         let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, worn } = self;
         facts.clear();
-        worn.clear();
+        if let Some(head) = worn {
+            head.clear();
+        }
         (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
         (*keep_host, *trail) = (true, Trail::default());
     }
@@ -167,8 +169,8 @@ pub struct Trail {
 
 /// An answer on its way back.
 pub struct Answer {
-    /// Status and fields, without those that speak about one connection.
-    pub head: ResponseHead,
+    /// Status and fields, without those that speak about one connection. Boxed: an answer goes through a dozen hands.
+    pub head: Box<ResponseHead>,
     /// The body.
     pub body: Body,
     /// The other side, where the status is 101.
@@ -178,7 +180,7 @@ pub struct Answer {
 impl Answer {
     /// An answer with a body that is all here.
     pub fn full(head: ResponseHead, body: bytes::Bytes) -> Answer {
-        Answer { head, body: body.into(), tunnel: None }
+        Answer { head: head.into(), body: body.into(), tunnel: None }
     }
 }
 
@@ -204,13 +206,15 @@ mod tests {
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
         exchange.trail = Trail { endpoint: None, tries: 3, fault: Some("x"), answered_by: Some("a".into()) };
-        exchange.worn.add(b"set-cookie", b"secret");
+        let mut worn = ResponseHead::new(200);
+        worn.fields.add(b"set-cookie", b"secret");
+        exchange.worn = Some(worn.into());
 
         exchange.clear();
         let blank = Exchange::blank(now);
         assert_eq!(format!("{:?}", exchange.facts), format!("{:?}", blank.facts));
         assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
-        assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", blank.worn));
+        assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", Some(ResponseHead::default())));
         assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
         assert!(matches!(exchange.body, Body::Empty));
     }

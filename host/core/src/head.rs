@@ -71,6 +71,7 @@ macro_rules! known_names {
 
         impl Known {
             /// Tells a lower-case name apart. Anything not listed is [`Known::Other`].
+            #[inline]
             pub fn of(name: &[u8]) -> Known {
                 // By length first: most names are refused by one comparison.
                 match name.len() {
@@ -96,6 +97,7 @@ known_names! {
     XRealIp = "x-real-ip",
     KeepAlive = "keep-alive",
     Connection = "connection",
+    UserAgent = "user-agent",
     SetCookie = "set-cookie",
     CacheControl = "cache-control",
     RetryAfter = "retry-after",
@@ -231,8 +233,10 @@ impl Fields {
     }
 
     /// Becomes the fields of another received head, in the memory that these had. See [`Fields::received`].
+    #[inline]
     pub fn receive(&mut self, text: &[u8], list: Vec<Field>) {
-        self.clear();
+        self.text.clear();
+        self.added.clear();
         self.text.extend_from_slice(text);
         self.list = list;
     }
@@ -365,10 +369,9 @@ impl Fields {
         });
     }
 
-    /// Removes the fields that `gone` says yes to.
-    pub fn remove_if(&mut self, mut gone: impl FnMut(Known, &[u8]) -> bool) {
-        let Fields { text, added, list } = self;
-        list.retain(|field| !gone(field.known, slice(text, added, field.name)));
+    /// Removes the fields whose kind `gone` says yes to.
+    pub fn remove_if(&mut self, mut gone: impl FnMut(Known) -> bool) {
+        self.list.retain(|field| !gone(field.known));
     }
 
     /// Bytes that all names and values take: what limits on the size of a head count.
@@ -461,15 +464,18 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// A head from the codec. Spans are of `fields`' text.
-    pub fn new(method: Method, scheme: Scheme, fields: Fields, authority: Span, path: Span, query: Option<Span>) -> RequestHead {
-        RequestHead { method, scheme, fields, authority, path, asked_path: path, query }
+    /// What a codec read beside the fields, whose text the spans are of. Field by field: a whole head is felt when it moves.
+    pub fn receive(&mut self, method: Method, scheme: Scheme, authority: Span, path: Span, query: Option<Span>) {
+        (self.method, self.scheme) = (method, scheme);
+        (self.authority, self.path, self.asked_path, self.query) = (authority, path, path, query);
     }
 
     /// Forgets everything, and keeps the memory of the fields.
     pub fn clear(&mut self) {
-        self.fields.clear();
-        *self = RequestHead { fields: std::mem::take(&mut self.fields), ..RequestHead::default() };
+        let RequestHead { method, scheme, fields, authority, path, asked_path, query } = self;
+        fields.clear();
+        (*method, *scheme) = (Method::default(), Scheme::default());
+        (*authority, *path, *asked_path, *query) = (Span::default(), Span::default(), Span::default(), None);
     }
 
     /// A head from text, for rules' tests and calls that the house makes itself. `path` must be canonical.
@@ -535,6 +541,12 @@ impl ResponseHead {
     /// A head with no fields yet.
     pub fn new(status: u16) -> ResponseHead {
         ResponseHead { status, fields: Fields::default() }
+    }
+
+    /// Forgets everything, and keeps the memory of the fields.
+    pub fn clear(&mut self) {
+        self.status = 0;
+        self.fields.clear();
     }
 }
 

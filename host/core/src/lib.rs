@@ -11,6 +11,7 @@
 pub mod body;
 pub mod desk;
 pub mod directory;
+pub mod dotted;
 pub mod edit;
 pub mod exchange;
 pub mod fault;

@@ -59,12 +59,12 @@ pub fn is_canonical(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
         return false;
     }
-    // One pass over the bytes; only a byte that is special, or the one behind a `/`, is looked at twice.
+    // One pass over the bytes; only what is behind a `/` or a `%` is looked at twice.
     let mut rest = path;
-    while let Some(plain) = rest.iter().position(|&byte| class(byte) != PLAIN) {
-        let Some((&byte, behind)) = rest.get(plain..).and_then(<[u8]>::split_first) else { return false };
+    while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
         match class(byte) {
+            PLAIN => {}
             SLASH => match behind {
                 [b'/', ..] => return false,
                 [b'.', ..] if is_dot_segment(behind) => return false,

@@ -139,21 +139,21 @@ async fn picked(exchange: &mut Exchange, rules: &Rules, outlets: &Outlets) -> Re
 }
 
 async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::rules::Filter>, answer: &mut Answer) -> Result<(), Fault> {
-    exchange.facts.response = Some(std::mem::take(&mut answer.head));
+    exchange.facts.response = Some(std::mem::take(&mut *answer.head));
     let said = filter.rule.on_response(&mut exchange.facts).await;
     // A rule that failed may have lost the head with its instance; then only `closed` is left.
     let head = exchange.facts.response.take();
     let fault = match (said, head) {
         (Ok(edits), Some(mut head)) => {
             let applied = edits.apply_to_response(&mut head.fields, &mut exchange.facts.attrs);
-            answer.head = head;
+            *answer.head = head;
             match applied {
                 Ok(()) => return Ok(()),
                 Err(bad) => bad_answer(&filter.name, &bad.to_string()),
             }
         }
         (Err(fault), Some(head)) => {
-            answer.head = head;
+            *answer.head = head;
             fault
         }
         (Err(fault), None) => return Err(fault),
@@ -247,7 +247,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
         return answer;
     }
     let keep = |body: Bytes| {
-        let kept = Kept { head: answer.head.clone(), body, at: Instant::now() };
+        let kept = Kept { head: (*answer.head).clone(), body, at: Instant::now() };
         memory.borrow_mut().keep(key.clone(), kept);
     };
     match &answer.body {
@@ -255,7 +255,7 @@ fn remember(exchange: &Exchange, memory: &Rc<RefCell<LastGood>>, mut answer: Ans
         Body::Full(all) => keep(all.clone()),
         Body::Stream(_) => {
             if let Body::Stream(inner) = std::mem::take(&mut answer.body) {
-                let copy = Copying { inner, so_far: BytesMut::new(), done: Some((memory.clone(), key, answer.head.clone())) };
+                let copy = Copying { inner, so_far: BytesMut::new(), done: Some((memory.clone(), key, (*answer.head).clone())) };
                 answer.body = Body::Stream(Box::new(copy));
             }
         }

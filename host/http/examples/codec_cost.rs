@@ -9,7 +9,7 @@
 
 use bytes::BytesMut;
 use std::hint::black_box;
-use wharf_core::head::{Fields, RequestHead, Scheme};
+use wharf_core::head::{RequestHead, ResponseHead, Scheme};
 use wharf_http::codec::{Framing, HeadLimits, Version, body, request, response, write};
 const BROWSER: &[u8] = b"GET /b/100?x=1 HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\nAuthorization: Bearer abcdef\r\nX-Request-Id: 0123456789abcdef\r\nCache-Control: no-cache\r\nConnection: keep-alive\r\n\r\n";
 const BARE: &[u8] = b"GET /b/100 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
@@ -19,16 +19,16 @@ fn parse_request(buf: &mut BytesMut, head: &mut RequestHead) -> request::Receive
     request::parse(buf, &HeadLimits::default(), Scheme::Http, head).unwrap().unwrap()
 }
 #[inline(never)]
-fn parse_answer(buf: &mut BytesMut, worn: &mut Fields) -> response::Event {
-    response::parse(buf, &HeadLimits::default(), &response::Asked::default(), worn).unwrap().unwrap()
+fn parse_answer(buf: &mut BytesMut, head: &mut ResponseHead) -> response::Event {
+    response::parse(buf, &HeadLimits::default(), &response::Asked::default(), head).unwrap().unwrap()
 }
 #[inline(never)]
 fn write_request(out: &mut Vec<u8>, head: &RequestHead, r: &request::Received) {
     write::request_head(out, head, &r.framing, None, &write::Forwarded { peer: [127, 0, 0, 1].into(), host: None })
 }
 #[inline(never)]
-fn write_answer(out: &mut Vec<u8>, r: &response::Received) {
-    write::response_head(out, &r.head, &r.framing, Version::Http11, true, b"Sun, 22 Nov 2026 15:00:00 GMT", None)
+fn write_answer(out: &mut Vec<u8>, head: &ResponseHead, r: &response::Received) {
+    write::response_head(out, head, &r.framing, Version::Http11, true, b"Sun, 22 Nov 2026 15:00:00 GMT", None)
 }
 #[inline(never)]
 fn parse_unfinished(buf: &mut BytesMut) {
@@ -41,7 +41,7 @@ fn decode(d: &mut body::Decoder, b: &mut BytesMut) -> body::Piece {
 fn main() {
     let what = std::env::args().nth(1).unwrap();
     let mut out = Vec::with_capacity(4096);
-    let (mut head, mut worn) = (RequestHead::default(), Fields::default());
+    let (mut head, mut answer) = (RequestHead::default(), ResponseHead::default());
     for _ in 0..1000 {
         match &*what {
             "browser" | "bare" => {
@@ -54,10 +54,9 @@ fn main() {
             "answer" => {
                 let mut b = BytesMut::with_capacity(8192);
                 b.extend_from_slice(ANSWER);
-                let response::Event::Final(r) = black_box(parse_answer(&mut b, &mut worn)) else { panic!() };
+                let response::Event::Final(r) = black_box(parse_answer(&mut b, &mut answer)) else { panic!() };
                 out.clear();
-                write_answer(&mut out, &r);
-                worn = r.head.fields;
+                write_answer(&mut out, &answer, &r);
             }
             "unfinished" => {
                 let mut b = BytesMut::from("GET / HTTP/1.1\r\nhost: a\r\n");

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known, Method};
+use wharf_core::head::{Fields, Known, Method, ResponseHead};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
@@ -47,16 +47,18 @@ struct Inner {
 }
 
 struct Kept {
-    link: Link,
+    link: Box<Link>,
     /// The tick of the core's deadlines after which it is too old.
     until: u32,
 }
 
-/// One connection.
+/// One connection. Boxed from its beginning: it goes from hand to hand with every call.
 struct Link {
     socket: Socket,
     buf: BytesMut,
     endpoint: EndpointRef,
+    /// Of the call that uses it.
+    alarm: Alarm,
 }
 
 impl Drop for Link {
@@ -105,38 +107,30 @@ impl Protocol for Client {
 
 impl Inner {
     async fn send(self: &Rc<Self>, endpoint: &EndpointRef, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
-        let alarm = self.deadlines.alarm();
         let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, endpoint))).await else {
-            return Box::pin(self.send_afresh(endpoint, exchange, limits, alarm)).await;
+            return Box::pin(self.send_afresh(endpoint, exchange, limits)).await;
         };
-        let mut call = Call::new(self, link, exchange, limits, alarm);
+        let mut call = Call::new(self, link, exchange, limits);
         // Looked at a moment ago, by the task that will wait: it will be woken.
         call.looked = true;
         let said = call.run().await;
         // The endpoint may close a kept connection at the moment we use it. That says nothing about the request, so it is
         // sent once more on a fresh connection, where sending twice is safe.
         let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection));
-        let alarm = call.alarm;
         let again = raced && exchange.body.is_replayable() && exchange.facts.request.method.is_idempotent();
         if !again {
             return said;
         }
         // Apart, and boxed: what every call carries along stays small.
-        Box::pin(self.send_afresh(endpoint, exchange, limits, alarm)).await
+        Box::pin(self.send_afresh(endpoint, exchange, limits)).await
     }
 
-    async fn send_afresh(
-        self: &Rc<Self>,
-        endpoint: &EndpointRef,
-        exchange: &mut Exchange,
-        limits: &CallLimits,
-        alarm: Alarm,
-    ) -> Result<Answer, Fault> {
-        let link = self.connect(endpoint, exchange, limits, &alarm).await?;
-        Call::new(self, link, exchange, limits, alarm).run().await
+    async fn send_afresh(self: &Rc<Self>, endpoint: &EndpointRef, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
+        let link = self.connect(endpoint, exchange, limits).await?;
+        Call::new(self, link, exchange, limits).run().await
     }
 
-    fn take_kept(&self, task: &mut Context<'_>, endpoint: &EndpointRef) -> Option<Link> {
+    fn take_kept(&self, task: &mut Context<'_>, endpoint: &EndpointRef) -> Option<Box<Link>> {
         let mut pools = self.kept.borrow_mut();
         let kept = pools.get_mut(&endpoint.id)?;
         while let Some(Kept { link, .. }) = kept.pop() {
@@ -149,12 +143,14 @@ impl Inner {
         None
     }
 
-    fn keep(&self, mut link: Link, idle: Duration) {
+    fn keep(&self, mut link: Box<Link>, idle: Duration) {
         if link.endpoint.gone.load(Ordering::Relaxed) || !link.buf.is_empty() {
             return;
         }
-        // An idle connection holds no buffer.
-        link.socket.give(&mut link.buf);
+        // An idle connection holds no buffer, and wakes nobody.
+        let Link { socket, buf, alarm, .. } = &mut *link;
+        socket.give(buf);
+        alarm.rest();
         let id = link.endpoint.id;
         let mut pools = self.kept.borrow_mut();
         let kept = pools.entry(id).or_default();
@@ -163,7 +159,7 @@ impl Inner {
         }
     }
 
-    async fn connect(&self, endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits, alarm: &Alarm) -> Result<Link, Fault> {
+    async fn connect(&self, endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits) -> Result<Box<Link>, Fault> {
         if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Fault::overload(
@@ -176,6 +172,7 @@ impl Inner {
         }
         // From here on the count is given back by `Link`'s drop, or by this guard if the future is dropped.
         let counted = Counted(endpoint);
+        let alarm = self.deadlines.alarm();
         alarm.set_in_until(limits.connect, exchange.deadline);
         let mut connecting = std::pin::pin!(TcpStream::connect(endpoint.address));
         let connected = poll_fn(|task| {
@@ -212,7 +209,8 @@ impl Inner {
         // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
         std::mem::forget(counted);
-        Ok(Link { socket: Socket::new(stream, self.spare.clone()), buf: BytesMut::new(), endpoint: endpoint.clone() })
+        let socket = Socket::new(stream, self.spare.clone());
+        Ok(Box::new(Link { socket, buf: BytesMut::new(), endpoint: endpoint.clone(), alarm }))
     }
 }
 
@@ -229,12 +227,11 @@ struct Call<'a> {
     client: &'a Rc<Inner>,
     exchange: &'a Exchange,
     limits: &'a CallLimits,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     upload: Upload,
     asked: response::Asked,
-    /// Memory for the answer's head.
-    worn: Fields,
-    alarm: Alarm,
+    /// The answer's head, made in the memory of an earlier one.
+    head: Option<Box<ResponseHead>>,
     /// A byte of the answer has come.
     heard: bool,
     /// The socket was not readable the last time we looked; being polled again, it very likely is.
@@ -252,13 +249,13 @@ enum Broken {
 }
 
 impl<'a> Call<'a> {
-    fn new(client: &'a Rc<Inner>, link: Link, exchange: &'a mut Exchange, limits: &'a CallLimits, alarm: Alarm) -> Call<'a> {
+    fn new(client: &'a Rc<Inner>, link: Box<Link>, exchange: &'a mut Exchange, limits: &'a CallLimits) -> Call<'a> {
         let body = match &exchange.body {
             Body::Empty => Body::Empty,
             Body::Full(all) => Body::Full(all.clone()),
             Body::Stream(_) => std::mem::take(&mut exchange.body),
         };
-        let worn = std::mem::take(&mut exchange.worn);
+        let head = exchange.worn.take();
         let exchange: &Exchange = exchange;
         let request = &exchange.facts.request;
         let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
@@ -266,23 +263,10 @@ impl<'a> Call<'a> {
         let upload = Upload::new(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
         match upload.body {
-            None => alarm.set_in_until(limits.head, exchange.deadline),
-            Some(_) => alarm.set(exchange.deadline),
+            None => link.alarm.set_in_until(limits.head, exchange.deadline),
+            Some(_) => link.alarm.set(exchange.deadline),
         }
-        Call {
-            client,
-            exchange,
-            limits,
-            link: Some(link),
-            upload,
-            asked,
-            worn,
-            alarm,
-            heard: false,
-            waited: false,
-            looked: false,
-            broken: None,
-        }
+        Call { client, exchange, limits, link: Some(link), upload, asked, head, heard: false, waited: false, looked: false, broken: None }
     }
 
     async fn run(&mut self) -> Result<Answer, Fault> {
@@ -307,7 +291,7 @@ impl<'a> Call<'a> {
                     // The buffer goes to the next request while this one waits.
                     self.client.out.set(self.upload.take_out());
                     if self.upload.had_stream {
-                        self.alarm.set_in_until(self.limits.head, self.exchange.deadline);
+                        link.alarm.set_in_until(self.limits.head, self.exchange.deadline);
                     }
                 }
                 // An endpoint that refuses a body often answers, closes, and lets our writing break. What it said counts.
@@ -322,9 +306,10 @@ impl<'a> Call<'a> {
         loop {
             if !link.buf.is_empty() {
                 self.heard = true;
-                match response::parse(&mut link.buf, &limits, &self.asked, &mut self.worn) {
+                let head = self.head.get_or_insert_default();
+                match response::parse(&mut link.buf, &limits, &self.asked, head) {
                     // Another protocol than the one asked for would be carried by nobody's leave (RFC 9110 section 7.8).
-                    Ok(Some(response::Event::Final(received))) if !switches_as_asked(&received, self.exchange) => {
+                    Ok(Some(response::Event::Final(_))) if !switches_as_asked(head, self.exchange) => {
                         return Poll::Ready(Err(bad_answer(&link.endpoint, &RefusalKind::Switch.into())));
                     }
                     Ok(Some(response::Event::Final(received))) => return Poll::Ready(Ok(received)),
@@ -358,7 +343,7 @@ impl<'a> Call<'a> {
                 Poll::Pending => {
                     // Not while a body is being sent: then it is the body that wakes us.
                     self.waited = self.upload.is_over();
-                    ready!(self.alarm.poll_elapsed(task));
+                    ready!(link.alarm.poll_elapsed(task));
                     return Poll::Ready(Err(self.late()));
                 }
             }
@@ -384,11 +369,13 @@ impl<'a> Call<'a> {
 
     /// The head is there: what becomes of the connection and the body.
     fn answer(&mut self, received: response::Received) -> Answer {
-        let response::Received { head, framing, keep_alive } = received;
+        let response::Received { framing, keep_alive } = received;
+        let head = self.head.take().unwrap_or_default();
         let Some(mut link) = self.link.take() else {
             return Answer { head, body: Body::Empty, tunnel: None };
         };
         if head.status == 101 {
+            link.alarm.rest();
             return Answer { head, body: Body::Empty, tunnel: Some(Box::new(LinkTunnel { link })) };
         }
         let upload_over = self.upload.is_over();
@@ -409,8 +396,7 @@ impl<'a> Call<'a> {
                 Body::Full(all)
             }
             framing => {
-                let alarm = self.client.deadlines.alarm();
-                alarm.set_in(self.limits.body);
+                link.alarm.set_in(self.limits.body);
                 Body::Stream(Box::new(AnswerBody {
                     client: self.client.clone(),
                     link: Some(link),
@@ -420,7 +406,6 @@ impl<'a> Call<'a> {
                     keep_alive,
                     idle: self.limits.idle,
                     quiet: self.limits.body,
-                    alarm,
                     armed: true,
                 }))
             }
@@ -430,12 +415,12 @@ impl<'a> Call<'a> {
 }
 
 /// Is this no 101, or one to the protocol that the client wants?
-fn switches_as_asked(received: &response::Received, exchange: &Exchange) -> bool {
-    received.head.status != 101
+fn switches_as_asked(head: &ResponseHead, exchange: &Exchange) -> bool {
+    head.status != 101
         || exchange
             .upgrade
             .as_deref()
-            .zip(received.head.fields.known(Known::Upgrade))
+            .zip(head.fields.known(Known::Upgrade))
             .is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
 }
 
@@ -541,7 +526,7 @@ impl Upload {
 /// The body of an answer on its way in.
 struct AnswerBody {
     client: Rc<Inner>,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     decoder: Decoder,
     /// What is left of the request: some upstreams answer while they still read.
     upload: Option<Upload>,
@@ -549,7 +534,6 @@ struct AnswerBody {
     keep_alive: bool,
     idle: Duration,
     quiet: Duration,
-    alarm: Alarm,
     armed: bool,
 }
 
@@ -595,9 +579,9 @@ impl BodyStream for AnswerBody {
                 Poll::Pending => {
                     if !self.armed {
                         self.armed = true;
-                        self.alarm.set_in(self.quiet);
+                        link.alarm.set_in(self.quiet);
                     }
-                    ready!(self.alarm.poll_elapsed(task));
+                    ready!(link.alarm.poll_elapsed(task));
                     let what = format!("endpoint {} sent nothing of the body for {:?} (`timeouts.body`)", link.endpoint, self.quiet);
                     return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Body), Retry::Never, what)));
                 }
@@ -618,7 +602,7 @@ impl BodyStream for AnswerBody {
 
 /// The upstream's side of a tunnel. What came behind the 101 is read first.
 struct LinkTunnel {
-    link: Link,
+    link: Box<Link>,
 }
 
 impl Tunnel for LinkTunnel {

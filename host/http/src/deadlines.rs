@@ -37,6 +37,17 @@ struct Slots {
     free: Vec<u32>,
 }
 
+impl Slots {
+    fn clear(&mut self, slot: u32) {
+        if let Some(at) = self.at.get_mut(slot as usize) {
+            *at = NEVER;
+        }
+        if let Some(waker) = self.wakers.get_mut(slot as usize) {
+            *waker = None;
+        }
+    }
+}
+
 /// One slot: what one connection or call holds. Set and set again at will.
 pub struct Alarm {
     of: Rc<Deadlines>,
@@ -143,9 +154,15 @@ impl Alarm {
         self.set_tick(self.of.tick_in(wait).min(self.of.tick_after(end)));
     }
 
+    /// Unsets the deadline and forgets who waited for it.
+    pub fn rest(&self) {
+        self.at.set(NEVER);
+        self.of.slots.borrow_mut().clear(self.slot);
+    }
+
     fn set_tick(&self, tick: u32) {
         // Most settings fall into the tick that is set already.
-        if (self.at.replace(tick) != tick || self.is_fired())
+        if (self.at.replace(tick) != tick || self.has_elapsed())
             && let Some(slot) = self.of.slots.borrow_mut().at.get_mut(self.slot as usize)
         {
             *slot = tick;
@@ -173,7 +190,8 @@ impl Alarm {
         std::future::poll_fn(|task| self.poll_elapsed(task)).await;
     }
 
-    fn is_fired(&self) -> bool {
+    /// Has the deadline passed? Leaves it to others to be woken when it does.
+    pub fn has_elapsed(&self) -> bool {
         self.of.slots.borrow().at.get(self.slot as usize) == Some(&FIRED)
     }
 }
@@ -181,13 +199,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         let mut slots = self.of.slots.borrow_mut();
-        let slot = self.slot as usize;
-        if let Some(at) = slots.at.get_mut(slot) {
-            *at = NEVER;
-        }
-        if let Some(waker) = slots.wakers.get_mut(slot) {
-            *waker = None;
-        }
+        slots.clear(self.slot);
         slots.free.push(self.slot);
     }
 }
@@ -216,6 +228,9 @@ mod tests {
         alarm.set(at + Duration::from_secs(9));
         deadlines.fire(at + Duration::from_secs(5));
         assert!(!fired(&alarm));
+        alarm.rest();
+        deadlines.fire(at + Duration::from_secs(60));
+        assert!(!alarm.has_elapsed());
     }
 
     #[test]

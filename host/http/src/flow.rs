@@ -126,7 +126,7 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: 
     };
     exchange.keep_host = entry.keep_host;
     let deadline = exchange.deadline;
-    alarm.set_in_until(LOOK, deadline);
+    alarm.set_in(LOOK.min(entry.whole));
     let mut road = std::pin::pin!(road::answer(exchange, rules, &entry.target, &entry.memory));
     std::future::poll_fn(|task| {
         if let Poll::Ready(said) = road.as_mut().poll(task) {
@@ -181,7 +181,7 @@ impl BodyStream for Capped {
 fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
     let trusted = |address: IpAddr| limits.trusted.iter().any(|range| range.holds(address));
     if limits.trusted.is_empty() || !trusted(peer) {
-        fields.remove_if(|known, _| known.is_proxys_word());
+        fields.remove_if(|known| known.is_proxys_word());
         return peer;
     }
     // From the right: each trusted proxy vouches for the address it appended; the first that none of ours wrote is the
@@ -199,8 +199,16 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
 }
 
 impl Done {
+    /// Gives its memory to the next exchange.
+    #[inline]
+    pub(crate) fn over(self) {
+        let Done { mut exchange, answer, in_flight, .. } = self;
+        exchange.worn = Some(answer.head);
+        in_flight.0.over(exchange);
+    }
+
     /// Records the exchange: counts and, if there is one, the access log. `status` 0: the client went away first.
-    pub(crate) fn finish(self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
+    pub(crate) fn finish(&self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
         let duration = self.started.elapsed();
         let meters = match self.entry.and_then(|at| self.house.entries.get(at)) {
             Some(entry) => &entry.meters,
@@ -220,7 +228,7 @@ impl Done {
                 authority: request.authority_bytes(),
                 path: request.asked_path(),
                 query: request.query_bytes(),
-                user_agent: request.fields.get(b"user-agent"),
+                user_agent: request.fields.known(Known::UserAgent),
                 route: &facts.route,
                 status,
                 bytes_in,
@@ -233,9 +241,6 @@ impl Done {
                 answered_by: trail.answered_by.as_deref(),
             });
         }
-        let Done { mut exchange, answer, in_flight, .. } = self;
-        exchange.worn = answer.head.fields;
-        in_flight.0.over(exchange);
     }
 
     /// Is the answer a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?

@@ -136,13 +136,17 @@ impl Front {
             let keep_alive = keep_alive && !self.core.draining.get();
             // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
-            let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
-            let written = poll_fn(|task| writing.poll(task)).await;
-            // Consumed here: a piece of the answer that lived until the next request would keep its buffer from use.
-            let (bytes_out, keep_alive) = writing.end();
+            // Its scope ends here: a piece of the answer that lived until the next request would keep its buffer from use.
+            let (written, bytes_out, keep_alive) = {
+                let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
+                let written = poll_fn(|task| writing.poll(task)).await;
+                writing.give_buffer();
+                (written, writing.bytes_out, writing.keep_alive)
+            };
             let status = done.answer.head.status;
             let fault = written.as_ref().err().map(Fault::word);
             done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
+            done.over();
             if written.is_err() {
                 // The client must not take what it has for the whole.
                 self.socket.reset();
@@ -169,7 +173,7 @@ impl Front {
         let mut slept = false;
         poll_fn(|task| {
             // Woken, and not by the alarm: there is something. Whoever reads will see; looking twice is not free.
-            if !std::mem::replace(&mut slept, true) || self.alarm.poll_elapsed(task).is_ready() {
+            if !std::mem::replace(&mut slept, true) || self.alarm.has_elapsed() {
                 return match self.socket.poll_readable(task) {
                     Poll::Ready(_) => Poll::Ready(true),
                     Poll::Pending => self.alarm.poll_elapsed(task).map(|()| false),
@@ -241,7 +245,6 @@ impl Front {
         exchange.peer = self.peer.ip();
         exchange.facts.client = exchange.peer;
         exchange.body = self.body_of(framing, expects_continue);
-        exchange.deadline = self.core.deadlines.about_now();
         exchange.upgrade = upgrade;
         Asked { version, keep_alive, head_method: exchange.facts.request.method == Method::Head }
     }
@@ -477,10 +480,9 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Bytes written, and whether the connection is kept. The buffer goes to the next answer.
-    fn end(self) -> (u64, bool) {
-        self.front.core.out.set(self.out);
-        (self.bytes_out, self.keep_alive)
+    /// At the end: the buffer goes to the next answer.
+    fn give_buffer(&mut self) {
+        self.front.core.out.set(std::mem::take(&mut self.out));
     }
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {

@@ -363,7 +363,9 @@ impl Routes {
     fn walk(&self, root: u32, path: &[u8], method: u16, head: &RequestHead, refused: &mut bool) -> Option<usize> {
         let mut node = self.nodes.get(root as usize)?;
         let mut rest = path.get(1..);
-        while let Some(segments) = rest {
+        while let Some(segments) = rest
+            && !node.is_leaf()
+        {
             let (child, behind) = match node.child(segments) {
                 Some((child, behind)) => (Some(child), behind),
                 None => match node.child_loosely(segments) {
@@ -432,6 +434,10 @@ fn above(host: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Node {
+    fn is_leaf(&self) -> bool {
+        self.few.is_empty() && self.many.is_empty()
+    }
+
     /// The child that the first of these segments names, and the segments behind it; `None` there: it was the last.
     fn child<'p>(&self, segments: &'p [u8]) -> Option<(u32, Option<&'p [u8]>)> {
         if self.many.is_empty() {
@@ -454,9 +460,6 @@ impl Node {
     /// The same for the loose reading of the first segment. No child: it reads as empty, so it counts for nothing.
     #[cold]
     fn child_loosely<'p>(&self, segments: &'p [u8]) -> Option<(Option<u32>, Option<&'p [u8]>)> {
-        if self.few.is_empty() && self.many.is_empty() {
-            return None;
-        }
         let mut halves = segments.splitn(2, |&byte| byte == b'/');
         let read = loosely(halves.next()?)?;
         let behind = halves.next();

@@ -70,7 +70,9 @@ impl<P: Protocol> ServiceOutlet<P> {
 
 impl<P: Protocol> Outlet for ServiceOutlet<P> {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
-        Box::pin(call(self, exchange, wish))
+        // Made in its box: `Box::pin` would make it on the stack and move it there.
+        let made = Box::write(Box::new_uninit(), call(self, exchange, wish));
+        Box::into_pin(made)
     }
 }
 
@@ -199,18 +201,18 @@ impl<P> ServiceOutlet<P> {
 }
 
 /// One try, counted whichever way it ends; dropped before its end, it was cancelled.
-struct Try(Option<(Rc<Row>, InFlight)>);
+struct Try(Option<InFlight>);
 
 impl Try {
     fn of(row: Rc<Row>) -> Try {
-        Try(Some((row.clone(), InFlight::at(row))))
+        Try(Some(InFlight::at(row)))
     }
 
     fn ended(mut self, said: &Result<Answer, Fault>) -> Option<InFlight> {
-        let (row, in_flight) = self.0.take()?;
+        let in_flight = self.0.take()?;
         match said {
-            Ok(answer) => row.counts.answered(answer.head.status),
-            Err(fault) => row.counts.failed(fault),
+            Ok(answer) => in_flight.row().counts.answered(answer.head.status),
+            Err(fault) => in_flight.row().counts.failed(fault),
         }
         Some(in_flight)
     }
@@ -218,8 +220,8 @@ impl Try {
 
 impl Drop for Try {
     fn drop(&mut self) {
-        if let Some((row, _)) = &self.0 {
-            row.counts.cancelled();
+        if let Some(in_flight) = &self.0 {
+            in_flight.row().counts.cancelled();
         }
     }
 }

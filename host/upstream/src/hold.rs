@@ -25,6 +25,10 @@ impl InFlight {
         row.endpoint.in_flight.fetch_add(1, Relaxed);
         InFlight(row)
     }
+
+    pub(crate) fn row(&self) -> &Row {
+        &self.0
+    }
 }
 
 impl Drop for InFlight {

@@ -11,7 +11,7 @@ use crate::house::codec::{Framing, HeadLimits, Version, request, response};
 use crate::house::path;
 use bytes::BytesMut;
 use std::fmt::Write as _;
-use wharf_core::head::{Fields, Known, Method, RequestHead, Scheme, text};
+use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme, text};
 
 /// A client's bytes: heads, bodies, whatever follows.
 pub const REQUEST: Target = Target { name: "request", run: run_request, make: make_request, words: WORDS };
@@ -38,6 +38,13 @@ type ReadHead<'a> = &'a dyn Fn(&mut BytesMut, &mut String) -> Result<Option<Fram
 /// What an earlier request has left behind: nothing of it may be seen again.
 fn worn() -> RequestHead {
     let mut head = RequestHead::from_text(Method::Other("OLD".into()), "old.example", "/old", Some("old"));
+    head.fields.add(b"x-old", b"old");
+    head
+}
+
+/// The same of an answer's head.
+fn worn_answer() -> ResponseHead {
+    let mut head = ResponseHead::new(599);
     head.fields.add(b"x-old", b"old");
     head
 }
@@ -165,7 +172,8 @@ fn run_answer(input: &[u8]) {
 fn response_head(buf: &mut BytesMut, events: &mut String, asked: &response::Asked) -> Result<Option<Framing>, &'static str> {
     loop {
         let before = buf.clone();
-        let event = match response::parse(buf, &LIMITS, asked, &mut worn().fields) {
+        let mut head = worn_answer();
+        let event = match response::parse(buf, &LIMITS, asked, &mut head) {
             Ok(Some(event)) => event,
             Ok(None) => {
                 assert!(buf.eq_ignore_ascii_case(&before), "an unfinished head was changed");
@@ -192,35 +200,35 @@ fn response_head(buf: &mut BytesMut, events: &mut String, asked: &response::Aske
             }
             response::Event::Final(received) => received,
         };
-        let status = received.head.status;
+        let status = head.status;
         assert!(Some(status) == code && ((200..600).contains(&status) || (status == 101 && asked.upgrade)));
-        let _ = write!(events, "<{status} {:?} {} {}>", received.framing, received.keep_alive, lines(&received.head.fields, |_| true));
+        let _ = write!(events, "<{status} {:?} {} {}>", received.framing, received.keep_alive, lines(&head.fields, |_| true));
         note(&format!("{}{:?}{}", status / 100, kind(received.framing), received.keep_alive));
-        note(&received.head.fields.len().to_string());
+        note(&head.fields.len().to_string());
         let bodiless = asked.head_method || matches!(status, 101 | 204 | 304) || (asked.connect && status < 300);
         assert_eq!(received.framing, if bodiless { Framing::None } else { said.unwrap_or(Framing::UntilClose) });
         if received.keep_alive {
             assert!(seen.persists(version) && received.framing != Framing::UntilClose && status != 101);
         }
         if status != 101 && status != 204 {
-            assert_eq!(lines(&received.head.fields, |_| true), seen.passed_on(|name| name != "expect"));
+            assert_eq!(lines(&head.fields, |_| true), seen.passed_on(|name| name != "expect"));
         }
         let mut out = BytesMut::new();
         let date = b"Sun, 22 Nov 2026 15:00:00 GMT";
-        let upgrade = received.head.fields.known(Known::Upgrade).map(|token| text(token).into_owned());
-        write::response_head(&mut out, &received.head, &received.framing, Version::Http11, received.keep_alive, date, upgrade.as_deref());
+        let upgrade = head.fields.known(Known::Upgrade).map(|token| text(token).into_owned());
+        write::response_head(&mut out, &head, &received.framing, Version::Http11, received.keep_alive, date, upgrade.as_deref());
         let written = second_reading(&out);
         if !bodiless {
             assert_eq!(written.framing(Version::Http11).unwrap_or(Framing::UntilClose), received.framing);
         }
         assert!(written.named("date").count() >= 1);
-        let Ok(Some(response::Event::Final(again))) = response::parse(&mut out, &HeadLimits::default(), asked, &mut Fields::default())
-        else {
+        let mut again = ResponseHead::default();
+        let Ok(Some(response::Event::Final(_))) = response::parse(&mut out, &HeadLimits::default(), asked, &mut again) else {
             panic!("what was written does not read back: {:?}", written.first)
         };
         assert!(out.is_empty());
         let theirs = |known| !matches!(known, Known::Date | Known::ContentLength | Known::Upgrade);
-        assert_eq!(lines(&again.head.fields, theirs), lines(&received.head.fields, theirs));
+        assert_eq!(lines(&again.fields, theirs), lines(&head.fields, theirs));
         return Ok(Some(received.framing));
     }
 }

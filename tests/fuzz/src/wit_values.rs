@@ -182,10 +182,11 @@ fn on_request(from: &str, edits: &[Edit]) {
 fn on_answer(from: &str, edits: &[Edit]) {
     let asked = response::Asked::default();
     let mut received = BytesMut::from(from);
-    let Ok(Some(response::Event::Final(received))) = response::parse(&mut received, &LIMITS, &asked, &mut Fields::default()) else {
+    let mut before = ResponseHead::default();
+    let Ok(Some(response::Event::Final(received))) = response::parse(&mut received, &LIMITS, &asked, &mut before) else {
         panic!("{from:?} is a good head")
     };
-    let (mut head, mut attrs) = (received.head.clone(), Attrs::default());
+    let (mut head, mut attrs) = (before.clone(), Attrs::default());
     let untouched = answer_bytes(&head, &received.framing);
     let early = Edits::for_response(edits.to_vec(), &attrs);
     let answer = match &early {
@@ -203,7 +204,7 @@ fn on_answer(from: &str, edits: &[Edit]) {
     let out = answer_bytes(&head, &received.framing);
     let seen = second_reading(&out);
     assert_eq!(wrong, None, "edits were taken that are not allowed: {edits:?}");
-    let expected = edited(&received.head.fields, edits);
+    let expected = edited(&before.fields, edits);
     assert_eq!(pairs(&head.fields), expected, "the edits did something else");
     same_attrs(&Attrs::default(), &attrs, edits);
     assert_eq!(hosts_own(&seen), hosts_own(&second_reading(&untouched)), "a field of the host's own has changed");
@@ -249,10 +250,11 @@ fn answer_reads_back(mut out: BytesMut, status: u16, framing: Framing, seen: &Se
         // Means nothing to a client, and our own reader takes it for what a client would say.
         return;
     }
-    let event = response::parse(&mut out, &LIMITS, &response::Asked::default(), &mut Fields::default());
+    let mut head = ResponseHead::default();
+    let event = response::parse(&mut out, &LIMITS, &response::Asked::default(), &mut head);
     let Ok(Some(response::Event::Final(again))) = event else { panic!("what was edited does not read back: {:?}", seen.first) };
     assert!(out.is_empty(), "edits have made a second answer");
-    assert_eq!((again.head.status, again.framing, again.keep_alive), (status, framing, framing != Framing::UntilClose));
+    assert_eq!((head.status, again.framing, again.keep_alive), (status, framing, framing != Framing::UntilClose));
 }
 
 // === the contract, a second time ===

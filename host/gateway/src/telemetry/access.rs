@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wharf_core::dotted::Dotted;
 use wharf_core::metrics::{Count, Registry};
 use wharf_http::record::{Record, Recorder};
 
@@ -193,7 +194,6 @@ impl Pen {
         self.stamp_for(record.time_ms);
         self.lines += 1;
         let out = &mut self.buffer;
-        out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&self.stamp);
         put_id(out, record.id.time, record.id.serial);
         if *self.listener != *record.listener || *self.protocol != *record.protocol {
@@ -202,7 +202,7 @@ impl Pen {
         }
         out.extend_from_slice(&self.came_in);
         put_ip(out, record.client);
-        text(out, b"\",\"method\":\"", record.method);
+        word(out, b"\",\"method\":\"", record.method);
         out.extend_from_slice(b"\",\"authority\":\"");
         put_bytes(out, record.authority);
         out.extend_from_slice(b"\",\"path\":\"");
@@ -215,9 +215,8 @@ impl Pen {
             out.extend_from_slice(b"\",\"user_agent\":\"");
             put_bytes(out, agent);
         }
-        text(out, b"\",\"route\":\"", record.route);
-        out.push(b'"');
-        number(out, b",\"status\":", record.status.into());
+        word(out, b"\",\"route\":\"", record.route);
+        number(out, b"\",\"status\":", record.status.into());
         number(out, b",\"bytes_in\":", record.bytes_in);
         number(out, b",\"bytes_out\":", record.bytes_out);
         number(out, b",\"duration_us\":", record.duration.as_micros() as u64);
@@ -240,19 +239,22 @@ impl Pen {
             self.stamp = stamp_of(self.second);
         }
         let millis = (time_ms % 1000) as u16;
-        if let Some(place) = self.stamp.get_mut(20..23) {
+        if let Some(place) = self.stamp.get_mut(MILLIS..MILLIS + 3) {
             place.copy_from_slice(&[b'0' + (millis / 100) as u8, b'0' + (millis / 10 % 10) as u8, b'0' + (millis % 10) as u8]);
         }
     }
 }
 
-/// `2026-11-22T15:20:02.000Z","id":"`: the time and what follows it.
-const STAMP: usize = 32;
+/// `{"time":"2026-11-22T15:20:02.000Z","id":"`: the beginning of a line.
+const STAMP: usize = 41;
+/// Where the time stands in it, and where the milliseconds.
+const TIME: usize = 9;
+const MILLIS: usize = TIME + 20;
 
 fn stamp_of(second: u64) -> [u8; STAMP] {
     let (year, month, day) = date_of(second / 86_400);
     let rest = second % 86_400;
-    let mut stamp = *b"0000-00-00T00:00:00.000Z\",\"id\":\"";
+    let mut stamp = *b"{\"time\":\"0000-00-00T00:00:00.000Z\",\"id\":\"";
     let mut put = |at: usize, mut value: u64, digits: usize| {
         for at in (at..at + digits).rev() {
             if let Some(place) = stamp.get_mut(at) {
@@ -261,12 +263,12 @@ fn stamp_of(second: u64) -> [u8; STAMP] {
             value /= 10;
         }
     };
-    put(0, year, 4);
-    put(5, month, 2);
-    put(8, day, 2);
-    put(11, rest / 3600, 2);
-    put(14, rest / 60 % 60, 2);
-    put(17, rest % 60, 2);
+    put(TIME, year, 4);
+    put(TIME + 5, month, 2);
+    put(TIME + 8, day, 2);
+    put(TIME + 11, rest / 3600, 2);
+    put(TIME + 14, rest / 60 % 60, 2);
+    put(TIME + 17, rest % 60, 2);
     stamp
 }
 
@@ -294,6 +296,16 @@ fn came_in(listener: &str, protocol: &str) -> Vec<u8> {
 fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     put_text(out, value);
+}
+
+/// A token of HTTP, or a name as the configuration allows them: nothing in it needs escaping.
+fn word(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    if value.len() <= TEXT_MAX {
+        out.extend_from_slice(value.as_bytes());
+    } else {
+        put_escaped(out, value);
+    }
 }
 
 fn optional(out: &mut Vec<u8>, name: &[u8], value: Option<&str>) {
@@ -338,52 +350,10 @@ fn put_id(out: &mut Vec<u8>, time: u64, serial: u64) {
 
 fn put_ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
-        IpAddr::V4(v4) => {
-            let mut text = [0; 16];
-            let len = dotted(&mut text, v4.octets());
-            out.extend_from_slice(text.get(..len).unwrap_or_default());
-        }
+        IpAddr::V4(v4) => out.extend_from_slice(Dotted::of(v4).as_bytes()),
         // Writing to a Vec cannot fail.
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),
     }
-}
-
-/// Digits and dot of each octet, and how many bytes that is.
-#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const OCTETS: [([u8; 4], u8); 256] = {
-    let mut octets = [([0; 4], 0); 256];
-    let mut octet = 0;
-    while octet < 256 {
-        let (mut text, mut len) = ([0; 4], 0);
-        if octet >= 100 {
-            text[len] = b'0' + (octet / 100) as u8;
-            len += 1;
-        }
-        if octet >= 10 {
-            text[len] = b'0' + (octet / 10 % 10) as u8;
-            len += 1;
-        }
-        text[len] = b'0' + (octet % 10) as u8;
-        text[len + 1] = b'.';
-        octets[octet] = (text, len as u8 + 2);
-        octet += 1;
-    }
-    octets
-};
-
-/// Writes an IPv4 address and returns its length.
-#[allow(clippy::indexing_slicing, reason = "a table of 256 is indexed by a byte")]
-fn dotted(text: &mut [u8; 16], octets: [u8; 4]) -> usize {
-    let mut len = 0;
-    for octet in octets {
-        let (digits, more) = &OCTETS[octet as usize];
-        if let Some(place) = text.get_mut(len..len + 4) {
-            place.copy_from_slice(digits);
-        }
-        len += usize::from(*more);
-    }
-    // Without the last dot.
-    len - 1
 }
 
 /// Text inside quotes. Most text needs no change and is copied whole.
@@ -424,16 +394,16 @@ fn put_escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// No quote, no backslash, no control character, nothing beyond ASCII: eight bytes at a time.
+/// A one in each byte of a word.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
+/// No quote, no backslash, no control character, nothing beyond ASCII: eight bytes at a time, the last ones overlapping.
 fn is_plain(text: &[u8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
+    // What is odd sets the highest bit of its byte. The lowest odd byte does so for certain: no plain one below it carries or
+    // borrows.
     let odd = |word: u64| {
-        let equals = |byte: u8| {
-            let zero = word ^ (ONES * byte as u64);
-            zero.wrapping_sub(ONES) & !zero
-        };
-        (word.wrapping_sub(ONES * 0x20) | equals(b'"') | equals(b'\\') | equals(0x7f) | word) & HIGH
+        let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
+        (word | word.wrapping_sub(ONES * 0x20) | word.wrapping_add(ONES) | is(b'"') | is(b'\\')) & (ONES << 7)
     };
     if let Some(last) = text.last_chunk::<8>() {
         let (words, _) = text.as_chunks::<8>();
@@ -443,7 +413,8 @@ fn is_plain(text: &[u8]) -> bool {
         }
         any == 0
     } else {
-        text.iter().all(|&byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
+        // In one word, behind spaces.
+        odd(text.iter().fold(ONES * 0x20, |word, &byte| word << 8 | u64::from(byte))) == 0
     }
 }
 

@@ -45,8 +45,16 @@ pub(super) fn until(text: &[u8], stop: impl Fn(u8) -> bool) -> usize {
     len + rest.iter().take_while(|byte| !stop(**byte)).count()
 }
 
-/// A name at the front of a block, brought into lower case.
-pub(super) struct Name {
+/// The name of a field at the front of a block, brought into lower case: letters, digits and `-`. Its length as far as the
+/// block goes; behind it nothing changes.
+// Never inlined: where the caller has looked at one of the bytes already, the compiler takes the block apart.
+#[inline(never)]
+pub(super) fn lower_field(block: &mut [u8; LANES]) -> usize {
+    lower(block, |_| false)
+}
+
+/// The name of a host at the front of a block.
+pub(super) struct Host {
     /// Its length as far as the block goes.
     pub(super) len: usize,
     /// Two dots beside each other, or one at the front.
@@ -55,24 +63,29 @@ pub(super) struct Name {
     pub(super) rooted: bool,
 }
 
-/// Lower case for the letters, digits and `-` at the front, and `_` and dots where those belong to it (in host names).
-/// Behind the name nothing changes.
-// Never inlined: where the caller has looked at one of the bytes already, the compiler takes the block apart.
+/// The same for the name of a host, to which `_` and dots belong, too.
 #[inline(never)]
-pub(super) fn lower_name<const DOTS: bool>(block: &mut [u8; LANES]) -> Name {
-    let len = first(!which(block, |byte| {
-        ((byte | 0x20).wrapping_sub(b'a') < 26)
-            | (byte.wrapping_sub(b'0') < 10)
-            | (byte == b'-')
-            | (DOTS & ((byte == b'.') | (byte == b'_')))
+pub(super) fn lower_host(block: &mut [u8; LANES]) -> Host {
+    let len = lower(block, |byte| (byte == b'.') | (byte == b'_'));
+    let dots = which(block, |byte| byte == b'.') & u128::MAX.checked_shr(8 * (LANES - len) as u32).unwrap_or(0);
+    Host { len, empty_label: dots & (dots << 8 | 0xff) != 0, rooted: dots.leading_zeros() as usize == 8 * (LANES - len) && dots != 0 }
+}
+
+/// Lower case for what is at the front; its length.
+#[inline(always)]
+fn lower(block: &mut [u8; LANES], also: impl Fn(u8) -> bool) -> usize {
+    let len = first(which(block, |byte| {
+        let is_part = ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-') | also(byte);
+        !is_part
     }));
     if let Some(inside) = INSIDE.get(len) {
-        for (byte, bit) in block.iter_mut().zip(inside) {
-            *byte |= u8::from(byte.wrapping_sub(b'A') < 26).wrapping_neg() & bit;
+        // As a whole: else the compiler remembers some of the bytes from above, and puts the block together from pieces.
+        let text = black_box(*block);
+        for ((byte, old), bit) in block.iter_mut().zip(text).zip(inside) {
+            *byte = old | u8::from(old.wrapping_sub(b'A') < 26).wrapping_neg() & bit;
         }
     }
-    let dots = if DOTS { which(block, |byte| byte == b'.') & u128::MAX.checked_shr(8 * (LANES - len) as u32).unwrap_or(0) } else { 0 };
-    Name { len, empty_label: dots & (dots << 8 | 0xff) != 0, rooted: dots.leading_zeros() as usize == 8 * (LANES - len) && dots != 0 }
+    len
 }
 
 /// By length: the bit that makes a capital small, for every place inside.
@@ -110,7 +123,11 @@ mod tests {
                         let empty_label = with_dots && (name.starts_with(b".") || name.windows(2).any(|two| two == b".."));
                         let rooted = with_dots && name.ends_with(b".");
                         let mut got = block;
-                        let found = if with_dots { lower_name::<true>(&mut got) } else { lower_name::<false>(&mut got) };
+                        let found = if with_dots {
+                            lower_host(&mut got)
+                        } else {
+                            Host { len: lower_field(&mut got), empty_label: false, rooted: false }
+                        };
                         assert_eq!((found.len, found.empty_label, found.rooted), (len, empty_label, rooted), "{block:?}");
                         assert_eq!(got.as_slice(), expected, "{block:?}");
                     }

@@ -45,9 +45,10 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
         [b'\r' | b'\n', ..] => return Err(RefusalKind::LineEnd.into()),
         _ => 0,
     };
-    let Split { method, target, version, end, list, survey } = match ordinary(buf, from, limits, head.fields.take_list()) {
+    let (mut list, mut survey) = (head.fields.take_list(), Survey::default());
+    let Split { method, target, version, end } = match ordinary(buf, from, limits, &mut list, &mut survey) {
         Some(split) => split,
-        None => match thorough(buf, from, limits)? {
+        None => match thorough(buf, from, limits, &mut list, &mut survey)? {
             Some(split) => split,
             None => return Ok(None),
         },
@@ -77,7 +78,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
         Path::Root => Some(b"/".to_vec()),
         Path::Star => Some(b"*".to_vec()),
     };
-    let mut fields = std::mem::take(&mut head.fields);
+    let fields = &mut head.fields;
     fields.receive(buf.get(..end).unwrap_or_default(), list);
     buf.advance(end);
     let path = match (new_path, target.path) {
@@ -94,7 +95,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
             fields.keep(&name)
         }
     };
-    *head = RequestHead::new(method, scheme, fields, authority, path, target.query.map(received));
+    head.receive(method, scheme, authority, path, target.query.map(received));
     Ok(Some(Received {
         framing,
         version,
@@ -104,18 +105,16 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
     }))
 }
 
-/// A head in its parts, the fields already stripped of what is not passed on.
+/// A head in its parts. Its fields, stripped of what is not passed on, and what all of them say are made where they stay.
 struct Split {
     method: Method,
     target: Range<usize>,
     version: Version,
     end: usize,
-    list: Vec<Field>,
-    survey: Survey,
 }
 
 /// The short way; `None`: take the other one.
-fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: Vec<Field>) -> Option<Split> {
+fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: &mut Vec<Field>, survey: &mut Survey) -> Option<Split> {
     let room = buf.len().min(from + limits.bytes_max);
     let text = buf.get_mut(..room)?;
     let (method_len, target, version, line) = split::request_line(text.get(from..)?)?;
@@ -124,13 +123,19 @@ fn ordinary(buf: &mut BytesMut, from: usize, limits: &HeadLimits, list: Vec<Fiel
         b"POST" => Method::Post,
         other => Method::from_token(std::str::from_utf8(other).ok()?),
     };
-    let (end, list, survey) = split::field_lines(text, from + line, limits.fields(), list)?;
-    Some(Split { method, target: from + target.start..from + target.end, version, end, list, survey })
+    let end = split::field_lines(text, from + line, limits.fields(), list, survey)?;
+    Some(Split { method, target: from + target.start..from + target.end, version, end })
 }
 
 /// By httparse. `None`: more bytes are needed.
 #[cold]
-fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Option<Split>, RefusalKind> {
+fn thorough(
+    buf: &mut BytesMut,
+    from: usize,
+    limits: &HeadLimits,
+    list: &mut Vec<Field>,
+    survey: &mut Survey,
+) -> Result<Option<Split>, RefusalKind> {
     let view = buf.get(from..buf.len().min(from + limits.bytes_max)).unwrap_or_default();
     let mut slots = [const { MaybeUninit::uninit() }; HeadLimits::FIELDS_CEILING];
     let mut split = httparse::Request::new(&mut []);
@@ -140,7 +145,7 @@ fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Opti
         Ok(httparse::Status::Partial) => return Err(too_large(view, limits.bytes_max)),
         Err(error) => return Err(refusal_of(error, view, limits.fields())),
     };
-    let mut list = spans(buf, from, end, split.headers)?;
+    *list = spans(buf, from, end, split.headers)?;
     let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
     let method = Method::from_token(split.method.unwrap_or_default());
     let target = split.path.unwrap_or_default();
@@ -148,8 +153,8 @@ fn thorough(buf: &mut BytesMut, from: usize, limits: &HeadLimits) -> Result<Opti
     let target = at..at + target.len();
     // What the target says counts before what the fields say: the short way asks in the same order.
     Target::of(&method, buf.get(target.clone()).unwrap_or_default(), at)?;
-    let survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), &mut list)?;
-    Ok(Some(Split { method, target, version, end, list, survey }))
+    *survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), list)?;
+    Ok(Some(Split { method, target, version, end }))
 }
 
 fn received(at: Range<usize>) -> Span {
@@ -242,7 +247,7 @@ fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind
     let mut before = b'.';
     // What stands behind a host, a line end for one, is no part of a name: the block may reach beyond it.
     if let Some(block) = text.get_mut(at.start..).and_then(<[u8]>::first_chunk_mut::<LANES>) {
-        let name = lanes::lower_name::<true>(block);
+        let name = lanes::lower_host(block);
         if name.empty_label {
             return Err(RefusalKind::Host);
         }
@@ -282,13 +287,16 @@ fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind
         [] if !rooted => return Ok(Authority { at, rewritten: None }),
         [] | [b':'] => {}
         [b':', digits @ ..] => {
-            // Five digits fit with room to spare: no sum here overflows.
-            let value = |number: Option<u32>, digit: &u8| {
-                let digit = u32::from(digit.wrapping_sub(b'0'));
-                number.filter(|_| digit < 10).map(|number| number.wrapping_mul(10).wrapping_add(digit))
-            };
-            let number = if digits.len() > 5 { None } else { digits.iter().fold(Some(0), value) };
-            if !number.is_some_and(|number| (1..=65535).contains(&number)) {
+            let mut number: u32 = 0;
+            for &digit in digits {
+                let digit = digit.wrapping_sub(b'0');
+                // Five digits fit with room to spare: no sum here overflows.
+                if digit > 9 || digits.len() > 5 {
+                    return Err(RefusalKind::Host);
+                }
+                number = number.wrapping_mul(10).wrapping_add(digit.into());
+            }
+            if !(1..=65535).contains(&number) {
                 return Err(RefusalKind::Host);
             }
             if !rooted {

@@ -4,7 +4,7 @@ use super::fields::{Survey, field_refusal, spans};
 use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
 use bytes::{Buf, BytesMut};
 use std::mem::MaybeUninit;
-use wharf_core::head::{Field, Fields, Known, ResponseHead};
+use wharf_core::head::{Field, Known, ResponseHead};
 
 /// What the answer is an answer to; its framing depends on that.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,11 +17,9 @@ pub struct Asked {
     pub upgrade: bool,
 }
 
-/// An answer, up to its body.
+/// What an answer says beside its head.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Status and fields, without those about one connection only. A 101 keeps its `Upgrade`.
-    pub head: ResponseHead,
     /// Where the body ends.
     pub framing: Framing,
     /// The connection may be used again after the body. What stands behind the body in the buffer still forbids it.
@@ -40,14 +38,16 @@ pub enum Event {
 /// Reads a head from the front of `buf` and takes it off; what follows stays. `None`: more bytes are needed; `buf`
 /// holds what it held, but for names of fields that may have become lower case.
 ///
-/// The answer's fields are made in the memory of `worn`, which is left empty.
+/// With the answer, `head` becomes what was read, in the memory that it had: status and fields, without those about one
+/// connection only. A 101 keeps its `Upgrade`.
 ///
 /// # Errors
 /// What is no valid answer; its status is 502. The connection is of no further use.
-pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, worn: &mut Fields) -> Result<Option<Event>, Refusal> {
-    let (version, status, end, list, survey) = match ordinary(buf, limits, worn.take_list()) {
+pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, head: &mut ResponseHead) -> Result<Option<Event>, Refusal> {
+    let (mut list, mut survey) = (head.fields.take_list(), Survey::default());
+    let (version, status, end) = match ordinary(buf, limits, &mut list, &mut survey) {
         Some(split) => split,
-        None => match thorough(buf, limits).map_err(bad)? {
+        None => match thorough(buf, limits, &mut list, &mut survey).map_err(bad)? {
             Some(split) => split,
             None => return Ok(None),
         },
@@ -81,11 +81,12 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, worn: &mut 
         said.unwrap_or(Framing::UntilClose)
     };
     keep_alive &= framing != Framing::UntilClose;
-    let mut fields = std::mem::take(worn);
+    head.status = status;
+    let fields = &mut head.fields;
     fields.receive(buf.get(..end).unwrap_or_default(), list);
     buf.advance(end);
     if status == 204 && said.is_some() {
-        fields.remove_if(|known, _| known == Known::ContentLength);
+        fields.remove_if(|known| known == Known::ContentLength);
     }
     if let Some(protocol) = survey.upgrade
         && status == 101
@@ -93,24 +94,24 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, worn: &mut 
         let protocol = fields.bytes(protocol).to_vec();
         fields.add(b"upgrade", &protocol);
     }
-    Ok(Some(Event::Final(Received { head: ResponseHead { status, fields }, framing, keep_alive })))
+    Ok(Some(Event::Final(Received { framing, keep_alive })))
 }
 
-/// Version, status, end, the fields that are passed on, and what all of them say.
-type Split = (Version, u16, usize, Vec<Field>, Survey);
+/// Version, status and end. The fields that are passed on, and what all of them say, are made where they stay.
+type Split = (Version, u16, usize);
 
 /// The short way; `None`: take the other one.
-fn ordinary(buf: &mut BytesMut, limits: &HeadLimits, list: Vec<Field>) -> Option<Split> {
+fn ordinary(buf: &mut BytesMut, limits: &HeadLimits, list: &mut Vec<Field>, survey: &mut Survey) -> Option<Split> {
     let room = buf.len().min(limits.bytes_max);
     let text = buf.get_mut(..room)?;
     let (version, status, line) = split::status_line(text)?;
-    let (end, list, survey) = split::field_lines(text, line, limits.fields(), list)?;
-    Some((version, status, end, list, survey))
+    let end = split::field_lines(text, line, limits.fields(), list, survey)?;
+    Some((version, status, end))
 }
 
 /// By httparse. `None`: more bytes are needed.
 #[cold]
-fn thorough(buf: &mut BytesMut, limits: &HeadLimits) -> Result<Option<Split>, RefusalKind> {
+fn thorough(buf: &mut BytesMut, limits: &HeadLimits, list: &mut Vec<Field>, survey: &mut Survey) -> Result<Option<Split>, RefusalKind> {
     let view = buf.get(..buf.len().min(limits.bytes_max)).unwrap_or_default();
     // httparse would skip empty lines; here they are what a longer body than announced leaves behind.
     if matches!(view.first(), Some(b'\r' | b'\n')) {
@@ -126,14 +127,14 @@ fn thorough(buf: &mut BytesMut, limits: &HeadLimits) -> Result<Option<Split>, Re
         Err(httparse::Error::Token | httparse::Error::Status | httparse::Error::Version) => return Err(RefusalKind::StatusLine),
         Err(other) => return Err(field_refusal(other, limits.fields())),
     };
-    let mut list = spans(buf, 0, end, split.headers)?;
+    *list = spans(buf, 0, end, split.headers)?;
     let version = if split.version == Some(1) { Version::Http11 } else { Version::Http10 };
     let status = split.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
         return Err(RefusalKind::Status(status));
     }
-    let survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), &mut list)?;
-    Ok(Some((version, status, end, list, survey)))
+    *survey = Survey::of(buf.get_mut(..end).unwrap_or_default(), list)?;
+    Ok(Some((version, status, end)))
 }
 
 fn bad(what: RefusalKind) -> Refusal {

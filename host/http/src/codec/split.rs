@@ -22,20 +22,27 @@ pub(super) fn request_line(text: &[u8]) -> Option<(usize, Range<usize>, Version,
     if method == 0 || len == 0 {
         return None;
     }
-    let version = match rest.get(len..)?.first_chunk::<11>()? {
-        b" HTTP/1.1\r\n" => Version::Http11,
-        b" HTTP/1.0\r\n" => Version::Http10,
-        _ => return None,
+    let end = rest.get(len..)?.first_chunk()?;
+    // Not as patterns, which are compared byte by byte.
+    let version = if end == b" HTTP/1.1\r\n" {
+        Version::Http11
+    } else if end == b" HTTP/1.0\r\n" {
+        Version::Http10
+    } else {
+        return None;
     };
     Some((method, method + 1..method + 1 + len, version, method + len + 12))
 }
 
 /// The version, the status, and where the first field begins.
 pub(super) fn status_line(text: &[u8]) -> Option<(Version, u16, usize)> {
-    let version = match text.first_chunk::<9>()? {
-        b"HTTP/1.1 " => Version::Http11,
-        b"HTTP/1.0 " => Version::Http10,
-        _ => return None,
+    let begin = text.first_chunk()?;
+    let version = if begin == b"HTTP/1.1 " {
+        Version::Http11
+    } else if begin == b"HTTP/1.0 " {
+        Version::Http10
+    } else {
+        return None;
     };
     let [hundreds, tens, ones, b' '] = text.get(9..)?.first_chunk::<4>()? else { return None };
     if ![hundreds, tens, ones].iter().all(|digit| digit.is_ascii_digit()) {
@@ -48,43 +55,43 @@ pub(super) fn status_line(text: &[u8]) -> Option<(Version, u16, usize)> {
     reason.get(len..)?.starts_with(b"\r\n").then_some((version, status, 13 + len + 2))
 }
 
-/// All field lines from `at` on, and the empty line behind them: where the head ends, the fields that are passed on, and
-/// what all of them say. Names in `text` are in lower case afterwards, also where this ends in `None`. `list` is empty.
-pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut list: Vec<Field>) -> Option<(usize, Vec<Field>, Survey)> {
-    let mut survey = Survey::default();
+/// All field lines from `at` on, and the empty line behind them: where the head ends. The fields that are passed on go to
+/// `list`, which is empty, what all of them say to `survey`, which is blank; behind `None` both are of no use. Names in
+/// `text` are in lower case afterwards, also behind `None`.
+pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, list: &mut Vec<Field>, survey: &mut Survey) -> Option<usize> {
     // Room for what clients send; more is rare, and then the list grows.
     list.reserve(16);
-    for _ in 0..=fields_max {
+    // With one more than allowed the loop ends without a head: httparse says which limit it was.
+    for _ in 0..fields_max + 1 {
         let line = text.get_mut(at..)?;
         if let [b'\r', b'\n', ..] = line {
-            survey.strip_named(text, &mut list);
-            return Some((at + 2, list, survey));
+            survey.strip_named(text, list);
+            return Some(at + 2);
         }
         let mut name_len = match line.first_chunk_mut::<LANES>() {
-            Some(block) => lanes::lower_name::<false>(block).len,
+            Some(block) => lanes::lower_field(block),
             None => 0,
         };
-        // A long name, a rare letter, or the end of the buffer.
         let mut underscore = false;
-        for byte in line.get_mut(name_len..).unwrap_or_default() {
-            let lower = lower(*byte);
-            if lower == 0 {
-                break;
+        if line.get(name_len) != Some(&b':') {
+            // A long name, a rare letter, or the end of the buffer.
+            for byte in line.get_mut(name_len..).unwrap_or_default() {
+                let lower = lower(*byte);
+                if lower == 0 {
+                    break;
+                }
+                *byte = lower;
+                underscore |= lower == b'_';
+                name_len += 1;
             }
-            *byte = lower;
-            underscore |= lower == b'_';
-            name_len += 1;
         }
-        let (name, rest) = line.split_at_checked(name_len)?;
-        let rest = rest.strip_prefix(b":")?;
-        if name_len == 0 {
-            return None;
-        }
-        let known = Known::of(name);
-        let (blank, value) = match rest {
-            [b' ', value @ ..] => (1, value),
-            value => (0, value),
+        let (name, blank, value) = match line.split_at_checked(name_len)? {
+            ([], _) => return None,
+            (name, [b':', b' ', value @ ..]) => (name, 1, value),
+            (name, [b':', value @ ..]) => (name, 0, value),
+            _ => return None,
         };
+        let known = Known::of(name);
         let len = plain_len(value);
         let (value, rest) = value.split_at_checked(len)?;
         // More than the one space is trimmed by httparse.
@@ -95,7 +102,6 @@ pub(super) fn field_lines(text: &mut [u8], mut at: usize, fields_max: usize, mut
         let value_at = at + name_len + 1 + blank;
         let value = Span::received(value_at, len);
         at = value_at + len + 2;
-        // With one more than allowed the loop ends without a head: httparse says which limit it was.
         let passes = TELLING >> known as u64 & 1 == 0 || survey.take(text, known, value).ok()?;
         if passes && !(underscore && Known::is_alias(text.get(name.range()?)?)) {
             list.push(match blank {
@@ -155,7 +161,11 @@ mod tests {
 
     #[test]
     fn what_is_not_ordinary_is_left_to_httparse() {
-        let fields = |text: &str| field_lines(&mut text.as_bytes().to_vec(), 0, 2, Vec::new()).map(|(end, list, _)| (end, list.len()));
+        let fields = |text: &str| {
+            let mut list = Vec::new();
+            let end = field_lines(&mut text.as_bytes().to_vec(), 0, 2, &mut list, &mut Survey::default())?;
+            Some((end, list.len()))
+        };
         assert_eq!(fields("\r\n"), Some((2, 0)));
         assert_eq!(fields("A: b\r\nC:d\r\n\r\nrest"), Some((13, 2)));
         assert_eq!(fields("A:\r\n\r\n"), Some((6, 1)));

@@ -7,6 +7,8 @@ use super::body::may_trail;
 use super::{Framing, Version};
 use bytes::BytesMut;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 
 /// What heads are written into.
@@ -201,11 +203,16 @@ pub fn last_chunk(out: &mut impl Out, trailers: Option<&Fields>) {
 }
 
 /// Copies all fields but the kinds in `except`; returns which kinds were there.
-fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
+fn copy<O: Out>(out: &mut O, fields: &Fields, except: u64) -> u64 {
     let (text, list) = fields.parts();
     let mut seen = 0;
     // Lines found ready and not yet written.
     let mut run = 0..0;
+    let put_lines = |out: &mut O, lines: Range<usize>| {
+        if !lines.is_empty() {
+            out.put(text.get(lines).unwrap_or_default());
+        }
+    };
     for field in list {
         let kind = 1 << field.known() as u64;
         seen |= kind;
@@ -214,42 +221,28 @@ fn copy(out: &mut impl Out, fields: &Fields, except: u64) -> u64 {
         }
         if let Some(line) = field.line() {
             if run.end != line.start {
-                out.put(text.get(run.clone()).unwrap_or_default());
+                put_lines(out, run.clone());
                 run.start = line.start;
             }
             run.end = line.end;
             continue;
         }
-        out.put(text.get(std::mem::take(&mut run)).unwrap_or_default());
+        put_lines(out, std::mem::take(&mut run));
         out.put(fields.bytes(field.name()));
         out.put(b": ");
         out.put(fields.bytes(field.value()));
         out.put(b"\r\n");
     }
-    out.put(text.get(run).unwrap_or_default());
+    put_lines(out, run);
     seen
 }
 
-/// An address as text; IPv4 without the formatter, which would cost more than the rest of the line.
+/// An address as text.
 fn address(out: &mut impl Out, address: IpAddr) {
-    let IpAddr::V4(address) = address.to_canonical() else {
-        out.put(address.to_string().as_bytes());
-        return;
-    };
-    let mut text = Short::<15>::default();
-    for (at, octet) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            text.push(b'.');
-        }
-        if octet >= 100 {
-            text.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            text.push(b'0' + octet / 10 % 10);
-        }
-        text.push(b'0' + octet % 10);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => out.put(Dotted::of(v4).as_bytes()),
+        IpAddr::V6(v6) => out.put(v6.to_string().as_bytes()),
     }
-    out.put(text.as_bytes());
 }
 
 /// A few bytes on the stack.

@@ -17,12 +17,19 @@ mod responses;
 mod simulation;
 mod writing;
 
-use wharf_core::head::{Method, RequestHead};
+use wharf_core::head::{Method, RequestHead, ResponseHead};
 use wharf_http::codec::{Framing, RefusalKind};
 
 /// A head that was another's before: nothing of that may be seen again.
 fn worn() -> RequestHead {
     let mut head = RequestHead::from_text(Method::Other("OLD".into()), "old.example", "/old", Some("old"));
+    head.fields.add(b"x-old", b"old");
+    head
+}
+
+/// The same of an answer's head.
+fn worn_answer() -> ResponseHead {
+    let mut head = ResponseHead::new(599);
     head.fields.add(b"x-old", b"old");
     head
 }

@@ -8,7 +8,8 @@ use wharf_http::codec::response::{self, Asked, Event};
 /// `status framing[ close][ +rest] [fields]`, `interim status`, the refusal's word, or `more`.
 fn told(input: &[u8], asked: &Asked, limits: &HeadLimits) -> String {
     let mut buf = BytesMut::from(input);
-    let received = match response::parse(&mut buf, limits, asked, &mut super::worn().fields) {
+    let mut head = super::worn_answer();
+    let received = match response::parse(&mut buf, limits, asked, &mut head) {
         Ok(Some(Event::Final(received))) => received,
         Ok(Some(Event::Interim(status))) => return format!("interim {status} +{}", String::from_utf8_lossy(&buf)),
         Ok(None) => {
@@ -20,14 +21,14 @@ fn told(input: &[u8], asked: &Asked, limits: &HeadLimits) -> String {
             return refusal.what.word().into();
         }
     };
-    let mut text = format!("{} {}", received.head.status, framing(received.framing));
+    let mut text = format!("{} {}", head.status, framing(received.framing));
     if !received.keep_alive {
         text += " close";
     }
     if !buf.is_empty() {
         text += &format!(" +{}", String::from_utf8_lossy(&buf));
     }
-    let rest = fields(&received.head.fields, &[]);
+    let rest = fields(&head.fields, &[]);
     if !rest.is_empty() {
         text += &format!(" [{rest}]");
     }

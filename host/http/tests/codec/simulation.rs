@@ -209,20 +209,15 @@ fn request_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framin
 fn response_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framing>, String> {
     let asked = response::Asked { upgrade: true, ..Default::default() };
     loop {
-        match response::parse(buf, &limits(), &asked, &mut super::worn().fields).map_err(|refusal| refusal.what.word().to_string())? {
+        let mut head = super::worn_answer();
+        match response::parse(buf, &limits(), &asked, &mut head).map_err(|refusal| refusal.what.word().to_string())? {
             None => return Ok(None),
             Some(response::Event::Interim(status)) => {
                 let _ = write!(events, "<interim {status}>");
             }
             Some(response::Event::Final(received)) => {
-                let _ = write!(
-                    events,
-                    "<{} {} {} {}>",
-                    received.head.status,
-                    framing(received.framing),
-                    received.keep_alive,
-                    fields(&received.head.fields, &[])
-                );
+                let _ =
+                    write!(events, "<{} {} {} {}>", head.status, framing(received.framing), received.keep_alive, fields(&head.fields, &[]));
                 return Ok(Some(received.framing));
             }
         }
