@@ -53,6 +53,37 @@ impl Body {
     pub fn is_replayable(&self) -> bool {
         !matches!(self, Body::Stream(_))
     }
+
+    /// Keeps these fields out of its trailers: what a rule has set or removed in the head is not to come behind it.
+    pub(crate) fn bar_trailers(&mut self, names: impl Iterator<Item = Box<str>>) {
+        if self.size().is_some() {
+            return;
+        }
+        if let Body::Stream(inner) = std::mem::take(self) {
+            *self = Body::Stream(Box::new(Barred { inner, names: names.collect() }));
+        }
+    }
+}
+
+struct Barred {
+    inner: Box<dyn BodyStream>,
+    names: Vec<Box<str>>,
+}
+
+impl BodyStream for Barred {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        self.inner.poll_chunk(task)
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        let mut trailers = self.inner.trailers()?;
+        self.names.iter().for_each(|name| trailers.remove(name.as_bytes()));
+        Some(trailers)
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.inner.size()
+    }
 }
 
 impl From<Bytes> for Body {

@@ -543,6 +543,13 @@ impl ResponseHead {
         ResponseHead { status, fields: Fields::default() }
     }
 
+    /// Is it the head of a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?
+    pub fn is_event_stream(&self) -> bool {
+        const KIND: &[u8] = b"text/event-stream";
+        let begins = |kind: &[u8]| kind.get(..KIND.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(KIND));
+        self.fields.known(Known::ContentType).is_some_and(begins)
+    }
+
     /// Forgets everything, and keeps the memory of the fields.
     pub fn clear(&mut self) {
         self.status = 0;

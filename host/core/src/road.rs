@@ -99,7 +99,10 @@ async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Me
 fn decided<D: ?Sized>(exchange: &mut Exchange, attached: &Attached<D>, said: Result<Decision, Fault>) -> Result<Option<Answer>, Fault> {
     let refused = match said {
         Ok(Decision::Next(edits)) => match edits.apply_to_request(&mut exchange.facts) {
-            Ok(()) => return Ok(None),
+            Ok(()) => {
+                edits.bar_trailers(&mut exchange.body);
+                return Ok(None);
+            }
             Err(bad) => bad_answer(&attached.name, &bad.to_string()),
         },
         Ok(Decision::Reply(reply)) => match given(&attached.name, reply) {
@@ -148,7 +151,10 @@ async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::r
             let applied = edits.apply_to_response(&mut head.fields, &mut exchange.facts.attrs);
             *answer.head = head;
             match applied {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    edits.bar_trailers(&mut answer.body);
+                    return Ok(());
+                }
                 Err(bad) => bad_answer(&filter.name, &bad.to_string()),
             }
         }

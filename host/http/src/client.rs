@@ -396,7 +396,9 @@ impl<'a> Call<'a> {
                 Body::Full(all)
             }
             framing => {
-                link.alarm.set_in(self.limits.body);
+                // An event stream is bounded by whoever passes it on; see there.
+                let quiet = if head.is_event_stream() { Duration::MAX } else { self.limits.body };
+                link.alarm.set_in(quiet);
                 Body::Stream(Box::new(AnswerBody {
                     client: self.client.clone(),
                     link: Some(link),
@@ -405,7 +407,7 @@ impl<'a> Call<'a> {
                     trailers: None,
                     keep_alive,
                     idle: self.limits.idle,
-                    quiet: self.limits.body,
+                    quiet,
                     armed: true,
                 }))
             }

@@ -102,6 +102,16 @@ impl Deadlines {
         self.start + Duration::from_nanos(u64::from(self.tick.get()) << TICK_SHIFT)
     }
 
+    /// Milliseconds that have passed since [`Deadlines::tick`] was this. As exact as a tick, and free.
+    pub(crate) fn millis_since(&self, tick: u32) -> u64 {
+        (u64::from(self.tick.get().wrapping_sub(tick)) << TICK_SHIFT) / 1_000_000
+    }
+
+    /// For [`Deadlines::millis_since`].
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
     fn fire(&self, now: Instant) {
         let tick = self.tick_before(now);
         self.tick.set(tick);

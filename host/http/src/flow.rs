@@ -36,6 +36,8 @@ pub(crate) struct Done {
     pub(crate) answer: Answer,
     /// Milliseconds since 1970 at its start: what the answer's date is made from.
     pub(crate) time_ms: u64,
+    /// The core's tick at that time.
+    tick: u32,
     in_flight: InFlight,
     house: Rc<House>,
     entry: Option<usize>,
@@ -70,6 +72,7 @@ pub(crate) async fn answer(
 ) -> Done {
     let started = Instant::now();
     let (id, time_ms) = core.next_id(started);
+    let tick = core.deadlines.tick();
     core.in_flight.add(1);
     let in_flight = InFlight(core.clone());
     let house = core.house.borrow().clone();
@@ -105,7 +108,7 @@ pub(crate) async fn answer(
         answer
     });
     let entry = entry.map(|(at, _)| at);
-    Done { answer, time_ms, in_flight, house, entry, exchange, started, protocol }
+    Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol }
 }
 
 /// The road, within the limits of its route.
@@ -243,9 +246,10 @@ impl Done {
         }
     }
 
-    /// Is the answer a stream that may be quiet for long (an event stream), so that only its quiet time bounds it?
-    pub(crate) fn is_event_stream(&self) -> bool {
-        self.answer.head.fields.known(Known::ContentType).is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+    /// The date for its answer (RFC 9110 section 6.6.1): now, however long it took.
+    pub(crate) fn date(&self) -> [u8; 29] {
+        let core = &self.in_flight.0;
+        core.date(self.time_ms + core.deadlines.millis_since(self.tick))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::deadlines::Alarm;
 use crate::flow::{self, Done};
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
+use crate::record::Record;
 use crate::{reply, tunnel};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
@@ -276,14 +277,16 @@ impl Front {
     /// Answers what is no request, and ends the connection: behind a framing error nothing can be trusted.
     async fn refuse(&self, refusal: &Refusal) -> Next {
         self.core.count_refused(refusal.what.word());
-        let (id, time) = self.core.next_id(Instant::now());
+        let started = Instant::now();
+        let (id, time_ms) = self.core.next_id(started);
         tracing::debug!(id = %id, peer = %self.peer, reason = refusal.what.word(), "request refused");
         let answer = reply::error(refusal.status, refusal.what.word(), &refusal.what.to_string(), &id.to_string());
         let mut out = Vec::with_capacity(512);
         let Body::Full(body) = answer.body else { return Next::Close };
-        let date = self.core.date(time);
+        let date = self.core.date(time_ms);
         write::response_head(&mut out, &answer.head, &Framing::Length(body.len() as u64), Version::Http11, false, &date, None);
         self.alarm.set_in(self.limits.body);
+        let all = out.len() + body.len();
         let (mut out, mut body) = (out.as_slice(), body);
         let _ = poll_fn(|task| {
             if let Poll::Ready(done) = poll_write_all(&self.socket, task, &mut out, &mut body) {
@@ -292,6 +295,31 @@ impl Front {
             self.alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into()))
         })
         .await;
+        if let Some(recorder) = &self.core.recorder {
+            // What was asked is not known: that is why it was refused.
+            recorder.record(&Record {
+                time_ms,
+                id,
+                listener: &self.limits.name,
+                protocol: "",
+                client: self.peer.ip(),
+                method: "",
+                authority: b"",
+                path: b"",
+                query: None,
+                user_agent: None,
+                route: "",
+                status: refusal.status,
+                bytes_in: 0,
+                bytes_out: (all - out.len() - body.len()) as u64,
+                duration: started.elapsed(),
+                endpoint: None,
+                tries: 0,
+                fault: Some(refusal.what.word()),
+                consumer: None,
+                answered_by: None,
+            });
+        }
         self.linger().await;
         Next::Close
     }
@@ -325,7 +353,7 @@ impl Front {
         let mut out = Vec::with_capacity(512);
         let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
         let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
-        write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &self.core.date(done.time_ms), upgrade);
+        write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &done.date(), upgrade);
         let early = self.buf.take();
         let mut ends = tunnel::Ends { client: &self.socket, early, head: out, alarm: &self.alarm, quiet: self.limits.quiet };
         let (up, down) = tunnel::carry(&mut ends, other_side).await;
@@ -430,7 +458,7 @@ struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     fn new(front: &'a Front, version: Version, keep_alive: bool, head_method: bool, done: &mut Done) -> Writing<'a> {
-        let event_stream = done.is_event_stream();
+        let (event_stream, date) = (done.answer.head.is_event_stream(), done.date());
         let Answer { head, body, .. } = &mut done.answer;
         let no_body = head_method || matches!(head.status, 204 | 304);
         let framing = if no_body {
@@ -452,7 +480,7 @@ impl<'a> Writing<'a> {
         let mut out = front.core.out.take();
         out.clear();
         out.reserve(OUT_ROOM);
-        write::response_head(&mut out, head, &framing, version, keep_alive, &front.core.date(done.time_ms), None);
+        write::response_head(&mut out, head, &framing, version, keep_alive, &date, None);
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
             Body::Empty => (Bytes::new(), None),
@@ -570,17 +598,28 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Nothing to write: the body's own deadline runs upstream; here only the whole exchange's.
+    /// Nothing to write: the body's own deadline runs upstream, if it is no event stream; here only the whole exchange's.
     fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        if !self.armed {
-            self.front.alarm.set(deadline);
-        }
+        let phase = match self.deadline {
+            Some(deadline) => {
+                if !self.armed {
+                    self.front.alarm.set(deadline);
+                }
+                Phase::Whole
+            }
+            // An event stream. Whatever moves, moves through here: it is we who see that nothing does.
+            None => {
+                if !std::mem::replace(&mut self.armed, true) {
+                    self.front.alarm.set_in(self.quiet);
+                }
+                Phase::Body
+            }
+        };
         ready!(self.front.alarm.poll_elapsed(task));
-        Poll::Ready(Err(Fault::upstream(
-            FaultKind::Timeout(Phase::Whole),
-            wharf_core::fault::Retry::Never,
-            "the exchange's time ran out in the middle of the answer (`timeouts.whole`)",
-        )))
+        let what = match phase {
+            Phase::Whole => "the exchange's time ran out in the middle of the answer (`timeouts.whole`)".to_owned(),
+            _ => format!("nothing moved in the event stream for {:?} (`timeouts.quiet` of the listener)", self.quiet),
+        };
+        Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(phase), wharf_core::fault::Retry::Never, what)))
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::Fault;
@@ -449,6 +449,28 @@ fn an_upstream_that_says_nothing_is_given_up_on_time() {
     assert!(caller.say(GET).head().starts_with("HTTP/1.1 504"));
     let mut caller = Caller::new(gateway(up, Setting { whole: Duration::from_millis(100), ..Setting::default() }));
     assert!(caller.say(GET).head().starts_with("HTTP/1.1 504"));
+}
+
+#[test]
+fn an_event_stream_may_be_quiet_longer_than_other_bodies_but_not_for_ever() {
+    let quiet = Duration::from_millis(400);
+    let start = |answer| {
+        let up = answering(answer).0;
+        let calls = CallLimits { body: Duration::from_millis(50), ..CallLimits::default() };
+        let listener = ListenerLimits { quiet, ..ListenerLimits::default() };
+        Caller::new(gateway(up, Setting { calls, listener, whole: Duration::from_millis(100), ..Setting::default() }))
+    };
+    let began = Instant::now();
+    let mut caller = start(b"HTTP/1.1 200 OK\r\nContent-Type: Text/event-stream; charset=utf-8\r\n\r\ndata: 1\n\n");
+    assert!(caller.say(GET).head().starts_with("HTTP/1.1 200"));
+    assert_eq!(caller.body(14), b"9\r\ndata: 1\n\n\r\n"[..14]);
+    let _ = caller.rest();
+    assert!(began.elapsed() >= quiet, "it was ended after {:?}", began.elapsed());
+    // Any other body is late long before.
+    let mut caller = start(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ndata");
+    assert!(caller.say(GET).head().starts_with("HTTP/1.1 200"));
+    caller.body(4);
+    assert!(caller.rest().is_err(), "a cut body ends in a reset");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Output;
@@ -406,6 +408,23 @@ fn counters_go_on_over_every_change_and_a_change_makes_one_generation() {
     wharf.write_config(&config(&[("up", &upstream)], &format!("# another\n{GREETING}")));
     until("the file is in force", WAIT, || (value("wharf_generation", &[]) > generation.get()).then_some(()));
     look(1.0);
+}
+
+#[test]
+fn a_request_that_could_not_be_read_is_in_the_access_log() {
+    let upstream = Upstream::echo();
+    let wharf = Wharf::start(config(&[("up", &upstream)], "routes: [{ name: all, to: up }]\n")).unwrap();
+    let mut client = TcpStream::connect(wharf.listener("main")).unwrap();
+    client.write_all(b"GET /x%zz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    let line = until("its line is written", WAIT, || {
+        let text = fs::read_to_string(wharf.dir().join("access.log")).unwrap_or_default();
+        text.lines().next().map(|line| serde_json::from_str::<Value>(line).unwrap())
+    });
+    assert_eq!((&line["status"], &line["fault"], &line["client"]), (&json!(400), &json!("path"), &json!("127.0.0.1")), "{line}");
+    assert!(said.contains(line["id"].as_str().unwrap()), "{line}: the id that the client was told");
 }
 
 #[test]
