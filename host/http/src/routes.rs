@@ -13,13 +13,15 @@
 //!
 //! Paths are canonical on both sides (`wharf_core::path`) and case-sensitive. They are walked segment by segment in a
 //! tree, so a request costs at most the depth of the tree, however many routes there are and however long its path is.
-//! A segment that no route names as it stands is compared once more as a careless upstream would read it ([`loosely`]):
-//! else `/admin;x` would walk around the rules of `/admin`.
+//! A segment that no route names as it stands is compared once more as a careless upstream would read it
+//! (`wharf_core::path::carelessly`): else `/admin;x` would walk around the rules of `/admin`. Where such an upstream sees the
+//! end of the path it ends for us, too: else `/admin%3F/public` would take the rules of `/admin/public` to `/admin`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use wharf_core::head::{Method, RequestHead};
+use wharf_core::path::carelessly;
 
 /// What a request must look like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -457,57 +459,23 @@ impl Node {
         Some((child, end.and_then(|end| segments.get(end + 1..))))
     }
 
-    /// The same for the loose reading of the first segment. No child: it reads as empty, so it counts for nothing.
+    /// The same for the careless reading of the first segment. No child: it reads as empty, so it counts for nothing.
     #[cold]
     fn child_loosely<'p>(&self, segments: &'p [u8]) -> Option<(Option<u32>, Option<&'p [u8]>)> {
         let mut halves = segments.splitn(2, |&byte| byte == b'/');
-        let read = loosely(halves.next()?)?;
-        let behind = halves.next();
-        if read.is_empty() {
+        let read = carelessly(halves.next()?)?;
+        let behind = halves.next().filter(|_| !read.ends);
+        if read.name.is_empty() && behind.is_some() {
             return Some((None, behind));
         }
-        self.child(&read).map(|(child, _)| (Some(child), behind))
+        // An empty name at the end is a `/` at the end.
+        self.child(&read.name).map(|(child, _)| (Some(child), behind))
     }
-}
-
-/// A segment as a careless upstream reads it, where that differs from how it stands: percent-encoding undone again and
-/// again, cut where parameters begin or where its parser thinks that the path ends, without spaces at its end. There is
-/// no `/` to be found: where one hides the path was refused.
-fn loosely(segment: &[u8]) -> Option<Vec<u8>> {
-    if !segment.iter().any(|byte| matches!(byte, b'%' | b';')) {
-        return None;
-    }
-    let mut read = segment.to_vec();
-    loop {
-        let before = read.len();
-        let mut undone = Vec::with_capacity(before);
-        let mut rest = read.as_slice();
-        while let Some((&byte, tail)) = rest.split_first() {
-            let digit = |at: usize| tail.get(at).and_then(|&byte| (byte as char).to_digit(16));
-            rest = match (byte, digit(0), digit(1)) {
-                (b'%', Some(high), Some(low)) => {
-                    undone.push((high << 4 | low) as u8);
-                    tail.get(2..).unwrap_or_default()
-                }
-                _ => {
-                    undone.push(byte);
-                    tail
-                }
-            };
-        }
-        read = undone;
-        if read.len() == before {
-            break;
-        }
-    }
-    let end = read.iter().position(|byte| matches!(byte, b';' | b'?' | b'#' | b'\r' | b'\n'));
-    read.truncate(end.unwrap_or(read.len()));
-    read.truncate(read.trim_ascii_end().len());
-    Some(read)
 }
 
 /// What stands behind a prefix that the path begins with, by whole segments and as [`Routes::find`] compares them; the
-/// prefix without a `/` at its end.
+/// prefix without a `/` at its end. Nothing, where a careless upstream sees the end of the path in the prefix: what is
+/// behind must not lead where `find` has not looked.
 pub(crate) fn behind<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     let is_whole = |rest: &&str| rest.is_empty() || rest.starts_with('/');
     if let Some(rest) = path.strip_prefix(prefix).filter(is_whole) {
@@ -522,13 +490,17 @@ pub(crate) fn behind<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
             if segment == wanted {
                 break;
             }
-            let read = loosely(segment.as_bytes())?;
-            if read == wanted.as_bytes() {
-                break;
+            let read = carelessly(segment.as_bytes())?;
+            if read.ends {
+                rest = "";
             }
-            if !read.is_empty() {
+            if read.name.is_empty() && !rest.is_empty() {
+                continue;
+            }
+            if read.name != wanted.as_bytes() {
                 return None;
             }
+            break;
         }
     }
     Some(rest)
@@ -801,7 +773,17 @@ mod tests {
 
     #[test]
     fn a_path_takes_the_route_that_a_careless_upstream_would_read() {
-        let routes = Routes::compile(["/", "/admin", "/a;b", "/a", "/deep/er"].map(prefix).to_vec());
+        let routes = Routes::compile(vec![
+            prefix("/"),
+            prefix("/admin"),
+            prefix("/a;b"),
+            prefix("/a"),
+            prefix("/deep/er"),
+            prefix("/admin/public"),
+            whole("/whole"),
+            prefix("/caf%C3%A0"),
+            whole("/whole/"),
+        ]);
         for (path, expected) in [
             ("/admin;x", 1),
             ("/admin;x=1/y;z", 1),
@@ -824,6 +806,38 @@ mod tests {
             ("/deep;x/er;y/z", 4),
             ("/deep;x/;/er", 4),
             ("/deep;x", 0),
+            // Blanks that some take off.
+            ("/admin%0B", 1),
+            ("/admin%1C%1F", 1),
+            ("/admin%85/x", 1),
+            ("/admin%C2%A0", 1),
+            ("/%A0admin", 1),
+            // A name beyond ASCII is read as what it is.
+            ("/caf%C3%A0", 7),
+            ("/caf%C3%A0/x", 7),
+            ("/caf%C3%A0;x", 7),
+            ("/caf%C3%A0%A0", 7),
+            ("/caf%C3", 0),
+            // Where the path ends for some, no narrower route is looked for.
+            ("/admin/public/x", 5),
+            ("/admin;x/public;y", 5),
+            ("/admin/public%3Fx", 5),
+            ("/admin%3Fx/public", 1),
+            ("/admin%253F/public", 1),
+            ("/admin%23/public/x", 1),
+            ("/admin/public%0D%0Ax", 5),
+            ("/admin/pub%0Alic", 1),
+            ("/admin;x%3F/public", 1),
+            ("/admin/%3F/public", 1),
+            ("/%3F/admin/public", 0),
+            ("/x%3F/admin", 0),
+            // A path that ends so fits an exact route, and one whose last name is empty ends with `/`.
+            ("/whole%3F/x", 6),
+            ("/whole;/x", 0),
+            ("/whole/%3Fx", 8),
+            ("/whole/;x", 8),
+            ("/whole/;x/", 8),
+            ("/whole/;x/y", 0),
         ] {
             check(&routes, &get("h", path), expected);
             let explained = routes.explain(&get("h", path)).into_iter().find(|judged| judged.verdict == Verdict::Fits);
@@ -833,6 +847,56 @@ mod tests {
         assert_eq!(behind("/a;x/;/b;y/c;z", "/a/b"), Some("/c;z"));
         assert_eq!(behind("/a;x/bc", "/a/b"), None);
         assert_eq!(behind("/a;x", "/a/b"), None);
+        // What such an upstream would not have read is not what is left of the path.
+        assert_eq!(behind("/a%3Fx/b", "/a"), Some(""));
+        assert_eq!(behind("/a/b%23/admin", "/a/b"), Some(""));
+        assert_eq!(behind("/a%3Fx/b", "/a/b"), None);
+        assert_eq!(behind("/a/b%3F/c", "/a"), Some("/b%3F/c"));
+    }
+
+    #[test]
+    fn a_path_takes_the_route_of_what_is_left_of_it_in_a_careless_reading() {
+        let names = ["admin", "public", "x", "", "caf%C3%A0"];
+        let routes = Routes::compile(vec![
+            prefix("/"),
+            prefix("/admin"),
+            prefix("/admin/public"),
+            prefix("/admin/public/x"),
+            prefix("/caf%C3%A0"),
+            whole("/x/public"),
+            whole("/x/public/"),
+            prefix("/x/public/admin"),
+        ]);
+        let tails = ["", "", ";a", "%3Ba", "%3Fa", "%23", "%0D", "%0A", "%20", "%A0", "%C2%85", ";%3F", "%253F", "%20%23"];
+        for seed in 0..60_000 {
+            let mut seeded = Seeded(seed);
+            // The same path twice: as it is sent, and as somebody reads it who knows nothing of this file.
+            let (mut sent, mut read, mut ended) = (String::new(), String::new(), false);
+            for _ in 0..=seeded.below(4) {
+                let name = names[seeded.below(names.len())];
+                let tail = tails[seeded.below(tails.len())];
+                if name.is_empty() && tail.is_empty() {
+                    continue;
+                }
+                sent += &format!("/{name}{tail}");
+                if !ended {
+                    // Nothing but a `/` is left of an empty name, and of that one of many.
+                    if !read.ends_with('/') {
+                        read.push('/');
+                    }
+                    read += name;
+                    ended = ["%3F", "%23", "%0D", "%0A", "%253F"].iter().any(|end| tail.contains(end));
+                }
+            }
+            // A CR or LF that is not in the last segment is refused.
+            if !wharf_core::path::is_canonical(sent.as_bytes()) {
+                continue;
+            }
+            let found = routes.find(&get("h", &sent));
+            assert_eq!(found, routes.find(&get("h", &read)), "{sent} is read as {read}");
+            let explained = routes.explain(&get("h", &sent)).into_iter().find(|judged| judged.verdict == Verdict::Fits);
+            assert_eq!(found.route(), explained.map(|judged| judged.route), "explain {sent}");
+        }
     }
 
     /// The rules of this file's head, as plainly as they can be written: look at all, keep the best.

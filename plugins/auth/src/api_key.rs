@@ -4,6 +4,7 @@
 use crate::config::ApiKeyConfig;
 use crate::decide::{Identity, Verdict, is_consumer, need};
 use serde::Deserialize;
+use std::borrow::Cow;
 use wharf_plugin::host::{clock, crypto, kv, log};
 use wharf_plugin::{Fact, Lookup, Needs, Request};
 
@@ -75,10 +76,15 @@ impl ApiKey {
             (Some(name), None) => request.query().and_then(|query| argument(query, name)),
             _ => None,
         };
-        let Some(key) = in_field.or(in_query.as_deref()) else { return Verdict::Absent };
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        // One that cannot be decoded was given all the same: it is wrong, not absent.
+        let key = match (in_field, in_query) {
+            (Some(key), _) => Some(Cow::Borrowed(key)),
+            (None, Some(written)) => decoded(written).map(Cow::Owned),
+            (None, None) => return Verdict::Absent,
+        };
+        let Some(key) = key.filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX) else {
             return Verdict::Wrong("the key is unknown");
-        }
+        };
         let sha256 = hex(&crypto::hash(crypto::Hash::Sha256, key.as_bytes()));
         if let Some(consumer) = self.keys.get(&sha256) {
             return Verdict::Known(Identity { consumer: consumer.clone(), attrs: Vec::new() });
@@ -107,9 +113,13 @@ fn stored(place: &str) -> Verdict {
     }
 }
 
-/// The value of the first argument of this name in a query, decoded. A broken encoding is no value.
-fn argument(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name).map(|(_, value)| value))?;
+/// The value of the first argument of this name in a query, as it is written.
+fn argument<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name).map(|(_, value)| value))
+}
+
+/// A value of a query; `None`: its encoding is broken, or it is no UTF-8.
+fn decoded(value: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {

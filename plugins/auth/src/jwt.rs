@@ -305,8 +305,9 @@ impl Jwt {
         const MALFORMED: Verdict = Verdict::Wrong("the token is malformed");
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| MALFORMED)?;
         let head: Head<'_> = serde_json::from_slice(&json).map_err(|_| MALFORMED)?;
-        // RFC 7515 section 4.1.11: an extension that must be understood, and we understand none.
-        if head.crit.is_some() {
+        // RFC 7515 section 4.1.11: names of extensions that must be understood, and we understand none. It is never empty and
+        // never anything but a list of names, so what else stands there is not understood either.
+        if head.crit {
             return Err(Verdict::Wrong("the token uses an extension that is not supported"));
         }
         let fits = |key: &Key| key.alg.name() == head.alg && (key.kid.is_none() || head.kid.is_none() || key.kid == head.kid);
@@ -351,8 +352,13 @@ struct Head<'a> {
     alg: std::borrow::Cow<'a, str>,
     #[serde(default)]
     kid: Option<String>,
-    #[serde(default)]
-    crit: Option<IgnoredAny>,
+    /// Is it there, whatever it says? (`null` in an `Option` would be absent.)
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 /// What is looked at in the second part.

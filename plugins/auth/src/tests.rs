@@ -157,6 +157,15 @@ fn each_token_is_judged_by_its_own_head_whatever_came_before() {
 }
 
 #[test]
+fn a_token_that_names_critical_extensions_is_refused_however_it_names_them() {
+    let guard = jwt(json!({}));
+    for crit in ["null", "[]", r#"["x"]"#, r#"["exp"]"#, r#"[""]"#, "[1]", r#""x""#, "{}", "false", "0"] {
+        let token = token_by(SECRET.as_bytes(), &format!(r#"{{"alg":"HS256","crit":{crit}}}"#), &good().to_string());
+        assert_eq!(refused(guard.check(&bearing(&token))), (401, "the token uses an extension that is not supported".into()), "{crit}");
+    }
+}
+
+#[test]
 fn none_is_no_algorithm_in_any_spelling() {
     let guard = jwt(json!({}));
     for alg in ["none", "None", "NONE", "nOnE", "", "hs256", "HS256 "] {
@@ -480,6 +489,17 @@ fn api_keys_come_by_field_or_query_from_list_or_store() {
     }
     testing::set_now_ms((NOW_S + 1) * 1000);
     assert_eq!(refused(guard.check(&keyed("other/key"))), (401, "the key has expired".into()));
+}
+
+#[test]
+fn a_key_in_the_query_that_cannot_be_read_is_wrong_and_not_absent() {
+    let guard = guard(json!({"methods": [{"api_key": {"header": "x-api-key", "query": "key", "kv_prefix": "k:"}}], "anonymous": "guest"}));
+    for query in ["key=%zz", "key=%ff", "key=%f", "key=%", "key=%c3", "a=b&key=%+1", "key=%zz&key=x", "key="] {
+        assert_eq!(refused(guard.check(&Ask::get(&format!("/?{query}")))), (401, "the key is unknown".into()), "{query}");
+    }
+    for query in ["other=%zz", "key2=x", "a=b"] {
+        assert!(passes_as(&guard.check(&Ask::get(&format!("/?{query}"))), "guest"), "{query}");
+    }
 }
 
 #[test]

@@ -333,7 +333,7 @@ fn hop_by_hop(head: &[u8]) -> Option<String> {
 /// One careless way to read a path.
 type Step = fn(&[u8]) -> Vec<u8>;
 
-/// Would some server take this target for /admin, or something below it? Servers are careless in different ways and in
+/// Would some server take this target for /admin, or something below it that is not /admin/open? Servers are careless in different ways and in
 /// different orders, so everything is tried that can be read out of the path by any of these steps, one after another.
 fn reads_as_admin(target: &[u8]) -> bool {
     let path = target.split(|&byte| byte == b'?').next().unwrap_or_default().to_vec();
@@ -342,10 +342,11 @@ fn reads_as_admin(target: &[u8]) -> bool {
     while at < readings.len() {
         let path = readings[at].clone();
         at += 1;
-        if path.split(|&byte| byte == b'/').find(|segment| !segment.is_empty()) == Some(b"admin") {
+        let mut names = path.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+        if names.next() == Some(b"admin") && !names.next().is_some_and(|below| below.starts_with(b"open")) {
             return true;
         }
-        let steps: [Step; 6] = [decoded, without_parameters, with_slashes, cut_short, resolved, shortened];
+        let steps: [Step; 8] = [decoded, without_parameters, with_slashes, cut_short, resolved, shortened, without_blanks, without_tabs];
         for step in steps {
             let read = step(&path);
             if !readings.contains(&read) {
@@ -404,19 +405,52 @@ fn resolved(path: &[u8]) -> Vec<u8> {
     [b"/", out.join(&b'/').as_slice()].concat()
 }
 
-/// UTF-8 read without a look at whether it is the shortest form.
+/// Names without what is white space to anybody, in ASCII, Latin-1 or UTF-8.
+fn without_blanks(path: &[u8]) -> Vec<u8> {
+    segments(path, |name| {
+        let mut name = match std::str::from_utf8(name) {
+            Ok(text) => text.trim().as_bytes(),
+            Err(_) => name,
+        };
+        while let [0..=b' ' | 0x85 | 0xa0, rest @ ..] = name {
+            name = rest;
+        }
+        while let [rest @ .., 0..=b' '] = name {
+            name = rest;
+        }
+        while std::str::from_utf8(name).is_err()
+            && let [rest @ .., 0x85 | 0xa0] = name
+        {
+            name = rest;
+        }
+        name.to_vec()
+    })
+}
+
+fn without_tabs(path: &[u8]) -> Vec<u8> {
+    path.iter().copied().filter(|&byte| byte != b'\t').collect()
+}
+
+/// UTF-8 read without a look at whether it is the shortest form, how long it may be and what continues it.
 fn shortened(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = path;
     while let Some((&first, tail)) = rest.split_first() {
-        let (behind, byte) = match (first, tail) {
-            (0xc0 | 0xc1, [last @ 0x80..=0xbf, tail @ ..]) => (tail, (first & 1) << 6 | (last & 0x3f)),
-            (0xe0, [0x80 | 0x81, last @ 0x80..=0xbf, tail @ ..]) => (tail, last & 0x3f),
-            (0xf0, [0x80, 0x80, last @ 0x80..=0xbf, tail @ ..]) => (tail, last & 0x3f),
-            _ => (tail, first),
-        };
-        out.push(byte);
-        rest = behind;
+        let more = first.leading_ones().saturating_sub(1) as usize;
+        let value = tail.get(..more).filter(|_| more > 0).map(|behind| {
+            let bits = u64::from(first) & (0x7f >> first.leading_ones());
+            behind.iter().fold(bits, |value, byte| value << 6 | u64::from(byte & 0x3f))
+        });
+        match value.and_then(|value| u8::try_from(value).ok()) {
+            Some(ascii @ 0..=0x7f) => {
+                out.push(ascii);
+                rest = &tail[more..];
+            }
+            _ => {
+                out.push(first);
+                rest = tail;
+            }
+        }
     }
     out
 }
@@ -619,6 +653,7 @@ routes:
   - name: denied
     match: {path: {prefix: /admin}}
     to: {answer: {status: 403, body: "denied\n"}}
+  - {name: open, match: {path: {prefix: /admin/open}}, to: up, preserve_host: true}
 "#;
 
 #[cfg(test)]
@@ -638,10 +673,31 @@ mod tests {
             "/a/%c0%ae%c0%ae/admin",
             "/admin%00.png",
             "/admin%3Fa",
+            "/admin%20/x",
+            "/admin%3Fx/open",
+            "/admin/open/..%23",
+            "/ad%09min",
+            "/a/..%C2%A0/admin",
+            "/a/..%85/admin",
+            "/a/%C0n%C0n/admin",
+            "/a/%F8%80%80%80%AE./admin",
+            "/a/%25C0%25AE./admin",
         ] {
             assert!(reads_as_admin(walks_around.as_bytes()), "{walks_around}");
         }
-        for other in ["/", "/administrator", "/a/admin", "/a;admin", "/?/admin", "/ADMIN", "/admin%20x"] {
+        for other in [
+            "/",
+            "/administrator",
+            "/a/admin",
+            "/a;admin",
+            "/?/admin",
+            "/ADMIN",
+            "/admin%20x",
+            "/admin/open/x",
+            "/admin/open%3F/x",
+            "/admin%C3%A0",
+            "/a/%C3%80n./admin",
+        ] {
             assert!(!reads_as_admin(other.as_bytes()), "{other}");
         }
     }

@@ -118,7 +118,7 @@ fn request_head(buf: &mut BytesMut, events: &mut String) -> Result<Option<Framin
 
     if let Some(protocol) = &received.upgrade {
         assert!(received.version == Version::Http11 && received.framing == Framing::None);
-        assert!(!protocol.to_ascii_lowercase().starts_with("h2c"));
+        assert!(!["h2", "h2c"].contains(&protocol.to_ascii_lowercase().split('/').next().unwrap_or_default()));
         assert!(seen.options().any(|option| option == "upgrade") && seen.named("upgrade").count() == 1);
     }
     assert_eq!(received.keep_alive, seen.persists(received.version));
@@ -517,6 +517,12 @@ fn run_path(input: &[u8]) {
             // Nothing that is plain is refused.
             let plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-_~/!$&'()*+,=:@".contains(&byte);
             assert!(input.first() != Some(&b'/') || !input.iter().all(plain), "a plain path was refused: {bad}");
+            // Nor is valid text, for what a decoder could make of it that takes it for something else.
+            if matches!(bad, path::BadPath::HiddenByte(0x80..)) {
+                let (once, twice) = (decode(input), decode(&decode(input)));
+                let valid = |text: &[u8]| std::str::from_utf8(text).is_ok();
+                assert!(!valid(&once) || !valid(&twice), "valid UTF-8 was refused: {bad}");
+            }
             return;
         }
     };
@@ -532,10 +538,22 @@ fn run_path(input: &[u8]) {
     // However often somebody behind us decodes it, it stays in its folder.
     let mut decoded = path.to_vec();
     for times in 0..3 {
+        let shown = || path.escape_ascii().to_string();
         for segment in decoded.split(|&byte| byte == b'/') {
-            let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
-            assert!(!matches!(name, b"." | b".."), "a dot segment, decoded {times} times: {:?}", path.escape_ascii().to_string());
+            // Nor does it leave by what some cut off, take off or leave out.
+            let name = segment.split(|byte| b";?#".contains(byte)).next().unwrap_or_default();
+            let line = name.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
+            let joined: Vec<u8> = name.iter().copied().filter(|byte| !b"\t\r\n".contains(byte)).collect();
+            for name in [name, line, joined.as_slice()] {
+                assert!(!matches!(stripped(name).as_slice(), b"." | b".."), "a dot segment, decoded {times} times: {:?}", shown());
+            }
         }
+        // Nor by what some decoders of UTF-8 make of it.
+        let hidden = shortest(&decoded).into_iter().find(|byte| matches!(byte, 0 | b'.' | b'/' | b'\\'));
+        assert_eq!(hidden, None, "hidden in UTF-8, decoded {times} times: {:?}", shown());
+        // A line that ends in it ends in its last segment.
+        let behind = decoded.iter().position(|byte| matches!(byte, b'\r' | b'\n')).and_then(|at| decoded.get(at..)).unwrap_or_default();
+        assert!(!behind.contains(&b'/'), "a slash behind the end of a line, decoded {times} times: {:?}", shown());
         assert!(!decoded.windows(2).any(|two| two == b"//"), "an empty segment, decoded {times} times");
         assert!(!decoded.iter().any(|byte| matches!(byte, 0 | b'\\')), "a hidden byte, decoded {times} times");
         let slashes = |text: &[u8]| text.iter().filter(|&&byte| byte == b'/').count();
@@ -551,6 +569,36 @@ fn run_path(input: &[u8]) {
         input.escape_ascii().to_string(),
         path.escape_ascii().to_string()
     );
+}
+
+/// A name without white space at its ends, and without the bytes that are white space to those who read Latin-1.
+fn stripped(name: &[u8]) -> Vec<u8> {
+    let text = match std::str::from_utf8(name) {
+        Ok(text) => text.to_owned(),
+        // Text, but for some bytes of Latin-1.
+        Err(_) => name.utf8_chunks().map(|chunk| chunk.valid().to_owned() + &latin1(chunk.invalid())).collect(),
+    };
+    text.trim_matches(|char: char| char <= ' ' || char.is_whitespace()).as_bytes().to_vec()
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+/// What a decoder of UTF-8 takes for ASCII that was written in more than one byte, if it looks at the first byte of each
+/// character only, in the forms that could be made of up to eight.
+fn shortest(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (at, first) in text.iter().enumerate().filter(|(_, first)| **first >= 0xc0) {
+        let ones = first.leading_ones() as usize;
+        let Some(behind) = text.get(at + 1..at + ones) else { continue };
+        let mut value = u64::from(*first) & (0xff >> ones >> 1);
+        for byte in behind {
+            value = (value << 6) + u64::from(byte % 64);
+        }
+        out.extend(u8::try_from(value).ok().filter(u8::is_ascii));
+    }
+    out
 }
 
 /// Every `%xx` that is one becomes its byte.
@@ -765,6 +813,19 @@ const PATH_WORDS: &[&[u8]] = &[
     b"/../",
     b"..;",
     b"..;/",
+    b"..%20",
+    b"/%09..",
+    b"..%3F",
+    b"%23",
+    b"%0D%0A",
+    b"%85",
+    b"%C2%A0",
+    b"%C0%AE",
+    b"%C0n",
+    b"%E0%80%AF",
+    b"%F8%80%80%80%AE",
+    b"%25C0%25AE",
+    b"%C3%A0",
     b".;x",
     b"%2e",
     b"%2E%2e",

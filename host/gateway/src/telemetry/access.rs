@@ -426,10 +426,9 @@ fn put_query(out: &mut Vec<u8>, query: &str, redact: &[Box<str>]) {
         if at > 0 {
             out.push(b'&');
         }
-        let secret = argument.split_once('=').map(|(name, _)| name).filter(|name| is_secret(name, redact));
-        match secret {
-            Some(name) => {
-                put_text(out, name);
+        match before_secret(argument, redact) {
+            Some(shown) => {
+                put_text(out, shown);
                 out.extend_from_slice(b"=***");
             }
             None => put_text(out, argument),
@@ -437,12 +436,38 @@ fn put_query(out: &mut Vec<u8>, query: &str, redact: &[Box<str>]) {
     }
 }
 
+/// What may be shown of what stands between two `&`, up to the `=` behind the name of a secret; `None`: all. Some take `;`
+/// for `&`, as HTML 4 recommended (appendix B.2.2); for others it is part of the value, so what is behind it is not shown.
+fn before_secret<'a>(argument: &'a str, redact: &[Box<str>]) -> Option<&'a str> {
+    let mut begin = 0;
+    for one in argument.split(';') {
+        if let Some((name, _)) = one.split_once('=')
+            && is_secret(name, redact)
+        {
+            return argument.get(..begin + name.len());
+        }
+        begin += one.len() + 1;
+    }
+    None
+}
+
+/// Does any reading of this name name a secret: as it stands, decoded, decoded twice; and of
+/// `x[token][]` or `x%3Btoken` any part?
 fn is_secret(name: &str, redact: &[Box<str>]) -> bool {
-    if !name.contains(['%', '+']) {
+    if !name.contains(['%', '+', '[']) {
         return redact.iter().any(|secret| secret.eq_ignore_ascii_case(name));
     }
+    let names_one = |name: &[u8]| {
+        name.split(|byte| matches!(byte, b'[' | b']' | b';' | b'&'))
+            .any(|part| redact.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(part.trim_ascii())))
+    };
+    let once = unescaped(name.as_bytes());
+    names_one(name.as_bytes()) || names_one(&once) || names_one(&unescaped(&once))
+}
+
+fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
+    let mut rest = name;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         let pair = tail.first_chunk::<2>().and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
@@ -455,8 +480,7 @@ fn is_secret(name: &str, redact: &[Box<str>]) -> bool {
             _ => decoded.push(byte),
         }
     }
-    let decoded = decoded.trim_ascii();
-    redact.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(decoded))
+    decoded
 }
 
 #[cfg(test)]

@@ -103,6 +103,23 @@ fn secrets_in_a_query_are_never_written() {
         ("tokens=1&mytoken=2", "tokens=1&mytoken=2"),
         ("", ""),
         ("&&=&", "&&=&"),
+        // What some take for another argument, and others for more of the value.
+        ("a=1;token=d", "a=1;token=***"),
+        ("a=1;token=d;e=f&b=2", "a=1;token=***&b=2"),
+        ("token=d;e", "token=***"),
+        (";;token=d", ";;token=***"),
+        ("a=1;b;c=2", "a=1;b;c=2"),
+        // Encoded twice.
+        ("tok%2565n=d", "tok%2565n=***"),
+        ("%2574%256f%256B%2565n=d&a=1", "%2574%256f%256B%2565n=***&a=1"),
+        ("a%3Btoken=1&a%2526token=1", "a%3Btoken=***&a%2526token=***"),
+        // Parts of a name.
+        ("x[token]=d", "x[token]=***"),
+        ("x%5BToken%5D=d", "x%5BToken%5D=***"),
+        ("x%255btoken%255d[]=d", "x%255btoken%255d[]=***"),
+        ("token[]=d;token[0]=e", "token[]=***"),
+        ("x[y][ token ]=d", "x[y][ token ]=***"),
+        ("x[tokens]=1&x[a]=token", "x[tokens]=1&x[a]=token"),
     ] {
         let lines = lines(&[Record { query: Some(query.as_bytes()), ..plain() }]);
         assert_eq!(lines[0]["query"], expected, "{query}");

@@ -332,7 +332,7 @@ static NAME: [u8; 256] = {
     lower
 };
 
-/// The protocol to switch to, if it is one that is tunnelled. Cleartext HTTP/2 is not: it would be a second way in.
+/// The protocol to switch to, if it is one that is tunnelled. HTTP/2 is not: it would be a second way in.
 fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {
     let mut found = None;
     for offered in value.split(|&byte| byte == b',') {
@@ -344,7 +344,8 @@ fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {
         if !is_one(name) || version.is_some_and(|version| !is_one(version)) {
             return None;
         }
-        if name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"http") || name.eq_ignore_ascii_case(b"tls") {
+        // RFC 7540 section 3.2: a server must ignore `h2`, which is HTTP/2 within TLS; RFC 9113 section 3.1: `h2c` is no more.
+        if [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"websocket") && *method != Method::Get {

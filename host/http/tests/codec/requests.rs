@@ -466,6 +466,8 @@ fn a_switch_of_protocols_is_asked_for_in_full_or_not_at_all() {
         ("Connection: upgrade", "GET h / none"),
         ("Connection: upgrade\r\nUpgrade: h2c", "GET h / none"),
         ("Connection: upgrade\r\nUpgrade: H2C", "GET h / none"),
+        ("Connection: upgrade\r\nUpgrade: h2", "GET h / none"),
+        ("Connection: upgrade\r\nUpgrade: H2, websocket", "GET h / none upgrade=websocket"),
         ("Connection: upgrade\r\nUpgrade: HTTP/2.0", "GET h / none"),
         ("Connection: upgrade\r\nUpgrade: TLS/1.0", "GET h / none"),
         ("Connection: upgrade\r\nUpgrade: h2c, websocket", "GET h / none upgrade=websocket"),
