@@ -23,7 +23,7 @@ use crate::core::FaultSink;
 use crate::disk::{Disk, Index, StorageError, Stored, digest_of, sha256};
 use crate::engine::{Engine, fingerprint};
 use crate::examine::{Examined, examine};
-use crate::limits::EngineLimits;
+use crate::limits::{COMPONENT_BYTES_MAX, EngineLimits};
 use crate::ready::{Code, Digest, Ready, Role};
 use crate::refusal::{CatalogError, Problem, Refusal, check_name, ms};
 use crate::wants::{Wanted, Wants};
@@ -59,7 +59,7 @@ pub struct CatalogParts {
     pub children: ChildLimits,
     /// Bounds of the engine, which is made when the first plugin needs it.
     pub engine: EngineLimits,
-    /// Largest component. Default 64 MiB.
+    /// Largest component. Default [`COMPONENT_BYTES_MAX`].
     pub component_bytes_max: usize,
     /// Versions kept of each plugin. Default 20.
     pub versions_max: usize,
@@ -80,7 +80,7 @@ impl CatalogParts {
             exe_args: vec![COMPILE_CHILD.into()],
             children: ChildLimits::default(),
             engine: EngineLimits::default(),
-            component_bytes_max: 64 << 20,
+            component_bytes_max: COMPONENT_BYTES_MAX,
             versions_max: 20,
             store,
             metrics,

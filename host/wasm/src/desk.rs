@@ -2,14 +2,12 @@
 //! JSON out.
 
 use crate::catalog::{Catalog, Push};
+use crate::limits::COMPONENT_BYTES_MAX;
 use crate::refusal::{CatalogError, Refusal};
 use bytes::Bytes;
 use serde::Serialize;
 use wharf_core::BoxFuture;
 use wharf_core::desk::{Ask, Desk, DeskError, DeskErrorKind, Input, Operation, Role, Verb};
-
-/// Largest body of an upload. The catalog's own limit may be lower and is told with a better text.
-const UPLOAD_BYTES_MAX: usize = 64 << 20;
 
 const PUSHED: &str = r#"{"type":"object","required":["plugin","version","digest","bytes","roles","known","activated","previous","attachments","asks_more","ms"],"properties":{
 "plugin":{"type":"string"},"version":{"type":"integer"},"digest":{"type":"string","description":"sha-256, hexadecimal"},"bytes":{"type":"integer"},
@@ -65,7 +63,7 @@ impl Desk for Catalog {
                     ("activate", "`false`: check and store it, but let the present version serve on; default `true`"),
                     ("note", "a text for people, e.g. a commit; at most 1 KiB"),
                 ],
-                input: Input::Bytes(UPLOAD_BYTES_MAX),
+                input: Input::Bytes(COMPONENT_BYTES_MAX),
                 ..change("plugin.push", "/plugins/{name}", "Upload a component as the next version of a plugin.", PUSHED)
             },
             look("plugin.list", "/plugins", "All plugins and the versions that are still held.", LISTED),
