@@ -1,9 +1,12 @@
 # Thin: the work is in cargo and in dev/. The two that matter are `make run` and `make test`.
 
-.PHONY: run build test prove bench fmt lint clean-servers $(addprefix prove-,1 2 3 4 5 6 7 8 9)
+.PHONY: help run build test prove bench fmt lint clean-servers $(addprefix prove-,1 2 3 4 5 6 7 8 9)
 
 run:            ## serve the demo until ^C
 	@dev/run
+
+help:           ## this list
+	@sed -n 's/^\([a-z]*[-a-z]*\): *## /  \1\t/p' Makefile | expand -t 18
 
 build:          ## the gateway and its plugins as components
 	@dev/build

@@ -1,5 +1,6 @@
 //! Bodies: nothing, a piece that is already here, or a stream with back-pressure.
 
+use crate::edit::Edit;
 use crate::fault::Fault;
 use crate::head::Fields;
 use bytes::Bytes;
@@ -54,13 +55,21 @@ impl Body {
         !matches!(self, Body::Stream(_))
     }
 
-    /// Keeps these fields out of its trailers: what a rule has set or removed in the head is not to come behind it.
-    pub(crate) fn bar_trailers(&mut self, names: impl Iterator<Item = Box<str>>) {
-        if self.size().is_some() {
+    /// Keeps the fields that these edits set, add or remove in the head out of the trailers behind it.
+    pub(crate) fn bar_trailers(&mut self, edits: &[Edit]) {
+        // A sized body has no trailers (RFC 9112 section 7.1.2).
+        if !matches!(self, Body::Stream(stream) if stream.size().is_none()) {
             return;
         }
-        if let Body::Stream(inner) = std::mem::take(self) {
-            *self = Body::Stream(Box::new(Barred { inner, names: names.collect() }));
+        let name = |edit: &Edit| match edit {
+            Edit::Set(name, _) | Edit::Add(name, _) | Edit::Remove(name) => Some(name.as_str().into()),
+            Edit::Path(_) | Edit::Attr(..) => None,
+        };
+        let names: Vec<Box<str>> = edits.iter().filter_map(name).collect();
+        if !names.is_empty()
+            && let Body::Stream(inner) = std::mem::take(self)
+        {
+            *self = Body::Stream(Box::new(Barred { inner, names }));
         }
     }
 }
@@ -121,4 +130,33 @@ pub trait Tunnel {
     /// # Errors
     /// As the socket says.
     fn poll_shutdown(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_rule_has_set_or_removed_does_not_come_in_a_trailer() {
+        struct Ended(Option<Fields>);
+        impl BodyStream for Ended {
+            fn poll_chunk(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+                Poll::Ready(Ok(None))
+            }
+            fn trailers(&mut self) -> Option<Fields> {
+                self.0.take()
+            }
+        }
+        let mut sent = Fields::default();
+        for name in ["x-consumer", "x_consumer", "x-api-key", "x-checksum"] {
+            sent.add(name.as_bytes(), b"v");
+        }
+        let mut body = Body::Stream(Box::new(Ended(Some(sent))));
+        body.bar_trailers(&[Edit::Attr("a".into(), "1".into())]);
+        body.bar_trailers(&[Edit::Set("x-consumer".into(), "guest".into())]);
+        body.bar_trailers(&[Edit::Remove("x-api-key".into())]);
+        let Body::Stream(mut stream) = body else { panic!("it is a stream") };
+        let left = stream.trailers().unwrap();
+        assert_eq!(left.iter().map(|(_, name, _)| name).collect::<Vec<_>>(), [b"x-checksum"]);
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! All or nothing: an answer with one bad edit changes nothing and is a fault of its plugin.
 
-use crate::body::Body;
 use crate::exchange::{Attrs, Facts};
 use crate::head::{Fields, Known};
 use std::fmt;
@@ -120,19 +119,6 @@ impl Edits {
             apply(edit, fields, attrs);
         }
         Ok(())
-    }
-}
-
-impl Edits {
-    /// Keeps the fields that these set or remove out of the trailers of the body that follows.
-    pub(crate) fn bar_trailers(&self, body: &mut Body) {
-        let name = |edit: &Edit| match edit {
-            Edit::Set(name, _) | Edit::Add(name, _) | Edit::Remove(name) => Some(name.as_str().into()),
-            Edit::Path(_) | Edit::Attr(..) => None,
-        };
-        if matches!(body, Body::Stream(_)) && self.list.iter().any(|edit| name(edit).is_some()) {
-            body.bar_trailers(self.list.iter().filter_map(name));
-        }
     }
 }
 
@@ -298,30 +284,6 @@ mod tests {
             let bad = Edits::for_request(vec![edit], &Attrs::default()).unwrap_err().to_string();
             assert!(bad.contains("bytes of edits, and at most 32768") && bad.len() < 100, "{} bytes", bad.len());
         }
-    }
-
-    #[test]
-    fn what_a_rule_has_set_or_removed_does_not_come_in_a_trailer() {
-        struct Ended(Option<Fields>);
-        impl crate::body::BodyStream for Ended {
-            fn poll_chunk(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<Option<bytes::Bytes>, crate::fault::Fault>> {
-                std::task::Poll::Ready(Ok(None))
-            }
-            fn trailers(&mut self) -> Option<Fields> {
-                self.0.take()
-            }
-        }
-        let mut sent = Fields::default();
-        for name in ["x-consumer", "x_consumer", "x-api-key", "x-checksum"] {
-            sent.add(name.as_bytes(), b"v");
-        }
-        let mut body = Body::Stream(Box::new(Ended(Some(sent))));
-        Edits::from(vec![Edit::Attr("a".into(), "1".into())]).bar_trailers(&mut body);
-        Edits::from(vec![Edit::Set("x-consumer".into(), "guest".into())]).bar_trailers(&mut body);
-        Edits::from(vec![Edit::Remove("x-api-key".into())]).bar_trailers(&mut body);
-        let Body::Stream(mut stream) = body else { panic!("it is a stream") };
-        let left = stream.trailers().unwrap();
-        assert_eq!(left.iter().map(|(_, name, _)| name).collect::<Vec<_>>(), [b"x-checksum"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod last_good;
 pub mod metrics;
 pub mod outlet;
 pub mod path;
+pub mod plugin_name;
 pub mod road;
 pub mod rules;
 pub mod store;

@@ -100,7 +100,7 @@ fn decided<D: ?Sized>(exchange: &mut Exchange, attached: &Attached<D>, said: Res
     let refused = match said {
         Ok(Decision::Next(edits)) => match edits.apply_to_request(&mut exchange.facts) {
             Ok(()) => {
-                edits.bar_trailers(&mut exchange.body);
+                exchange.body.bar_trailers(&edits);
                 return Ok(None);
             }
             Err(bad) => bad_answer(&attached.name, &bad.to_string()),
@@ -152,7 +152,7 @@ async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::r
             *answer.head = head;
             match applied {
                 Ok(()) => {
-                    edits.bar_trailers(&mut answer.body);
+                    answer.body.bar_trailers(&edits);
                     return Ok(());
                 }
                 Err(bad) => bad_answer(&filter.name, &bad.to_string()),

@@ -1,5 +1,6 @@
 //! The gateway's own desk: the configuration's state, routes with their effective chains, a reload.
 
+use crate::config::host_text;
 use crate::config::plan::{Attachment, Route, Target};
 use crate::control::{Control, Refused};
 use bytes::Bytes;
@@ -26,7 +27,9 @@ const STATE: &str = r#"{"type":"object","required":["file","generation","applied
 "since_ms":{"type":["integer","null"]},"refused":{"description":"why the newest file does not serve"},
 "problems":{"type":"array","items":{"type":"object"}},"needs_restart":{"type":"array","items":{"type":"string"}}}}"#;
 const ROUTES: &str = r#"{"type":"object","required":["routes"],"properties":{"routes":{"type":"array","items":{"type":"object",
-"properties":{"name":{"type":"string"},"to":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}}}}}}}"#;
+"properties":{"name":{"type":"string"},"to":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}},
+"hosts":{"type":"array","description":"chains for hosts that have plugins of their own; the most specific pattern counts","items":{"type":"object",
+"properties":{"host":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}}}}}}}}}}"#;
 
 impl Desk for GatewayDesk {
     fn operations(&self) -> Vec<Operation> {
@@ -113,15 +116,46 @@ impl GatewayDesk {
                 "order": attachment.order,
             })
         };
-        let row = |route: &Route| {
-            let to = match &route.target {
-                Target::Service { name, subset: None } => format!("service {name}"),
-                Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
-                Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
-                Target::Answer(answer) => format!("answer {}", answer.status),
-            };
-            json!({ "name": &*route.name, "to": to, "chain": route.chain.iter().map(step).collect::<Vec<_>>() })
-        };
-        json!({ "routes": generation.plan.routes.iter().map(row).collect::<Vec<_>>() })
+        json!({ "routes": generation.plan.routes.iter().map(|route| row(route, &step)).collect::<Vec<_>>() })
+    }
+}
+
+/// A route as it is shown. `hosts` is there only where the host makes a difference.
+fn row(route: &Route, step: &dyn Fn(&Attachment) -> Value) -> Value {
+    let to = match &route.target {
+        Target::Service { name, subset: None } => format!("service {name}"),
+        Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
+        Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
+        Target::Answer(answer) => format!("answer {}", answer.status),
+    };
+    let chain = |chain: &[Attachment]| chain.iter().map(step).collect::<Vec<_>>();
+    let mut row = json!({ "name": &*route.name, "to": to, "chain": chain(&route.chain) });
+    if !route.host_chains.is_empty()
+        && let Some(fields) = row.as_object_mut()
+    {
+        let hosts = route.host_chains.iter().map(|(host, own)| json!({ "host": host_text(host), "chain": chain(own) }));
+        fields.insert("hosts".into(), hosts.collect());
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Surroundings, check};
+    use std::path::Path;
+
+    #[test]
+    fn plugins_of_a_host_are_shown_with_routes_for_any_host() {
+        let text =
+            "listeners: {web: {bind: 127.0.0.1:0}}\nplugins: {a: {}, b: {}}\nattachments: {global: [b], hosts: {'*.example.com': [a]}}
+routes: [{name: any, to: {answer: {status: 200}}}, {name: other, match: {hosts: [x.test]}, to: {answer: {status: 200}}}]\n";
+        let plan = check("t.yaml", text, Path::new(""), &Surroundings::here()).unwrap();
+        let rows: Vec<Value> = plan.routes.iter().map(|route| row(route, &|step| json!(&*step.plugin))).collect();
+        let expected = json!([
+            { "name": "any", "to": "answer 200", "chain": ["b"], "hosts": [{ "host": "*.example.com", "chain": ["b", "a"] }] },
+            { "name": "other", "to": "answer 200", "chain": ["b"] },
+        ]);
+        assert_eq!(Value::Array(rows), expected);
     }
 }

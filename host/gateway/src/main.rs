@@ -4,6 +4,7 @@ use clap::Parser as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use wharf_gateway::cli::{self, Cli, Command, Exit};
+use wharf_gateway::config::Mistakes;
 use wharf_gateway::run;
 
 #[global_allocator]
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "error: {error:#}");
-                Exit::Config.into()
+                // The message is the same for people; a supervisor tells what a restart may mend from what it may not.
+                if error.is::<Mistakes>() { Exit::Config.into() } else { Exit::Start.into() }
             }
         },
         command => cli::execute(command, &mut std::io::stdout(), &mut std::io::stderr()).into(),

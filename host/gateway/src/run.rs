@@ -46,12 +46,15 @@ const START_MAX: Duration = Duration::from_secs(30);
 pub fn run(args: &RunArgs) -> Result<()> {
     // Before the plan is made: a file that changes in between is then read once too often, not once too seldom.
     let seen = config::contents(&args.config).ok();
-    let plan = config::load(&args.config, &Surroundings::here()).map_err(|mistakes| anyhow::anyhow!("{mistakes}"))?;
+    let plan = config::load(&args.config, &Surroundings::here())?;
     let logs = logs::start(&plan.log)?;
     raise_open_files();
     let state = plan.node.state_dir.clone();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).with_context(|| {
-        format!("the state folder {} cannot be made; hint: choose another by `node.state_dir`, or mend its permissions", state.display())
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(|error| {
+        let folder = state.display();
+        anyhow::anyhow!(
+            "the state folder {folder} cannot be made: {error}; hint: choose another by `node.state_dir`, or mend what is in its way"
+        )
     })?;
 
     // Everything that others will look for is bound before anything is started.
@@ -137,7 +140,10 @@ async fn serve(
     });
     let services = Services::new(metrics.clone());
     tokio::spawn(services.clone().run());
-    let mut access = AccessWriter::start(&plan.access_log, metrics.clone()).context("the access log cannot be opened; see `access_log`")?;
+    let mut access = AccessWriter::start(&plan.access_log, metrics.clone()).map_err(|error| {
+        let target = &plan.access_log.target;
+        anyhow::anyhow!("the access log {target} cannot be opened: {error}; hint: make its folder, or name another file by `access_log.to`")
+    })?;
 
     // The first generation, then the cores that serve it.
     let applied: Vec<_> = (0..cores).map(|_| Arc::new(AtomicU64::new(0))).collect();

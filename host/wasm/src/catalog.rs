@@ -59,7 +59,7 @@ pub struct CatalogParts {
     pub children: ChildLimits,
     /// Bounds of the engine, which is made when the first plugin needs it.
     pub engine: EngineLimits,
-    /// Largest component. Default 64 MiB.
+    /// Largest component. Default [`COMPONENT_BYTES_MAX`].
     pub component_bytes_max: usize,
     /// Versions kept of each plugin. Default 20.
     pub versions_max: usize,

@@ -63,7 +63,6 @@ impl Desk for Catalog {
                     ("activate", "`false`: check and store it, but let the present version serve on; default `true`"),
                     ("note", "a text for people, e.g. a commit; at most 1 KiB"),
                 ],
-                // The catalog's own limit may be lower and is told with a better text.
                 input: Input::Bytes(COMPONENT_BYTES_MAX),
                 ..change("plugin.push", "/plugins/{name}", "Upload a component as the next version of a plugin.", PUSHED)
             },

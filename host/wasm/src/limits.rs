@@ -4,9 +4,6 @@
 
 use std::time::Duration;
 
-/// Largest component that is taken, bytes.
-pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
-
 /// What one attached version may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quotas {
@@ -116,6 +113,8 @@ pub(crate) fn max_map_count() -> u32 {
 pub const REHEARSAL: Duration = Duration::from_secs(1);
 /// A question ends within its deadline and this, whatever happens.
 pub const GRACE: Duration = Duration::from_millis(8);
+/// Largest component that is taken: by the admin API, by the catalog, and by the command line before it sends one.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 /// Longest text of a schema.
 pub const SCHEMA_MAX: usize = 64 * 1024;
 /// Longest refusal of a configuration that is shown.

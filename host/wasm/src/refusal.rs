@@ -8,6 +8,7 @@ use crate::limits::REHEARSAL;
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::desk::{DeskError, DeskErrorKind};
+use wharf_core::plugin_name;
 
 /// Why the catalog did not do it. What served before goes on serving, always.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +170,7 @@ impl CatalogError {
         let list =
             |names: &[String]| if names.is_empty() { "there are none yet".to_owned() } else { format!("there are: {}", names.join(", ")) };
         Some(match &self.0 {
-            Refusal::Name(_) => format!("a name is 1 to {NAME_MAX} of a-z, 0-9, '-' and '_', and begins with a letter"),
+            Refusal::Name(_) => format!("a name is {}", plugin_name::RULE),
             Refusal::TooLarge { .. } => "build with optimisation and without debug information (`strip = true`)".into(),
             Refusal::Unfit { unfit, .. } => unfit.hint(),
             Refusal::Role { wanted, .. } => format!("export the {wanted} interface too, or change the attachment"),
@@ -214,15 +215,8 @@ impl From<CatalogError> for DeskError {
     }
 }
 
-/// Longest plugin name.
-pub(crate) const NAME_MAX: usize = 64;
-
-/// Is this a plugin's name? It becomes part of a file's name, so the alphabet is narrow on purpose.
 pub(crate) fn check_name(name: &str) -> Result<Arc<str>, CatalogError> {
-    let is_name = name.len() <= NAME_MAX
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-    if is_name { Ok(name.into()) } else { Err(Refusal::Name(name.chars().take(100).collect()).into()) }
+    if plugin_name::is_plugin_name(name) { Ok(name.into()) } else { Err(Refusal::Name(name.chars().take(100).collect()).into()) }
 }
 
 /// Something about an attachment that keeps its plugin from serving there.

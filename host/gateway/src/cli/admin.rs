@@ -2,13 +2,14 @@
 
 use super::{AdminArgs, Exit, Failure};
 use crate::config::check::admin_of;
-use crate::config::plan;
+use crate::config::{self, plan};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Response;
+use wharf_wasm::COMPONENT_BYTES_MAX;
 
 /// An upload is compiled before it is answered.
 const ANSWER_WAIT: Duration = Duration::from_secs(180);
@@ -28,18 +29,25 @@ impl Client {
     /// it says about the admin API is enough, so that a bad edit does not lock the operator out.
     pub(super) fn find(args: &AdminArgs) -> Result<Client, Failure> {
         let folder = args.config.parent().unwrap_or(Path::new(""));
-        let text = std::fs::read_to_string(&args.config).unwrap_or_default();
-        let admin = admin_of(&text, folder);
+        let bytes = std::fs::read(&args.config).unwrap_or_default();
+        let admin = admin_of(&String::from_utf8_lossy(&bytes), folder);
         let address = args.admin.clone().unwrap_or_else(|| reachable(&admin));
-        let token_file = args.token_file.clone().unwrap_or(admin.token_file);
-        Client::new(&address, &token_file)
+        let token = match &args.token_file {
+            Some(named) => token_in(named)?,
+            // The gateway makes it before it listens: where it was not asked for by name and is not there, nobody was started.
+            None if !admin.token_file.exists() && args.admin.is_none() => {
+                let message =
+                    format!("no gateway was started with {} yet: there is no {}", args.config.display(), admin.token_file.display());
+                return Err(Failure::new(Exit::Unreachable, "unreachable", message).hint(
+                    "start it with `wharf run`, name its file with `--config`, or both `--admin HOST:PORT` and `--token-file FILE`",
+                ));
+            }
+            None => token_in(&admin.token_file)?,
+        };
+        Ok(Client::new(&address, &token))
     }
 
-    fn new(address: &str, token_file: &PathBuf) -> Result<Client, Failure> {
-        let token = std::fs::read_to_string(token_file).map_err(|error| {
-            Failure::new(Exit::Token, "token", format!("the admin token cannot be read from {}: {error}", token_file.display()))
-                .hint("the gateway makes it at its first start, readable by its own user; name another file with `--token-file`")
-        })?;
+    fn new(address: &str, token: &str) -> Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -48,8 +56,7 @@ impl Client {
             .timeout_connect(Some(CONNECT_WAIT))
             .timeout_global(Some(ANSWER_WAIT))
             .build();
-        let address = address.trim_start_matches("http://").trim_end_matches('/');
-        Ok(Client { agent: config.into(), base: format!("http://{address}/v1"), token: token.trim().to_owned() })
+        Client { agent: config.into(), base: format!("http://{address}/v1"), token: token.to_owned() }
     }
 
     pub(super) fn get(&self, path: &[&str]) -> Result<Value, Failure> {
@@ -61,10 +68,18 @@ impl Client {
     }
 
     pub(super) fn put_file(&self, path: &[&str], file: &Path) -> Result<Value, Failure> {
-        let bytes = std::fs::read(file).map_err(|error| {
+        let unreadable = |error: std::io::Error| {
             Failure::new(Exit::Usage, "file", format!("{} cannot be read: {error}", file.display()))
                 .hint("name the .wasm file that the build made")
-        })?;
+        };
+        // Looked at before: a gateway that refuses a long body need not read it to its end, and what it says may be lost.
+        let size = std::fs::metadata(file).map_err(unreadable)?.len();
+        if size > COMPONENT_BYTES_MAX as u64 {
+            let message = format!("{} has {size} bytes, and a component may have at most {COMPONENT_BYTES_MAX}", file.display());
+            return Err(Failure::new(Exit::Refused, "too-large", message)
+                .hint("build with optimisation and without debug information (`strip = true`)"));
+        }
+        let bytes = std::fs::read(file).map_err(unreadable)?;
         let request =
             self.agent.put(self.url(path)).header("authorization", self.bearer()).header("content-type", "application/octet-stream");
         self.answer(request.send(&bytes[..]))
@@ -129,6 +144,20 @@ impl Client {
         Failure::new(Exit::Unreachable, "unreachable", format!("the gateway at {address} does not answer: {error}"))
             .hint("see its log, or name its admin address with `--admin HOST:PORT`")
     }
+}
+
+fn token_in(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(Exit::Token, "token", format!("the admin token cannot be read from {}: {error}", file.display()))
+            .hint("the gateway makes it at its first start, readable by its own user; name another file with `--token-file`")
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// What `--admin` may say: host and port, also as a URL.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let bare = text.trim_start_matches("http://").trim_end_matches('/');
+    config::host_and_port(bare).map(|()| bare.to_owned())
 }
 
 /// Where the admin API can be reached from its own host.

@@ -8,13 +8,14 @@ mod admin;
 mod explain;
 mod show;
 
-use crate::config::{self, Surroundings};
+use crate::config::plan::LogTarget;
+use crate::config::{self, Plan, Surroundings};
 use admin::Client;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const EXIT_CODES: &str = "\
@@ -24,7 +25,8 @@ Exit codes:
   2  wrong use of the command line
   3  the configuration has mistakes
   4  the gateway cannot be reached
-  5  the admin token is missing or not accepted";
+  5  the admin token is missing or not accepted
+  6  the gateway could not start or go on: a port, a file, the state folder";
 
 /// Wharf: a gateway that is programmed with WebAssembly components.
 #[derive(Debug, Parser)]
@@ -87,7 +89,7 @@ pub struct CheckArgs {
 #[derive(Clone, Debug, Args)]
 pub struct AdminArgs {
     /// Host and port of the admin API; default from the configuration file
-    #[arg(long, env = "WHARF_ADMIN", global = true)]
+    #[arg(long, env = "WHARF_ADMIN", value_name = "HOST:PORT", value_parser = admin::address, global = true)]
     pub admin: Option<String>,
     /// File with the admin token; default from the configuration file
     #[arg(long, env = "WHARF_TOKEN_FILE", global = true)]
@@ -130,7 +132,8 @@ enum PluginCommand {
         /// Name of the plugin
         name: String,
         /// The version, as `versions` shows it
-        version: String,
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        version: u32,
     },
     /// Go back to the version that served before
     Rollback {
@@ -142,7 +145,8 @@ enum PluginCommand {
         /// Name of the plugin
         name: String,
         /// The version, as `versions` shows it
-        version: String,
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        version: u32,
     },
 }
 
@@ -197,6 +201,8 @@ pub enum Exit {
     Unreachable = 4,
     /// The token is missing or not accepted.
     Token = 5,
+    /// The gateway could not start or go on, though its configuration has no mistake.
+    Start = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -265,7 +271,7 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     if args.example {
         return print(out, EXAMPLE);
     }
-    match config::load(&args.file, &Surroundings::here()) {
+    match config::load(&args.file, &Surroundings::here()).and_then(|plan| starts(&args.file, plan)) {
         Ok(plan) => {
             let file = args.file.display().to_string();
             let counts = [
@@ -285,15 +291,30 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     }
 }
 
+/// What keeps a gateway from starting here and is no reason to refuse a changed file to one that serves: that one has its
+/// access log open, or says that it lost it.
+fn starts(file: &Path, plan: Plan) -> Result<Plan, config::Mistakes> {
+    if let LogTarget::File(log) = &plan.access_log.target
+        && let Some(folder) = log.parent()
+        // The state folder is made at the start, with all that it lies in.
+        && !(folder == Path::new("") || folder.is_dir() || plan.node.state_dir.starts_with(folder))
+    {
+        let message = format!("the access log {} cannot be made: there is no folder {}", log.display(), folder.display());
+        let hint = "make the folder, or name another file by `access_log.to`";
+        return Err(config::Mistakes::whole(&file.display().to_string(), message, hint));
+    }
+    Ok(plan)
+}
+
 fn plugin(args: PluginArgs) -> Result<Value, Failure> {
     let client = Client::find(&args.admin)?;
     match &args.command {
         PluginCommand::List => client.get(&["plugins"]),
         PluginCommand::Push { name, file } => client.put_file(&["plugins", name], file),
         PluginCommand::Versions { name } => client.get(&["plugins", name, "versions"]),
-        PluginCommand::Activate { name, version } => client.post(&["plugins", name, "versions", version, "activate"]),
+        PluginCommand::Activate { name, version } => client.post(&["plugins", name, "versions", &version.to_string(), "activate"]),
         PluginCommand::Rollback { name } => client.post(&["plugins", name, "rollback"]),
-        PluginCommand::Inspect { name, version } => client.get(&["plugins", name, "versions", version]),
+        PluginCommand::Inspect { name, version } => client.get(&["plugins", name, "versions", &version.to_string()]),
     }
 }
 

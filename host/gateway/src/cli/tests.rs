@@ -66,7 +66,7 @@ fn every_plugin_command_asks_for_what_the_admin_api_offers() {
         (vec!["plugin", "versions", "auth"], "GET /v1/plugins/auth/versions HTTP/1.1", b""),
         (vec!["plugin", "activate", "auth", "3"], "POST /v1/plugins/auth/versions/3/activate HTTP/1.1", b""),
         (vec!["plugin", "rollback", "auth"], "POST /v1/plugins/auth/rollback HTTP/1.1", b""),
-        (vec!["plugin", "inspect", "a/../b", "sha256:ab"], "GET /v1/plugins/a%2F..%2Fb/versions/sha256:ab HTTP/1.1", b""),
+        (vec!["plugin", "inspect", "a/../b", "3"], "GET /v1/plugins/a%2F..%2Fb/versions/3 HTTP/1.1", b""),
         (vec!["routes"], "GET /v1/routes HTTP/1.1", b""),
         (vec!["services"], "GET /v1/services HTTP/1.1", b""),
         (vec!["config", "show"], "GET /v1/config HTTP/1.1", b""),
@@ -132,6 +132,67 @@ fn the_gateway_is_found_by_its_file_even_if_that_is_broken() {
     let said = wharf(&["plugin", "list", "--config", file.to_str().unwrap()]);
     assert_eq!((said.exit, said.out.as_str()), (Exit::Done, "none\n"));
     assert_eq!(asked.join().unwrap().1, "Bearer secret-1");
+}
+
+#[test]
+fn a_gateway_that_was_never_started_is_told_from_a_token_that_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    std::fs::write(&file, EXAMPLE).unwrap();
+    let said = wharf(&["config", "show", "--config", file.to_str().unwrap()]);
+    assert!(
+        said.exit == Exit::Unreachable && said.err.contains("no gateway was started with") && said.err.contains("wharf run"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_component_that_is_too_large_is_refused_before_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = token_in(folder.path());
+    let wasm = folder.path().join("large.wasm");
+    std::fs::File::create(&wasm).unwrap().set_len(wharf_wasm::COMPONENT_BYTES_MAX as u64 + 1).unwrap();
+    let said = wharf(&["plugin", "push", "auth", wasm.to_str().unwrap(), "--admin", "127.0.0.1:1", "--token-file", &token]);
+    assert!(said.exit == Exit::Refused && said.err.contains("67108865 bytes") && said.err.contains("at most 67108864"), "{said:?}");
+}
+
+#[test]
+fn what_no_gateway_could_understand_is_wrong_use() {
+    for line in [
+        &["wharf", "plugin", "activate", "x", "abc"][..],
+        &["wharf", "plugin", "activate", "x", "0"],
+        &["wharf", "plugin", "inspect", "x", "sha256:ab"],
+        &["wharf", "routes", "--admin", "foo"],
+        &["wharf", "routes", "--admin", "foo:0"],
+        &["wharf", "routes", "--admin", "https://foo:1"],
+    ] {
+        assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), Exit::Usage as i32, "{line:?}");
+    }
+    for address in ["localhost:9901", "http://127.0.0.1:9901/", "[::1]:9901"] {
+        assert!(Cli::try_parse_from(["wharf", "routes", "--admin", address]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn check_refuses_an_access_log_that_cannot_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    let path = file.to_str().unwrap();
+    for (to, exit) in [("none/access.log", Exit::Config), ("access.log", Exit::Done), ("wharf-state/access.log", Exit::Done)] {
+        std::fs::write(&file, format!("{EXAMPLE}access_log: {{to: {to}}}\n")).unwrap();
+        let said = wharf(&["check", path]);
+        assert!(said.exit == exit && (exit == Exit::Done || said.err.contains("there is no folder")), "{said:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    std::fs::write(&file, b"a: 1\nb: \xff\n").unwrap();
+    let said = wharf(&["check", file.to_str().unwrap()]);
+    assert!(said.err.contains("not UTF-8 from byte 8 on, in line 2") && said.err.contains("hint: save it in"), "{said:?}");
+    assert!(!said.err.contains("nothing was changed"), "{said:?}");
 }
 
 #[test]

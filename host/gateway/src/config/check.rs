@@ -8,8 +8,8 @@ use super::file::{self, File};
 use super::plan::{self, Plan};
 use super::report::Mistakes;
 use super::surroundings::Surroundings;
-use super::tree::{self, Item, Mistake, Named, OrShort, Place, nearest_or_all};
-use super::units::{Percent, Size, Time};
+use super::tree::{self, Item, Mistake, Named, NotShort, OrShort, Place, nearest_or_all};
+use super::units::{Percent, Size, Time, Whole};
 use super::values::{self, Wrong};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,8 @@ const GIB: u64 = 1024 * 1024 * 1024;
 
 /// Most routes with different priorities: each costs every request a look.
 const PRIORITIES_MAX: usize = 16;
+/// Most lines of one block that are looked at when the file is no YAML: each costs a reading of the block.
+const ADMIN_LINES_MAX: usize = 100;
 /// Largest fixed answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -91,10 +93,26 @@ pub fn check(name: &str, text: &str, folder: &Path, around: &Surroundings) -> Re
 pub fn admin_of(text: &str, folder: &Path) -> plan::Admin {
     let around = Surroundings { addresses: Vec::new(), cores: 1, may_bind: false, any_address: true };
     let written = RefCell::default();
-    let file = tree::parse(text, &mut Vec::new()).ok().and_then(|tree| tree::read::<File>(&tree, &written)).unwrap_or_default();
+    let tree = tree::parse(text, &mut Vec::new()).or_else(|_| tree::parse(&admin_blocks(text), &mut Vec::new()));
+    let file = tree.ok().and_then(|tree| tree::read::<File>(&tree, &written)).unwrap_or_default();
     let mut checker = Checker::new(folder, &around, &file, Vec::new());
     let node = checker.node(&file.node);
     checker.admin(&file.admin, &node).1
+}
+
+/// The top-level blocks of a text that is no YAML which [`admin_of`] is about, each as far down as it can be read: the
+/// mistake is somewhere else, or the operator is just typing it.
+fn admin_blocks(text: &str) -> String {
+    let mut blocks = String::new();
+    for name in ["admin:", "node:"] {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(name));
+        let Some(first) = lines.next() else { continue };
+        let below = lines.take_while(|line| line.is_empty() || line.starts_with([' ', '#'])).take(ADMIN_LINES_MAX);
+        let lines: Vec<&str> = std::iter::once(first).chain(below).collect();
+        let read = (1..=lines.len()).rev().filter_map(|count| lines.get(..count)).map(|lines| format!("{}\n", lines.join("\n")));
+        blocks.extend({ read }.find(|block| tree::parse(block, &mut Vec::new()).is_ok()));
+    }
+    blocks
 }
 
 /// Collects mistakes while a file is turned into a plan.
@@ -331,7 +349,7 @@ impl<'a> Checker<'a> {
     fn plugins(&mut self, named: &Opt<Named<file::Plugin>>) -> Vec<plan::Plugin> {
         let mut plugins = Vec::new();
         for (key, item) in entries(named) {
-            let Some(name) = self.name_of(key, "plugin") else { continue };
+            let Some(name) = self.name_by(values::plugin_name, key, "plugin") else { continue };
             let Some(plugin) = item.get() else { continue };
             let file = plugin.file.as_ref().and_then(|file| self.component(file));
             let grants = group(&plugin.grants);
@@ -378,7 +396,8 @@ impl<'a> Checker<'a> {
         let body = self.size(of(defaults, |d| &d.body_bytes_max), 10 * MIB, 0, 1024 * GIB, "body_bytes_max");
         let chains = Chains::read(self, file);
         let mut routes: Vec<(Place, plan::Route)> = Vec::new();
-        // A match with a mistake in it matches something else than was meant.
+        // A route with a mistake in it matches something else than was meant: by form (a key that nobody knows is not
+        // there), or by what its match says.
         let mut comparable: HashSet<Arc<str>> = HashSet::new();
         for item in list(&file.routes) {
             let Some(route) = item.get() else { continue };
@@ -390,7 +409,7 @@ impl<'a> Checker<'a> {
             }
             let before = self.mistakes.len();
             let matches = self.matches(route);
-            if self.mistakes.len() == before {
+            if self.mistakes.len() == before && item.is_sound() {
                 comparable.insert(name.clone());
             }
             if route.to.is_missing() {
@@ -461,8 +480,8 @@ impl<'a> Checker<'a> {
         let matches = group(&route.matches);
         let path = match of(matches, |m| &m.path).as_ref().and_then(Item::get) {
             None => None,
-            Some(file::PathMatch::Exact(path)) => self.value(path, values::path).map(PathPattern::Exact),
-            Some(file::PathMatch::Prefix(path)) => self.value(path, values::path).map(|path| {
+            Some(NotShort(file::PathMatch::Exact(path))) => self.value(path, values::path).map(PathPattern::Exact),
+            Some(NotShort(file::PathMatch::Prefix(path))) => self.value(path, values::path).map(|path| {
                 let path = path.trim_end_matches('/');
                 PathPattern::Prefix(if path.is_empty() { "/".into() } else { path.into() })
             }),
@@ -472,8 +491,8 @@ impl<'a> Checker<'a> {
             let Some(name) = self.value(name, values::field_name) else { continue };
             let value = match item.get() {
                 None => continue,
-                Some(file::HeaderMatch::Present) => None,
-                Some(file::HeaderMatch::Exact(value)) => match self.value(value, field_value) {
+                Some(NotShort(file::HeaderMatch::Present)) => None,
+                Some(NotShort(file::HeaderMatch::Exact(value))) => match self.value(value, field_value) {
                     None => continue,
                     Some(value) => Some(value.into_bytes().into()),
                 },
@@ -550,10 +569,11 @@ impl<'a> Checker<'a> {
     }
 
     fn answer(&mut self, answer: &file::Fixed) -> Option<plan::Answer> {
-        let status = *answer.status.get()?;
-        if !(200..=599).contains(&status) {
-            self.say(answer.status.place, format!("{status} is no status to answer with"), "a number from 200 to 599");
-        }
+        let given_status = answer.status.get()?;
+        let status = given_status.within(200, 599).unwrap_or_else(|| {
+            self.say(answer.status.place, format!("{given_status} is no status to answer with"), "a number from 200 to 599");
+            200
+        }) as u16;
         let body = given(&answer.body).map_or("", String::as_str);
         if let Some(item) = &answer.body {
             if body.len() > ANSWER_BYTES_MAX {
@@ -587,16 +607,16 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn degrade_statuses(&mut self, statuses: &Opt<Vec<Item<u16>>>) -> Vec<u16> {
+    fn degrade_statuses(&mut self, statuses: &Opt<Vec<Item<Whole>>>) -> Vec<u16> {
         if statuses.is_none() {
             return vec![502, 503, 504];
         }
         let mut all = Vec::new();
         for item in list(statuses) {
-            match item.get() {
-                Some(&status) if (500..=599).contains(&status) => all.push(status),
-                Some(status) => self.say(item.place, format!("{status} is not a fault of the upstream"), "a number from 500 to 599"),
-                None => {}
+            let Some(given_status) = item.get() else { continue };
+            match given_status.within(500, 599) {
+                Some(status) => all.push(status as u16),
+                None => self.say(item.place, format!("{given_status} is not a fault of the upstream"), "a number from 500 to 599"),
             }
         }
         all
@@ -619,8 +639,12 @@ impl<'a> Checker<'a> {
     }
 
     fn name_of(&mut self, item: &Item<String>, what: &str) -> Option<Arc<str>> {
+        self.name_by(values::name, item, what)
+    }
+
+    fn name_by(&mut self, rule: fn(&str, &str) -> Result<(), Wrong>, item: &Item<String>, what: &str) -> Option<Arc<str>> {
         let name = item.get()?;
-        if let Err((message, hint)) = values::name(name, what) {
+        if let Err((message, hint)) = rule(name, what) {
             self.say(item.place, message, hint);
         }
         Some(name.as_str().into())
@@ -678,12 +702,18 @@ impl<'a> Checker<'a> {
         value
     }
 
-    fn number(&mut self, item: &Opt<u32>, usual: u32, least: u32, most: u32, what: &str) -> u32 {
-        self.bounded(item, usual, least, most, what)
+    fn number(&mut self, item: &Opt<Whole>, usual: u32, least: u32, most: u32, what: &str) -> u32 {
+        // No more than `most`, so it fits.
+        self.number_u64(item, usual.into(), least.into(), most.into(), what) as u32
     }
 
-    fn number_u64(&mut self, item: &Opt<u64>, usual: u64, least: u64, most: u64, what: &str) -> u64 {
-        self.bounded(item, usual, least, most, what)
+    fn number_u64(&mut self, item: &Opt<Whole>, usual: u64, least: u64, most: u64, what: &str) -> u64 {
+        let Some((place, given)) = item.as_ref().and_then(|item| Some((item.place, item.get()?))) else { return usual };
+        given.within(least, most).unwrap_or_else(|| {
+            let message = format!("`{what}` is {given}, and it may be a whole number from {least} to {most}");
+            self.say(place, message, format!("{usual} is the default"));
+            usual
+        })
     }
 
     fn time(&mut self, item: &Opt<Time>, usual: Duration, least: Duration, most: Duration, what: &str) -> Duration {
@@ -751,7 +781,7 @@ pub(super) fn config_text(config: &Opt<file::Anything>) -> Arc<str> {
 }
 
 /// A host pattern as it is written.
-pub(super) fn host_text(host: &plan::HostPattern) -> String {
+pub fn host_text(host: &plan::HostPattern) -> String {
     match host {
         plan::HostPattern::Exact(host) => host.to_string(),
         plan::HostPattern::Below(host) => format!("*.{host}"),

@@ -3,8 +3,8 @@
 //!
 //! The doc comments here are the descriptions in `schema/wharf.schema.json`, which editors show.
 
-use super::tree::{FromShort, Item, Named, OrShort};
-use super::units::{Percent, Size, Time};
+use super::tree::{FromShort, Item, Named, NotShort, OrShort, WholeForm};
+use super::units::{Percent, Size, Time, Whole};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ pub struct File {
     pub node: Opt<Node>,
     /// Threads that serve requests, one for each CPU core by default. 1 to 256.
     #[serde(default)]
-    pub workers: Opt<u32>,
+    pub workers: Opt<Whole>,
     /// What the gateway says about itself, on standard error.
     #[serde(default)]
     pub log: Opt<Log>,
@@ -36,8 +36,9 @@ pub struct File {
     /// Where requests go to, by name.
     #[serde(default)]
     pub services: Opt<Named<Service>>,
-    /// Plugins that may be attached, by name, with what they are granted.
+    /// Plugins that may be attached, by name (1 to 64 of a-z, 0-9, `-` and `_`, the first a letter), with what they are granted.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": wharf_core::plugin_name::PATTERN }))]
     pub plugins: Opt<Named<Plugin>>,
     /// Plugins attached to everything, or to hosts.
     #[serde(default)]
@@ -110,7 +111,7 @@ pub struct Listener {
     pub trusted_proxies: Opt<Vec<Item<String>>>,
     /// Connections open at once, over all cores. Default 20,000.
     #[serde(default)]
-    pub connections_max: Opt<u32>,
+    pub connections_max: Opt<Whole>,
     /// Sizes that requests may have.
     #[serde(default)]
     pub limits: Opt<ListenerLimits>,
@@ -128,7 +129,7 @@ pub struct ListenerLimits {
     pub head_bytes_max: Opt<Size>,
     /// Fields in a head. Default 100.
     #[serde(default)]
-    pub fields_max: Opt<u32>,
+    pub fields_max: Opt<Whole>,
 }
 
 /// How long clients are waited for.
@@ -182,7 +183,7 @@ pub struct Service {
     pub timeouts: Opt<ServiceTimeouts>,
     /// Connections to one endpoint, over all cores. Default 1,000.
     #[serde(default)]
-    pub connections_max: Opt<u32>,
+    pub connections_max: Opt<Whole>,
     /// Second tries, of what is safe to try again.
     #[serde(default)]
     pub retries: Opt<Retries>,
@@ -202,7 +203,7 @@ pub struct Endpoint {
     pub address: Item<String>,
     /// Share of the calls, 0 to 1,000,000; 0 takes no new calls. Default 1.
     #[serde(default)]
-    pub weight: Opt<u64>,
+    pub weight: Opt<Whole>,
     /// Where it stands.
     #[serde(default)]
     pub zone: Opt<String>,
@@ -258,7 +259,7 @@ pub struct ServiceTimeouts {
 pub struct Retries {
     /// Tries beyond the first, 0 to 10. Default 1.
     #[serde(default)]
-    pub max: Opt<u32>,
+    pub max: Opt<Whole>,
     /// Retries may be at most this share of the calls. Default 20%.
     #[serde(default)]
     pub budget: Opt<Percent>,
@@ -303,7 +304,7 @@ pub struct KvGrant {
     pub bytes_max: Opt<Size>,
     /// Default 100,000.
     #[serde(default)]
-    pub keys_max: Opt<u64>,
+    pub keys_max: Opt<Whole>,
 }
 
 /// Calls to services.
@@ -326,16 +327,16 @@ pub struct PluginLimits {
     pub memory_bytes_max: Opt<Size>,
     /// Calls at once, over all cores. Default 256.
     #[serde(default)]
-    pub concurrency_max: Opt<u32>,
+    pub concurrency_max: Opt<Whole>,
     /// Log lines a second for each core. Default 100.
     #[serde(default)]
-    pub log_lines_per_second: Opt<u32>,
+    pub log_lines_per_second: Opt<Whole>,
     /// Host calls in one call. Default 1,000.
     #[serde(default)]
-    pub host_calls_max: Opt<u32>,
+    pub host_calls_max: Opt<Whole>,
     /// An instance is thrown away after this many calls. Default 10,000.
     #[serde(default)]
-    pub recycle_after_calls: Opt<u32>,
+    pub recycle_after_calls: Opt<Whole>,
     /// A fresh instance for every call. Default false.
     #[serde(default)]
     pub fresh_per_call: Opt<bool>,
@@ -350,7 +351,7 @@ pub struct PluginLimits {
 pub struct Faults {
     /// This many. Default 5.
     #[serde(default)]
-    pub max: Opt<u32>,
+    pub max: Opt<Whole>,
     /// Within this time. Default 10s.
     #[serde(default)]
     pub within: Opt<Time>,
@@ -456,7 +457,7 @@ pub struct Route {
     pub retries: Opt<bool>,
     /// Answers of the upstream that count as faults for degrade plugins. Default 502, 503, 504.
     #[serde(default)]
-    pub degrade_statuses: Opt<Vec<Item<u16>>>,
+    pub degrade_statuses: Opt<Vec<Item<Whole>>>,
     /// Plugins, after those for everything and for the host.
     #[serde(default)]
     pub plugins: Opt<AttachmentList>,
@@ -477,13 +478,13 @@ pub struct Match {
     pub hosts: Opt<Vec<Item<String>>>,
     /// The path. Default any.
     #[serde(default)]
-    pub path: Opt<PathMatch>,
+    pub path: Opt<NotShort<PathMatch>>,
     /// One of these; GET includes HEAD. Default any.
     #[serde(default)]
     pub methods: Opt<Vec<Item<String>>>,
     /// All of these, by name.
     #[serde(default)]
-    pub headers: Opt<Named<HeaderMatch>>,
+    pub headers: Opt<Named<NotShort<HeaderMatch>>>,
 }
 
 /// A canonical path, case-sensitive.
@@ -535,7 +536,7 @@ pub struct To {
 #[serde(deny_unknown_fields)]
 pub struct Fixed {
     /// 200 to 599.
-    pub status: Item<u16>,
+    pub status: Item<Whole>,
     /// Text of at most 64KiB. Default none.
     #[serde(default)]
     pub body: Opt<String>,
@@ -578,6 +579,18 @@ impl FromShort for Attachment {
 impl FromShort for To {
     fn from_short(service: Item<String>) -> To {
         To { service: Some(service), ..To::default() }
+    }
+}
+
+impl WholeForm for PathMatch {
+    fn whole_form(path: &str) -> String {
+        format!("write `path: {{prefix: {path}}}` for it and all below it, or `path: {{exact: {path}}}`")
+    }
+}
+
+impl WholeForm for HeaderMatch {
+    fn whole_form(value: &str) -> String {
+        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any")
     }
 }
 
@@ -629,6 +642,24 @@ impl<T: JsonSchema> JsonSchema for OrShort<T> {
     }
 }
 
+impl<T: JsonSchema> JsonSchema for NotShort<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
 impl JsonSchema for Anything {
     fn schema_name() -> Cow<'static, str> {
         "Anything".into()
@@ -636,6 +667,20 @@ impl JsonSchema for Anything {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "description": "Any YAML; becomes JSON." })
+    }
+}
+
+impl JsonSchema for Whole {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0 })
     }
 }
 

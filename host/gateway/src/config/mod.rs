@@ -19,7 +19,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use check::check;
+pub use check::{check, host_text};
 pub use plan::Plan;
 pub use report::Mistakes;
 pub use surroundings::Surroundings;
@@ -39,7 +39,7 @@ pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
     let name = path.display().to_string();
     let text = match read(path) {
         Ok(text) => text,
-        Err(why) => return Err(Mistakes::unreadable(&name, &why)),
+        Err((why, hint)) => return Err(Mistakes::whole(&name, format!("the file cannot be read: {why}"), hint)),
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     check(&name, &text, folder, around)
@@ -59,10 +59,25 @@ pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let bytes = contents(path).map_err(|error| error.to_string())?;
+/// Is this a host, by name or address, and a port?
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn host_and_port(text: &str) -> Result<(), String> {
+    values::host_and_port(text).map(drop).map_err(|(message, hint)| format!("{message}; {hint}"))
+}
+
+/// The text, or why there is none and what to do about it.
+fn read(path: &Path) -> Result<String, (String, &'static str)> {
+    const NAME_IT: &str = "name the configuration with `--config FILE` or the variable WHARF_CONFIG; `wharf check --example` prints one";
+    let bytes = contents(path).map_err(|error| (error.to_string(), NAME_IT))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it has more than the {FILE_BYTES_MAX} bytes that are read"));
+        let why = format!("it has more than the {FILE_BYTES_MAX} bytes that are read");
+        return Err((why, "is it the configuration? what is this large is better uploaded as a plugin, or served by a service"));
     }
-    String::from_utf8(bytes).map_err(|bad| format!("it is not UTF-8 from byte {} on", bad.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|bad| {
+        let good = bad.utf8_error().valid_up_to();
+        let line = 1 + bad.as_bytes().iter().take(good).filter(|&&byte| byte == b'\n').count();
+        (format!("it is not UTF-8 from byte {good} on, in line {line}"), "save it in the encoding UTF-8, or remove what is no text")
+    })
 }

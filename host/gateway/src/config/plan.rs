@@ -2,6 +2,7 @@
 //!
 //! Everything that is named here exists: a plan with a route to an unknown service cannot be made.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,16 @@ pub enum LogTarget {
     Stdout,
     /// This file, appended to.
     File(PathBuf),
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogTarget::Off => f.write_str("off"),
+            LogTarget::Stdout => f.write_str("on standard output"),
+            LogTarget::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// One line for each request.

@@ -43,10 +43,9 @@ impl Mistakes {
         Mistakes { file: file.to_owned(), list, more, lines }
     }
 
-    pub(crate) fn unreadable(file: &str, why: &str) -> Mistakes {
-        let mistake = Mistake::new(Place::default(), format!("the file cannot be read: {why}"))
-            .hint("name the configuration with `--config FILE` or the variable WHARF_CONFIG");
-        Mistakes { file: file.to_owned(), list: vec![mistake], more: 0, lines: Vec::new() }
+    /// About the file as a whole, of which nothing is shown.
+    pub(crate) fn whole(file: &str, message: String, hint: &str) -> Mistakes {
+        Mistakes { file: file.to_owned(), list: vec![Mistake::new(Place::default(), message).hint(hint)], more: 0, lines: Vec::new() }
     }
 
     /// The line that a place is on.
@@ -111,8 +110,8 @@ impl fmt::Display for Mistakes {
             writeln!(f, "and {} more\n", self.more)?;
         }
         match self.list.len() + self.more {
-            1 => write!(f, "1 mistake in {}; nothing was changed", self.file),
-            several => write!(f, "{several} mistakes in {}; nothing was changed", self.file),
+            1 => write!(f, "1 mistake in {}", self.file),
+            several => write!(f, "{several} mistakes in {}", self.file),
         }
     }
 }

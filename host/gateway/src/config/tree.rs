@@ -372,7 +372,18 @@ impl<'t> Deserializer<'t> for Reader<'t> {
 
     whole_numbers! {
         deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32, deserialize_i64 visit_i64 i64,
-        deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64
+        deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32
+    }
+
+    /// What is no number is handed on: who asked knows the limits that the message must name (see `units::Whole`).
+    fn deserialize_u64<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        match self.node.text() {
+            Some(text) => match text.parse() {
+                Ok(number) => visitor.visit_u64(number),
+                Err(_) => visitor.visit_str(text),
+            },
+            None => Err(self.node.expected("a whole number", "write digits only")),
+        }
     }
 
     fn deserialize_f32<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
@@ -423,7 +434,10 @@ impl<'t> Deserializer<'t> for Reader<'t> {
 
     fn deserialize_newtype_struct<V: Visitor<'t>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
         match (name, self.node.text()) {
-            (ITEM, _) => visitor.visit_map(Inside { reader: self, told: false }),
+            (ITEM, _) => {
+                let mistakes_before = self.mistakes.borrow().len();
+                visitor.visit_map(Inside { reader: self, told: false, mistakes_before })
+            }
             (SHORT, Some(text)) if !self.node.is_null() => visitor.visit_str(text).map_err(|bad: Refusal| bad.at(self.node.place)),
             _ => visitor.visit_newtype_struct(self),
         }
@@ -461,7 +475,19 @@ impl<'t> Deserializer<'t> for Reader<'t> {
             Kind::Map(entries) => {
                 visitor.visit_map(Entries { reader: self, rest: entries.iter(), fields: Some((name, fields)), value: None })
             }
-            _ => Err(self.node.expected(&format!("the settings of {}", spoken(name)), format!("known here: {}", fields.join(", ")))),
+            // Nothing at all is an empty map, but not by chance: what has no setting that it needs wants to be told so.
+            kind => {
+                let known = fields.join(", ");
+                let lacks = matches!(kind, Kind::Scalar { .. } if self.node.is_null())
+                    .then(|| visitor.visit_map(Entries { reader: self, rest: [].iter(), fields: None, value: None }).err())
+                    .flatten();
+                let hint = if self.node.is_null() {
+                    format!("write `{{}}` to leave all as it is; known here: {known}")
+                } else {
+                    format!("known here: {known}")
+                };
+                Err(lacks.unwrap_or_else(|| self.node.expected(&format!("the settings of {}", spoken(name)), hint)))
+            }
         }
         .map_err(|bad| bad.at(self.node.place))
     }
@@ -581,12 +607,18 @@ pub struct Item<T> {
     /// Where it stands.
     pub place: Place,
     value: Option<T>,
+    sound: bool,
 }
 
 impl<T> Item<T> {
     /// The value, if it could be read.
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref()
+    }
+
+    /// All of it could be read, down to the last setting inside.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sound
     }
 
     /// It was never written.
@@ -597,14 +629,16 @@ impl<T> Item<T> {
 
 impl<T> Default for Item<T> {
     fn default() -> Item<T> {
-        Item { place: Place::default(), value: None }
+        Item { place: Place::default(), value: None, sound: true }
     }
 }
 
-/// Hands [`Item`] the place as a key and the value as its value, and catches what the value says.
+/// Hands [`Item`] the place as a key and the value as its value, catches what the value says, and hands as a second key
+/// whether it said nothing.
 struct Inside<'t> {
     reader: Reader<'t>,
     told: bool,
+    mistakes_before: usize,
 }
 
 impl<'t> MapAccess<'t> for Inside<'t> {
@@ -612,7 +646,8 @@ impl<'t> MapAccess<'t> for Inside<'t> {
 
     fn next_key_seed<K: DeserializeSeed<'t>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
         if std::mem::replace(&mut self.told, true) {
-            return Ok(None);
+            let sound = self.reader.mistakes.borrow().len() == self.mistakes_before;
+            return seed.deserialize(IntoDeserializer::<Refusal>::into_deserializer(sound)).map(Some);
         }
         let Place { line, column, width } = self.reader.node.place;
         seed.deserialize(SeqDeserializer::<_, Refusal>::new([line, column, width].into_iter())).map(Some)
@@ -639,7 +674,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut inside: A) -> Result<Item<T>, A::Error> {
                 let (line, column, width) = inside.next_key()?.unwrap_or_default();
-                Ok(Item { place: Place { line, column, width }, value: inside.next_value().ok() })
+                let value = inside.next_value().ok();
+                let sound = inside.next_key()?.unwrap_or(true);
+                Ok(Item { place: Place { line, column, width }, value, sound })
             }
         }
         from.deserialize_newtype_struct(ITEM, Take(PhantomData))
@@ -700,11 +737,44 @@ impl<'de, T: Deserialize<'de> + FromShort> Deserialize<'de> for OrShort<T> {
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<OrShort<T>, E> {
                 // Its place is that of the `Item` around.
-                Ok(OrShort(T::from_short(Item { place: Place::default(), value: Some(word.into()) })))
+                Ok(OrShort(T::from_short(Item { place: Place::default(), value: Some(word.into()), sound: true })))
             }
 
             fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<OrShort<T>, D::Error> {
                 T::deserialize(from).map(OrShort)
+            }
+        }
+        from.deserialize_newtype_struct(SHORT, Take(PhantomData))
+    }
+}
+
+/// A choice that people like to shorten, and must not: the word alone does not say which is meant.
+#[derive(Clone, Debug)]
+pub struct NotShort<T>(pub T);
+
+/// What to write instead of the one word.
+pub trait WholeForm {
+    /// The forms that the word may have been meant for.
+    fn whole_form(word: &str) -> String;
+}
+
+impl<'de, T: Deserialize<'de> + WholeForm> Deserialize<'de> for NotShort<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<NotShort<T>, D::Error> {
+        struct Take<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + WholeForm> Visitor<'de> for Take<T> {
+            type Value = NotShort<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one of several tests")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<NotShort<T>, E> {
+                let read: Result<T, de::value::Error> = T::deserialize(word.into_deserializer());
+                read.map(NotShort).map_err(|_| E::custom(format_args!("`{word}` is not understood here\nhint: {}", T::whole_form(word))))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<NotShort<T>, D::Error> {
+                T::deserialize(from).map(NotShort)
             }
         }
         from.deserialize_newtype_struct(SHORT, Take(PhantomData))

@@ -18,6 +18,11 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Percent(pub f64);
 
+/// A whole number, or what was written in its place. It is refused where it is checked, because only there it is known
+/// from what to what it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole(pub Result<u64, Box<str>>);
+
 trait Amount: Sized {
     const EXPECTED: &'static str;
     fn parse(text: &str) -> Option<Self>;
@@ -113,6 +118,44 @@ impl<'de> Deserialize<'de> for Size {
 impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Percent, D::Error> {
         take(from)
+    }
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Whole, D::Error> {
+        struct Take;
+        impl Visitor<'_> for Take {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(Ok(number)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Whole, E> {
+                Ok(Whole(Err(text.chars().take(60).collect::<String>().into())))
+            }
+        }
+        from.deserialize_u64(Take)
+    }
+}
+
+impl Whole {
+    /// The number, if it is one between these.
+    pub(crate) fn within(&self, least: u64, most: u64) -> Option<u64> {
+        self.0.as_ref().ok().copied().filter(|number| (least..=most).contains(number))
+    }
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(number) => number.fmt(f),
+            Err(text) => write!(f, "`{text}`"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::plan::Cidr;
 use std::net::{IpAddr, SocketAddr};
 use wharf_core::edit::is_field_name;
 use wharf_core::head::Method;
+use wharf_core::plugin_name;
 use wharf_http::routes::{HOST_BYTES_MAX, HostPattern};
 
 /// What is wrong with a value, and what to do about it.
@@ -24,6 +25,14 @@ pub(super) fn name(text: &str, what: &str) -> Result<(), Wrong> {
         return wrong(format!("`{text}` cannot be the name of a {what}"), hint);
     }
     Ok(())
+}
+
+/// A name that the plugin catalog takes, too.
+pub(super) fn plugin_name(text: &str, what: &str) -> Result<(), Wrong> {
+    if plugin_name::is_plugin_name(text) {
+        return Ok(());
+    }
+    wrong(format!("`{text}` cannot be the name of a {what}"), format!("a {what}'s name is {}", plugin_name::RULE))
 }
 
 /// An address to bind.
