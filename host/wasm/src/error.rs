@@ -62,7 +62,7 @@ pub(crate) struct Trapped {
 }
 
 impl Trapped {
-    fn new(word: &'static str, error: &wasmtime::Error) -> Broken {
+    fn told(word: &'static str, error: &wasmtime::Error) -> Broken {
         Broken::Trap(Trapped { word, cause: error.root_cause().to_string(), trace: format!("{error:?}"), last_words: String::new() })
     }
 }
@@ -82,13 +82,13 @@ impl From<wasmtime::Error> for Broken {
                 Trap::IntegerOverflow | Trap::IntegerDivisionByZero | Trap::BadConversionToInteger => "arithmetic",
                 _ => "other",
             };
-            return Trapped::new(word, &error);
+            return Trapped::told(word, &error);
         }
         // The engine keeps the type of this error to itself; its text is the only sign.
         if error.chain().any(|cause| cause.to_string().starts_with("too much data is being copied")) {
             return Broken::TooMuch;
         }
-        Trapped::new("abi", &error)
+        Trapped::told("abi", &error)
     }
 }
 

@@ -394,7 +394,8 @@ fn counters_go_on_over_every_change_and_a_change_makes_one_generation() {
         assert!(value("wharf_http_request_seconds_count", &[("route", "all")]) >= all);
         let now = value("wharf_generation", &[]);
         assert!(generation.get() == 0.0 || now == generation.get() + more, "generation {}, then {now}", generation.get());
-        (answered.set(all), generation.set(now));
+        answered.set(all);
+        generation.set(now);
     };
     look(0.0);
     wharf.admin().post("/v1/config/reload", &Value::Null).expect();
