@@ -18,12 +18,12 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # step TITLE COMMAND...: cargo and tests show their own progress; a command that is silent for 10 s gets a sign of life.
 # COMMAND has a process of its own, because a shell that waits for it hears ^C and `kill` at once, and one that runs it
-# hears them when it is done.
+# hears them when it is done. The shell would have it ignore ^C; a test that sends one to what it started would wait for ever.
 step() {
   local status=0 title=$1
   begin_step "$1"
   shift
-  "$@" <&0 &
+  (trap - INT QUIT; "$@") <&0 &
   wait $! || status=$?
   ((status == 0)) || { end_step FAILED; summary; die "$title failed (exit $status)"; }
   end_step
