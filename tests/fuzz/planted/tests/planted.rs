@@ -33,7 +33,7 @@ fn the_bug_in_the_answer_codec_is_found() {
     finds(&targets::ANSWER, &[""]);
 }
 
-/// A dot that hides behind two encodings is taken.
+/// A slash that hides behind two encodings is taken.
 #[test]
 fn the_bug_in_the_path_canonicaliser_is_found() {
     finds(&targets::PATH, &["decoded"]);
