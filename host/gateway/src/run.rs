@@ -178,6 +178,8 @@ async fn serve(
     let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone()), catalog.clone(), services.clone()];
     let mut options = Options::new(&state);
     options.token_file = admin_plan.token_file.clone();
+    // Whoever is told this name will use it.
+    options.allowed_hosts.extend(admin_plan.advertise.as_deref().and_then(|told| Some(told.rsplit_once(':')?.0.to_owned())));
     let ready = control.clone();
     options.readiness = Arc::new(move || {
         let applied = ready.is_applied();

@@ -429,6 +429,25 @@ fn a_request_that_could_not_be_read_is_in_the_access_log() {
 }
 
 #[test]
+fn the_admin_api_may_be_addressed_by_the_name_that_is_advertised() {
+    let upstream = Upstream::echo();
+    let text = config(&[("up", &upstream)], "routes: [{ name: all, to: up }]\n");
+    let text =
+        text.replace("admin: { bind: \"127.0.0.1:0\" }", "admin: { bind: \"127.0.0.1:0\", advertise: \"gateway.example.com:9901\" }");
+    let wharf = Wharf::start(text).unwrap();
+    let token = fs::read_to_string(wharf.dir().join("state/admin-token")).unwrap();
+    for (host, status) in [("gateway.example.com:9901", "200"), ("evil.example.com", "421")] {
+        let mut client = TcpStream::connect(wharf.admin().address()).unwrap();
+        let head =
+            format!("GET /v1/config HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n", token.trim());
+        client.write_all(head.as_bytes()).unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {said}");
+    }
+}
+
+#[test]
 fn a_changed_log_level_is_taken_without_a_restart() {
     let upstream = Upstream::echo();
     let text = |level: &str| config(&[("up", &upstream)], &format!("log: {{ level: {level} }}\nroutes: [{{ name: all, to: up }}]\n"));
