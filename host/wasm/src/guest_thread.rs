@@ -7,7 +7,7 @@
 //! wants to (`SCHED_IDLE`), and so does all that a version is asked which breaks most of its questions: a low share alone
 //! is no good manners, since the kernel lets whoever runs finish a slice of some milliseconds while a network thread
 //! waits. And even a processor that nobody else wants is not free: its neighbours share caches and memory with it, and on
-//! many machines the core itself. So such versions together get a quarter of one at most.
+//! many machines the core itself. So such versions together get an eighth of one at most.
 //!
 //! Making instances ahead of need, schemas and rehearsals happen on the first.
 
@@ -33,7 +33,7 @@ use tokio::time::{Instant, Sleep};
 const NICE: i32 = 10;
 
 /// Versions that break most of their questions rest so many times as long as they ran.
-const RESTS: u64 = 3;
+const RESTS: u64 = 7;
 
 /// A call that can change threads.
 pub(crate) type Moving<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -8,7 +8,7 @@
 //! | `wharf_plugin_wait_seconds` | plugin, version | of those that waited in host calls: for how long |
 //! | `wharf_plugin_host_calls_total` | plugin, version | |
 //! | `wharf_plugin_moved_total` | plugin, version | questions that left their core |
-//! | `wharf_plugin_banished_total` | plugin, version | times it was sent to the guest thread for a second |
+//! | `wharf_plugin_banished_total` | plugin, version | times it was sent to the guest thread for a while, 1 to 32 s |
 //! | `wharf_plugin_last_good_total` | plugin, version | questions asked again of the last good version |
 //! | `wharf_plugin_log_dropped_total` | plugin, version | lines over the quota |
 //! | `wharf_plugin_memory_bytes` | plugin, version | linear memory of its live instances |
@@ -30,7 +30,7 @@ const SECONDS: (&str, &str) = ("wharf_plugin_call_seconds", "Time of questions p
 const WAITS: (&str, &str) = ("wharf_plugin_wait_seconds", "Time that questions waited in host calls, where they did.");
 const HOST_CALLS: (&str, &str) = ("wharf_plugin_host_calls_total", "Calls of plugins to the host.");
 const MOVED: (&str, &str) = ("wharf_plugin_moved_total", "Questions that computed for too long and left their core.");
-const BANISHED: (&str, &str) = ("wharf_plugin_banished_total", "Times that a version was sent to the guest thread for a second.");
+const BANISHED: (&str, &str) = ("wharf_plugin_banished_total", "Times that a version was sent to the guest thread for a while.");
 const FELL_BACK: (&str, &str) = ("wharf_plugin_last_good_total", "Questions asked again of the last good version.");
 const DROPPED: (&str, &str) = ("wharf_plugin_log_dropped_total", "Log lines of plugins over their quota.");
 

@@ -30,6 +30,9 @@ const STRIKES: u32 = 4;
 /// network thread each time it is asked, and one that fills its memory at a stroke takes more, because the engine
 /// cannot interrupt a bulk operation; this bounds how often.
 const BANISHED: u64 = nanos(Duration::from_secs(1));
+/// Twice as long each time that it comes back and does it again, up to 32 s: coming back is what costs the neighbours. A
+/// version that has behaved for that long begins anew.
+const BANISHED_DOUBLINGS: u32 = 5;
 /// A version that broke so many more questions than it answered is hopeless, for the time being.
 const HOPELESS: u32 = 4;
 /// A moved call that was cut short so often on the guest thread as well had much to do.
@@ -64,6 +67,8 @@ pub(crate) struct Pool {
     idle: RefCell<VecDeque<(Moment, Box<Instance>)>>,
     strikes: Cell<(Moment, u32)>,
     banished_until: Cell<Option<Moment>>,
+    /// How often it has come back to be banished again, and when its last banishment ended or will end.
+    relapses: Cell<(u32, Option<Moment>)>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
     /// One more for each question that broke, one less for each that was answered.
@@ -89,6 +94,7 @@ impl Pool {
             idle: RefCell::default(),
             strikes: Cell::new((Moment::now(), 0)),
             banished_until: Cell::new(None),
+            relapses: Cell::default(),
             suspected: Cell::new(false),
             proved: Cell::new(0),
             broken: Cell::new(0),
@@ -181,10 +187,17 @@ impl Pool {
     }
 
     fn banish(&self, now: Moment) {
+        let (mut relapses, ended) = self.relapses.get();
         if !self.is_banished(now) {
             self.metrics.banished();
+            relapses = match ended {
+                Some(ended) if now.since(ended) <= BANISHED << BANISHED_DOUBLINGS => (relapses + 1).min(BANISHED_DOUBLINGS),
+                _ => 0,
+            };
         }
-        self.banished_until.set(Some(now.after(BANISHED)));
+        let until = now.after(BANISHED << relapses);
+        self.relapses.set((relapses, Some(until)));
+        self.banished_until.set(Some(until));
     }
 
     /// A question was answered.
