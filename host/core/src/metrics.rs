@@ -109,7 +109,7 @@ struct Row {
 }
 
 /// What was counted by series that nobody holds any more.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Past {
     count: u64,
     buckets: [u64; TIME_BOUNDS_US.len() + 1],
@@ -253,23 +253,14 @@ impl Row {
 
     fn render(&self, out: &mut String, name: &str, labels: &str, kind: &str) {
         let braces = |inner: &str| if inner.is_empty() { String::new() } else { format!("{{{inner}}}") };
-        let Past { count, mut buckets, mut sum_ns } = self.past;
+        let mut all = self.past;
+        self.live.iter().for_each(|series| all.add(series));
+        let Past { count, buckets, sum_ns } = all;
         if kind != "histogram" {
-            let now = |series: &Series| match series {
-                Series::Count(count) => i128::from(count.get()),
-                Series::Level(level) => i128::from(level.get()),
-                Series::Times(_) => 0,
-            };
-            let sum = i128::from(count) + self.live.iter().map(now).sum::<i128>();
+            let level = |series: &Series| if let Series::Level(level) = series { i128::from(level.get()) } else { 0 };
+            let sum = i128::from(count) + self.live.iter().map(level).sum::<i128>();
             let _ = writeln!(out, "{name}{} {sum}", braces(labels));
             return;
-        }
-        for series in &self.live {
-            let Series::Times(times) = series else { continue };
-            for (sum, bucket) in buckets.iter_mut().zip(&times.buckets) {
-                *sum += bucket.get();
-            }
-            sum_ns += times.sum_ns.get();
         }
         let comma = if labels.is_empty() { "" } else { "," };
         let mut running = 0;

@@ -466,10 +466,12 @@ pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, 
                     continue;
                 }
                 let at = Instant::now();
-                let rest = coming.filter(|rest: &Coming| rest.mark == mark).unwrap_or(Coming { mark, since: at, first: coming.map_or(at, |rest| rest.first) });
-                if rest.since.elapsed() < settle(known, mark, seen.as_deref(), &now) && rest.first.elapsed() < SETTLE_MAX {
+                let same = coming.filter(|rest: &Coming| rest.mark == mark);
+                let rest = same.unwrap_or(Coming { mark, since: at, first: coming.map_or(at, |rest| rest.first) });
+                let wait = settle(known, mark, seen.as_deref(), &now);
+                if rest.since.elapsed() < wait && rest.first.elapsed() < SETTLE_MAX {
                     coming = Some(rest);
-                    looks.reset_after(SETTLE);
+                    looks.reset_after(wait.min(LOOK_EVERY));
                     continue;
                 }
                 (known, coming, seen) = (Some(mark), None, Some(now));

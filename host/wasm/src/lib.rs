@@ -50,7 +50,7 @@ pub use child::{COMPILE_CHILD, ChildLimits, compile_child_main};
 pub use engine::{Engine, compile, fingerprint};
 pub use error::{ErrorKind, WasmError};
 pub use grants::{CAPABILITIES, is_inert};
-pub use limits::{BODY_MAX, COMPONENT_BYTES_MAX, EngineLimits, GRACE, Grants, KvGrant, Quotas, REHEARSAL, SCHEMA_MAX};
+pub use limits::{BODY_MAX, COMPONENT_BYTES_MAX, COMPONENT_TOO_LARGE, EngineLimits, GRACE, Grants, KvGrant, Quotas, REHEARSAL, SCHEMA_MAX};
 pub use ready::{Code, Digest, Fact, Needs, Parts, Ready, Role, Setup};
 pub use refusal::{CatalogError, Problem};
 pub use wants::{Granted, Wanted, Wants};

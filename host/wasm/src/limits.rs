@@ -115,6 +115,8 @@ pub const REHEARSAL: Duration = Duration::from_secs(1);
 pub const GRACE: Duration = Duration::from_millis(8);
 /// Largest component that is taken: by the admin API, by the catalog, and by the command line before it sends one.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+/// What to do about a larger one.
+pub const COMPONENT_TOO_LARGE: &str = "build with optimisation and without debug information (`strip = true`)";
 /// Longest text of a schema.
 pub const SCHEMA_MAX: usize = 64 * 1024;
 /// Longest refusal of a configuration that is shown.

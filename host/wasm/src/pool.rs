@@ -66,13 +66,20 @@ pub(crate) struct Pool {
     pub(crate) deadline_ns: u64,
     idle: RefCell<VecDeque<(Moment, Box<Instance>)>>,
     strikes: Cell<(Moment, u32)>,
-    banished_until: Cell<Option<Moment>>,
-    /// How often it has come back to be banished again, and when its last banishment ended or will end.
-    relapses: Cell<(u32, Option<Moment>)>,
+    /// The last one, which may be over.
+    banishment: Cell<Option<Banishment>>,
     suspected: Cell<bool>,
     proved: Cell<u32>,
     /// One more for each question that broke, one less for each that was answered.
     broken: Cell<u32>,
+}
+
+/// Why a version is asked on the guest thread.
+#[derive(Clone, Copy)]
+struct Banishment {
+    until: Moment,
+    /// How often it has come back to be banished again.
+    relapses: u32,
 }
 
 /// Who answers the next question.
@@ -93,8 +100,7 @@ impl Pool {
             deadline_ns: nanos(ready.setup.quotas.deadline),
             idle: RefCell::default(),
             strikes: Cell::new((Moment::now(), 0)),
-            banished_until: Cell::new(None),
-            relapses: Cell::default(),
+            banishment: Cell::default(),
             suspected: Cell::new(false),
             proved: Cell::new(0),
             broken: Cell::new(0),
@@ -187,17 +193,15 @@ impl Pool {
     }
 
     fn banish(&self, now: Moment) {
-        let (mut relapses, ended) = self.relapses.get();
-        if !self.is_banished(now) {
-            self.metrics.banished();
-            relapses = match ended {
-                Some(ended) if now.since(ended) <= BANISHED << BANISHED_DOUBLINGS => (relapses + 1).min(BANISHED_DOUBLINGS),
-                _ => 0,
-            };
-        }
-        let until = now.after(BANISHED << relapses);
-        self.relapses.set((relapses, Some(until)));
-        self.banished_until.set(Some(until));
+        let relapses = match self.banishment.get() {
+            Some(Banishment { until, relapses }) if now < until => relapses,
+            last => {
+                self.metrics.banished();
+                let relapse = |last: &Banishment| now.since(last.until) <= BANISHED << BANISHED_DOUBLINGS;
+                last.filter(relapse).map_or(0, |last| (last.relapses + 1).min(BANISHED_DOUBLINGS))
+            }
+        };
+        self.banishment.set(Some(Banishment { until: now.after(BANISHED << relapses), relapses }));
     }
 
     /// A question was answered.
@@ -215,13 +219,6 @@ impl Pool {
 
     /// Is it to be asked on the guest thread from the start?
     pub(crate) fn is_banished(&self, now: Moment) -> bool {
-        match self.banished_until.get() {
-            None => false,
-            Some(until) if now < until => true,
-            Some(_) => {
-                self.banished_until.set(None);
-                false
-            }
-        }
+        self.banishment.get().is_some_and(|banishment| now < banishment.until)
     }
 }

@@ -4,7 +4,7 @@ use crate::child::ChildError;
 use crate::disk::StorageError;
 use crate::error::{ErrorKind, WasmError};
 use crate::examine::Unfit;
-use crate::limits::REHEARSAL;
+use crate::limits::{COMPONENT_TOO_LARGE, REHEARSAL};
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::desk::{DeskError, DeskErrorKind};
@@ -171,7 +171,7 @@ impl CatalogError {
             |names: &[String]| if names.is_empty() { "there are none yet".to_owned() } else { format!("there are: {}", names.join(", ")) };
         Some(match &self.0 {
             Refusal::Name(_) => format!("a name is {}", plugin_name::RULE),
-            Refusal::TooLarge { .. } => "build with optimisation and without debug information (`strip = true`)".into(),
+            Refusal::TooLarge { .. } => COMPONENT_TOO_LARGE.into(),
             Refusal::Unfit { unfit, .. } => unfit.hint(),
             Refusal::Role { wanted, .. } => format!("export the {wanted} interface too, or change the attachment"),
             Refusal::Grant { line, .. } => format!("grant it with `{line}` in the configuration file, or build the component without it"),

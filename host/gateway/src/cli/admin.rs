@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Response;
-use wharf_wasm::COMPONENT_BYTES_MAX;
+use wharf_wasm::{COMPONENT_BYTES_MAX, COMPONENT_TOO_LARGE};
 
 /// An upload is compiled before it is answered.
 const ANSWER_WAIT: Duration = Duration::from_secs(180);
@@ -29,7 +29,7 @@ impl Client {
     /// it says about the admin API is enough, so that a bad edit does not lock the operator out.
     pub(super) fn find(args: &AdminArgs) -> Result<Client, Failure> {
         let folder = args.config.parent().unwrap_or(Path::new(""));
-        let bytes = std::fs::read(&args.config).unwrap_or_default();
+        let bytes = config::contents(&args.config).unwrap_or_default();
         let admin = admin_of(&String::from_utf8_lossy(&bytes), folder);
         let address = args.admin.clone().unwrap_or_else(|| reachable(&admin));
         let token = match &args.token_file {
@@ -76,8 +76,7 @@ impl Client {
         let size = std::fs::metadata(file).map_err(unreadable)?.len();
         if size > COMPONENT_BYTES_MAX as u64 {
             let message = format!("{} has {size} bytes, and a component may have at most {COMPONENT_BYTES_MAX}", file.display());
-            return Err(Failure::new(Exit::Refused, "too-large", message)
-                .hint("build with optimisation and without debug information (`strip = true`)"));
+            return Err(Failure::new(Exit::Refused, "too-large", message).hint(COMPONENT_TOO_LARGE));
         }
         let bytes = std::fs::read(file).map_err(unreadable)?;
         let request =

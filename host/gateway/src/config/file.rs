@@ -596,23 +596,30 @@ impl WholeForm for HeaderMatch {
 
 // === the schema of what is not a plain struct ===
 
-impl<T: JsonSchema> JsonSchema for Item<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
+/// What changes how something is read, and not what may be written.
+macro_rules! has_the_schema_of_what_is_inside {
+    ($($wrapper:ident),*) => {$(
+        impl<T: JsonSchema> JsonSchema for $wrapper<T> {
+            fn inline_schema() -> bool {
+                T::inline_schema()
+            }
 
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
+            fn schema_name() -> Cow<'static, str> {
+                T::schema_name()
+            }
 
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
+            fn schema_id() -> Cow<'static, str> {
+                T::schema_id()
+            }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                T::json_schema(generator)
+            }
+        }
+    )*};
 }
+
+has_the_schema_of_what_is_inside!(Item, NotShort);
 
 impl<T: JsonSchema> JsonSchema for Named<T> {
     fn inline_schema() -> bool {
@@ -639,24 +646,6 @@ impl<T: JsonSchema> JsonSchema for OrShort<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [{ "type": "string" }, generator.subschema_for::<T>()] })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for NotShort<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
     }
 }
 

@@ -22,28 +22,13 @@ pub(super) fn request_line(text: &[u8]) -> Option<(usize, Range<usize>, Version,
     if method == 0 || len == 0 {
         return None;
     }
-    let end = rest.get(len..)?.first_chunk()?;
-    // Not as patterns, which are compared byte by byte.
-    let version = if end == b" HTTP/1.1\r\n" {
-        Version::Http11
-    } else if end == b" HTTP/1.0\r\n" {
-        Version::Http10
-    } else {
-        return None;
-    };
+    let version = version(rest.get(len..)?.first_chunk()?, b" HTTP/1.1\r\n", b" HTTP/1.0\r\n")?;
     Some((method, method + 1..method + 1 + len, version, method + len + 12))
 }
 
 /// The version, the status, and where the first field begins.
 pub(super) fn status_line(text: &[u8]) -> Option<(Version, u16, usize)> {
-    let begin = text.first_chunk()?;
-    let version = if begin == b"HTTP/1.1 " {
-        Version::Http11
-    } else if begin == b"HTTP/1.0 " {
-        Version::Http10
-    } else {
-        return None;
-    };
+    let version = version(text.first_chunk()?, b"HTTP/1.1 ", b"HTTP/1.0 ")?;
     let [hundreds, tens, ones, b' '] = text.get(9..)?.first_chunk::<4>()? else { return None };
     if ![hundreds, tens, ones].iter().all(|digit| digit.is_ascii_digit()) {
         return None;
@@ -53,6 +38,17 @@ pub(super) fn status_line(text: &[u8]) -> Option<(Version, u16, usize)> {
     let reason = text.get(13..)?;
     let len = plain_len(reason);
     reason.get(len..)?.starts_with(b"\r\n").then_some((version, status, 13 + len + 2))
+}
+
+/// Which of the two it is. Not by patterns, which are compared byte by byte.
+fn version<const LEN: usize>(text: &[u8; LEN], http11: &[u8; LEN], http10: &[u8; LEN]) -> Option<Version> {
+    if text == http11 {
+        Some(Version::Http11)
+    } else if text == http10 {
+        Some(Version::Http10)
+    } else {
+        None
+    }
 }
 
 /// All field lines from `at` on, and the empty line behind them: where the head ends. The fields that are passed on go to
