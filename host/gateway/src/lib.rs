@@ -10,6 +10,9 @@
 pub mod assemble;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod config_tests;
 pub mod control;
 pub mod cores;
 pub mod desk;

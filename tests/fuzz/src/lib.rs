@@ -14,6 +14,8 @@
 //! `tests/fuzz.rs` runs each target for `WHARF_FUZZ_SECONDS`. Another room joins with one more [`driver::Target`] in a
 //! test of its own (see README.md).
 
+#[path = "../../../host/gateway/src/config/mod.rs"]
+#[allow(dead_code, reason = "some of it only the gateway uses")]
 pub mod config;
 pub mod config_text;
 pub mod driver;

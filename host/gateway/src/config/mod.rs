@@ -16,9 +16,6 @@ pub mod tree;
 pub mod units;
 mod values;
 
-#[cfg(test)]
-mod tests;
-
 pub use check::{check, host_text};
 pub use plan::Plan;
 pub use report::Mistakes;

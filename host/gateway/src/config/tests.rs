@@ -3,10 +3,10 @@
 //!
 //! `WHARF_WRITE_EXPECTED=1` writes the expectations anew; read them before committing them.
 
-use super::plan::{Attachment, HostPattern, Level, Role, Source, Target};
-use super::*;
+use crate::config::plan::{Attachment, HostPattern, Level, Role, Source, Target};
+use crate::config::*;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")

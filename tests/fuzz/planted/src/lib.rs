@@ -6,7 +6,8 @@
 
 #[path = "../../../../host/http/src/codec/mod.rs"]
 pub mod codec;
-#[path = "../../src/config.rs"]
+#[path = "../../../../host/gateway/src/config/mod.rs"]
+#[allow(dead_code, reason = "some of it only the gateway uses")]
 pub mod config;
 #[path = "../../src/config_text.rs"]
 pub mod config_text;

@@ -1,0 +1,237 @@
+//! Checks routes: what they match, where they lead.
+
+use super::*;
+
+impl Checker<'_> {
+    pub(super) fn routes(&mut self, file: &File) -> Vec<plan::Route> {
+        let defaults = group(&file.defaults);
+        let whole = self.time(of(defaults.and_then(|d| group(&d.timeouts)), |t| &t.whole), 60 * SECOND, MS, DAY, "whole");
+        let body = self.size(of(defaults, |d| &d.body_bytes_max), 10 * MIB, 0, 1024 * GIB, "body_bytes_max");
+        let chains = Chains::read(self, file);
+        let mut routes: Vec<(Place, plan::Route)> = Vec::new();
+        // A route with a mistake in it matches something else than was meant: by form (a key that nobody knows is not
+        // there), or by what its match says.
+        let mut comparable: HashSet<Arc<str>> = HashSet::new();
+        for item in list(&file.routes) {
+            let Some(route) = item.get() else { continue };
+            let Some(name) = self.name_of(&route.name, "route") else { continue };
+            if let Some((place, _)) = routes.iter().find(|(_, have)| have.name == name) {
+                let message = format!("there is a route `{name}` on line {} already", place.line);
+                self.say(route.name.place, message, "names stand in logs and metrics: give it another");
+                continue;
+            }
+            let before = self.mistakes.len();
+            let matches = self.matches(route);
+            if self.mistakes.len() == before && item.is_sound() {
+                comparable.insert(name.clone());
+            }
+            if route.to.is_missing() {
+                self.say(
+                    route.name.place,
+                    format!("route `{name}` has no `to`"),
+                    "add `to: SERVICE`, `to: {plugin: ...}` or `to: {answer: ...}`",
+                );
+            }
+            let target = self.target(&route.to);
+            let service = match &target {
+                Some(plan::Target::Service { name, .. }) => Some(name.clone()),
+                _ => None,
+            };
+            let (chain, host_chains) = chains.of_route(self, route, &matches, service.as_deref());
+            routes.push((
+                route.name.place,
+                plan::Route {
+                    strip_prefix: self.strip_prefix(route, &matches),
+                    name,
+                    matches,
+                    target: target.unwrap_or(plan::Target::Answer(plan::Answer { status: 404, headers: Vec::new(), body: "".into() })),
+                    whole_timeout: self.time(of(group(&route.timeouts), |t| &t.whole), whole, MS, DAY, "whole"),
+                    body_bytes_max: self.size(&route.body_bytes_max, body, 0, 1024 * GIB, "body_bytes_max"),
+                    retries: given(&route.retries).copied().unwrap_or(true),
+                    degrade_statuses: self.degrade_statuses(&route.degrade_statuses),
+                    preserve_host: given(&route.preserve_host).copied().unwrap_or(true),
+                    chain,
+                    host_chains,
+                },
+            ));
+        }
+        self.told_apart(routes.iter().filter(|(_, route)| comparable.contains(&route.name)));
+        routes.into_iter().map(|(_, route)| route).collect()
+    }
+
+    /// No two routes of which one can never be taken, and not too many priorities.
+    fn told_apart<'r>(&mut self, routes: impl Iterator<Item = &'r (Place, plan::Route)>) {
+        let mut seen: HashMap<String, &plan::Route> = HashMap::new();
+        let mut priorities = HashSet::new();
+        for (place, route) in routes {
+            let matches = &route.matches;
+            if priorities.insert(matches.priority) && priorities.len() == PRIORITIES_MAX + 1 {
+                let hint = "each priority costs every request a look; most routes need none, the more specific one wins anyway";
+                self.say(*place, format!("routes have more than {PRIORITIES_MAX} different priorities"), hint);
+            }
+            let mut rest = matches.clone();
+            rest.hosts.clear();
+            rest.methods.sort_by(|left, right| left.as_str().cmp(right.as_str()));
+            rest.headers.sort_by(|left, right| left.name.cmp(&right.name));
+            let hosts: Vec<Option<&plan::HostPattern>> =
+                if matches.hosts.is_empty() { vec![None] } else { matches.hosts.iter().map(Some).collect() };
+            let mut told = false;
+            for host in hosts {
+                let first = *seen.entry(format!("{host:?} {rest:?}")).or_insert(route);
+                if first.name != route.name && !told {
+                    told = true;
+                    let whose = host.map_or(String::new(), |host| format!(" for host `{}`", host_text(host)));
+                    let message =
+                        format!("route `{}` matches exactly what route `{}` matches{whose}, so it is never taken", route.name, first.name);
+                    self.say(*place, message, "remove one of the two, or tell them apart by path, method, header or `priority`");
+                }
+            }
+        }
+    }
+
+    fn matches(&mut self, route: &file::Route) -> plan::RouteMatch {
+        let matches = group(&route.matches);
+        let path = match of(matches, |m| &m.path).as_ref().and_then(Item::get) {
+            None => None,
+            Some(NotShort(file::PathMatch::Exact(path))) => self.value(path, values::path).map(PathPattern::Exact),
+            Some(NotShort(file::PathMatch::Prefix(path))) => self.value(path, values::path).map(|path| {
+                let path = path.trim_end_matches('/');
+                PathPattern::Prefix(if path.is_empty() { "/".into() } else { path.into() })
+            }),
+        };
+        let mut headers = Vec::new();
+        for (name, item) in entries(of(matches, |m| &m.headers)) {
+            let Some(name) = self.value(name, values::field_name) else { continue };
+            let value = match item.get() {
+                None => continue,
+                Some(NotShort(file::HeaderMatch::Present)) => None,
+                Some(NotShort(file::HeaderMatch::Exact(value))) => match self.value(value, field_value) {
+                    None => continue,
+                    Some(value) => Some(value.into_bytes().into()),
+                },
+            };
+            headers.push(HeaderTest { name, value });
+        }
+        plan::RouteMatch {
+            hosts: self.several(of(matches, |m| &m.hosts), "hosts", values::host),
+            path: path.unwrap_or_default(),
+            methods: self.several(of(matches, |m| &m.methods), "methods", values::method),
+            headers,
+            priority: given(&route.priority).copied().unwrap_or(0),
+        }
+    }
+
+    /// A list that must not be empty (that would match nothing) and has nothing twice.
+    fn several<T: PartialEq>(&mut self, items: &Opt<Vec<Item<String>>>, what: &str, read: fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+        if let Some(item) = items
+            && item.get().is_some_and(Vec::is_empty)
+        {
+            self.say(item.place, format!("`{what}` is empty, so nothing would match"), format!("leave `{what}` out to match any"));
+        }
+        let mut values = Vec::new();
+        for item in list(items) {
+            let Some(value) = self.value(item, read) else { continue };
+            if values.contains(&value) {
+                self.say(item.place, format!("`{}` is given twice", item.get().map_or("", String::as_str)), "remove one");
+                continue;
+            }
+            values.push(value);
+        }
+        values
+    }
+
+    fn target(&mut self, item: &Item<OrShort<file::To>>) -> Option<plan::Target> {
+        let OrShort(to) = item.get()?;
+        let given_targets = [to.service.is_some(), to.plugin.is_some(), to.answer.is_some()].into_iter().filter(|given| *given).count();
+        if given_targets != 1 {
+            let message = if given_targets == 0 { "`to` leads nowhere" } else { "`to` leads to more than one place" };
+            self.say(item.place, message, "give one of `service`, `plugin` and `answer`");
+            return None;
+        }
+        for (setting, place, needs, fits) in [
+            ("subset", to.subset.as_ref().map(|item| item.place), "service", to.service.is_some()),
+            ("config", to.config.as_ref().map(|item| item.place), "plugin", to.plugin.is_some()),
+            ("policy", to.policy.as_ref().map(|item| item.place), "plugin", to.plugin.is_some()),
+        ] {
+            if let Some(place) = place
+                && !fits
+            {
+                self.say(place, format!("`{setting}` has no meaning without `{needs}`"), format!("remove `{setting}`"));
+            }
+        }
+        if let Some(service) = &to.service {
+            let name = self.service(service, item.place)?;
+            return Some(plan::Target::Service { name, subset: given(&to.subset).map(|subset| subset.as_str().into()) });
+        }
+        if let Some(plugin) = &to.plugin {
+            if let Some(policy) = &to.policy
+                && matches!(policy.get(), Some(file::Policy::Open))
+            {
+                self.say(policy.place, "a route plugin cannot fail `open`: without it there is no place to go", "`closed` or `last-good`");
+            }
+            return Some(plan::Target::Plugin(plan::Attachment {
+                plugin: self.plugin(plugin, item.place)?,
+                role: Some(plan::Role::Route),
+                config: config_text(&to.config),
+                policy: given(&to.policy).map(policy),
+                order: 0,
+                level: plan::Level::Route,
+            }));
+        }
+        self.answer(to.answer.as_ref()?.get()?).map(plan::Target::Answer)
+    }
+
+    fn answer(&mut self, answer: &file::Fixed) -> Option<plan::Answer> {
+        let given_status = answer.status.get()?;
+        let status = given_status.within(200, 599).unwrap_or_else(|| {
+            self.say(answer.status.place, format!("{given_status} is no status to answer with"), "a number from 200 to 599");
+            200
+        }) as u16;
+        let body = given(&answer.body).map_or("", String::as_str);
+        if let Some(item) = &answer.body {
+            if body.len() > ANSWER_BYTES_MAX {
+                let message = format!("the body of this answer has {} bytes, and at most {ANSWER_BYTES_MAX} are allowed", body.len());
+                self.say(item.place, message, "serve larger files from a service");
+            }
+            if matches!(status, 204 | 304) && !body.is_empty() {
+                self.say(item.place, format!("an answer with status {status} has no body"), "remove `body`, or answer with 200");
+            }
+        }
+        let mut headers = Vec::new();
+        for (key, item) in entries(&answer.headers) {
+            let (Some(name), Some(value)) = (self.value(key, values::field_name), item.get()) else { continue };
+            match wharf_core::edit::check_fields([(&*name, value.as_str())]) {
+                Ok(()) => headers.push((name, value.as_str().into())),
+                Err(bad) => self.say(key.place, bad.to_string(), "the gateway writes framing, connection and forwarding fields itself"),
+            }
+        }
+        Some(plan::Answer { status, headers, body: body.into() })
+    }
+
+    fn strip_prefix(&mut self, route: &file::Route, matches: &plan::RouteMatch) -> Option<Box<str>> {
+        let item = route.strip_prefix.as_ref().filter(|item| item.get() == Some(&true))?;
+        match &matches.path {
+            PathPattern::Prefix(prefix) if **prefix != *"/" => Some(prefix.clone()),
+            PathPattern::Prefix(_) => None,
+            PathPattern::Exact(_) => {
+                self.say(item.place, "`strip_prefix` needs `path: {prefix: ...}`", "match by prefix, or remove `strip_prefix`");
+                None
+            }
+        }
+    }
+
+    fn degrade_statuses(&mut self, statuses: &Opt<Vec<Item<Whole>>>) -> Vec<u16> {
+        if statuses.is_none() {
+            return vec![502, 503, 504];
+        }
+        let mut all = Vec::new();
+        for item in list(statuses) {
+            let Some(given_status) = item.get() else { continue };
+            match given_status.within(500, 599) {
+                Some(status) => all.push(status as u16),
+                None => self.say(item.place, format!("{given_status} is not a fault of the upstream"), "a number from 500 to 599"),
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,98 @@
+//! Checks services.
+
+use super::*;
+
+impl Checker<'_> {
+    pub(super) fn services(&mut self, named: &Opt<Named<file::Service>>) -> Vec<plan::Service> {
+        let mut services = Vec::new();
+        for (key, item) in entries(named) {
+            let Some(name) = self.name_of(key, "service") else { continue };
+            let Some(service) = item.get() else { continue };
+            let waits = group(&service.timeouts);
+            let retries = group(&service.retries);
+            let usual = CallLimits::default();
+            let limits = CallLimits {
+                connect: self.time(of(waits, |w| &w.connect), usual.connect, MS, HOUR, "connect"),
+                head: self.time(of(waits, |w| &w.head), usual.head, MS, HOUR, "head"),
+                body: self.time(of(waits, |w| &w.body), usual.body, MS, HOUR, "body"),
+                idle: self.time(of(waits, |w| &w.idle), usual.idle, MS, DAY, "idle"),
+                connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
+                ..usual
+            };
+            services.push(plan::Service {
+                source: self.source(&name, key.place, service),
+                name,
+                balance: match given(&service.balance) {
+                    None | Some(file::Balance::RoundRobin) => plan::Balance::RoundRobin,
+                    Some(file::Balance::Weighted) => plan::Balance::Weighted,
+                    Some(file::Balance::LeastRequest) => plan::Balance::LeastRequest,
+                },
+                limits,
+                retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
+                retry_share_max: self.share(of(retries, |r| &r.budget), 20.0, "budget"),
+                subset_fallback: given(&service.subset_fallback).copied().unwrap_or(true),
+            });
+        }
+        services
+    }
+
+    fn source(&mut self, name: &str, place: Place, service: &file::Service) -> plan::Source {
+        match (&service.endpoints, &service.dns) {
+            (Some(_), Some(dns)) => {
+                self.say(dns.place, format!("service `{name}` has both `endpoints` and `dns`"), "remove one of the two");
+            }
+            (None, None) => self.say(
+                place,
+                format!("service `{name}` has neither `endpoints` nor `dns`"),
+                "add `endpoints: [10.0.0.7:8080]` or `dns: orders.internal:8080`",
+            ),
+            (None, Some(dns)) => {
+                let Some(OrShort(dns_set)) = dns.get() else { return plan::Source::Fixed(Vec::new()) };
+                let refresh = self.time(&dns_set.refresh, 30 * SECOND, SECOND, DAY, "refresh");
+                if let Some((host, port)) = self.value_at(&dns_set.name, dns.place, values::host_and_port) {
+                    if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
+                        self.say(dns.place, format!("`{host}` is an address, not a name"), format!("use `endpoints: [{host}:{port}]`"));
+                    }
+                    return plan::Source::Dns { name: host, port, refresh };
+                }
+            }
+            (Some(endpoints), None) => {
+                if endpoints.get().is_some_and(Vec::is_empty) {
+                    self.say(endpoints.place, format!("service `{name}` has no endpoints"), "add one, or remove the service");
+                }
+                return plan::Source::Fixed(self.endpoints(name, list(&service.endpoints)));
+            }
+        }
+        plan::Source::Fixed(Vec::new())
+    }
+
+    fn endpoints(&mut self, service: &str, items: &[Item<OrShort<file::Endpoint>>]) -> Vec<plan::Endpoint> {
+        let mut endpoints: Vec<plan::Endpoint> = Vec::new();
+        for item in items {
+            let Some(OrShort(endpoint)) = item.get() else { continue };
+            let weight = self.number_u64(&endpoint.weight, 1, 0, 1_000_000, "weight") as u32;
+            let zone = given(&endpoint.zone).map(|zone| zone.as_str().into());
+            let tags = list(&endpoint.tags).iter().filter_map(Item::get).map(|tag| tag.as_str().into()).collect();
+            let Some(address) = self.value_at(&endpoint.address, item.place, values::endpoint) else { continue };
+            if endpoints.iter().any(|have| have.address == address) {
+                let place = at(endpoint.address.place, item.place);
+                self.say(
+                    place,
+                    format!("service `{service}` has endpoint {address} twice"),
+                    "remove one; give it more `weight` for more calls",
+                );
+                continue;
+            }
+            endpoints.push(plan::Endpoint { address, weight, zone, tags });
+        }
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            let place = items.first().map(|item| item.place).unwrap_or_default();
+            self.say(
+                place,
+                format!("all endpoints of service `{service}` have weight 0, so none takes calls"),
+                "give one a weight of 1 or more",
+            );
+        }
+        endpoints
+    }
+}

@@ -1,0 +1,157 @@
+//! Routes, as people write them.
+
+use super::*;
+
+/// What holds for routes that say nothing else.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// How long a request may take.
+    #[serde(default)]
+    pub timeouts: Opt<RouteTimeouts>,
+    /// Size of a request's body. Default 10MiB.
+    #[serde(default)]
+    pub body_bytes_max: Opt<Size>,
+}
+
+/// What a request must look like, and what happens to it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Unique; stands in logs and metrics.
+    pub name: Item<String>,
+    /// What a request must look like. Default everything.
+    #[serde(default, rename = "match")]
+    pub matches: Opt<Match>,
+    /// Higher is tried first, whatever else the routes say. Default 0.
+    #[serde(default)]
+    pub priority: Opt<i32>,
+    /// What happens to it. A bare word is a service.
+    #[serde(default)]
+    #[schemars(required)]
+    pub to: Item<OrShort<To>>,
+    /// How long it may take.
+    #[serde(default)]
+    pub timeouts: Opt<RouteTimeouts>,
+    /// Size of the request's body. Default as `defaults` says.
+    #[serde(default)]
+    pub body_bytes_max: Opt<Size>,
+    /// Try again what is safe to try again, as the service says. Default true.
+    #[serde(default)]
+    pub retries: Opt<bool>,
+    /// Answers of the upstream that count as faults for degrade plugins. Default 502, 503, 504.
+    #[serde(default)]
+    pub degrade_statuses: Opt<Vec<Item<Whole>>>,
+    /// Plugins, after those for everything and for the host.
+    #[serde(default)]
+    pub plugins: Opt<AttachmentList>,
+    /// Take the prefix that matched off the path that is sent upstream. Default false.
+    #[serde(default)]
+    pub strip_prefix: Opt<bool>,
+    /// Send the client's `host` upstream; else the endpoint's address. Default true.
+    #[serde(default)]
+    pub preserve_host: Opt<bool>,
+}
+
+/// What a request must look like.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// One of these: `api.example.com`, or `*.example.com` for every host below. Default any.
+    #[serde(default)]
+    pub hosts: Opt<Vec<Item<String>>>,
+    /// The path. Default any.
+    #[serde(default)]
+    pub path: Opt<NotShort<PathMatch>>,
+    /// One of these; GET includes HEAD. Default any.
+    #[serde(default)]
+    pub methods: Opt<Vec<Item<String>>>,
+    /// All of these, by name.
+    #[serde(default)]
+    pub headers: Opt<Named<NotShort<HeaderMatch>>>,
+}
+
+/// A canonical path, case-sensitive.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    /// This path.
+    Exact(Item<String>),
+    /// This path and all below it, by whole segments.
+    Prefix(Item<String>),
+}
+
+/// A test of a request field.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderMatch {
+    /// There is one.
+    Present,
+    /// It has exactly this value.
+    Exact(Item<String>),
+}
+
+/// What happens to a request: one of `service`, `plugin` and `answer`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct To {
+    /// It is sent to this service.
+    #[serde(default)]
+    pub service: Opt<String>,
+    /// With `service`: only to endpoints with this tag.
+    #[serde(default)]
+    pub subset: Opt<String>,
+    /// This route plugin says where it is sent.
+    #[serde(default)]
+    pub plugin: Opt<String>,
+    /// With `plugin`: what it is configured with here.
+    #[serde(default)]
+    pub config: Opt<Anything>,
+    /// With `plugin`: what its failure means, `closed` (default) or `last-good`.
+    #[serde(default)]
+    pub policy: Opt<Policy>,
+    /// It is answered at once.
+    #[serde(default)]
+    pub answer: Opt<Fixed>,
+}
+
+/// An answer that needs no upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fixed {
+    /// 200 to 599.
+    pub status: Item<Whole>,
+    /// Text of at most 64KiB. Default none.
+    #[serde(default)]
+    pub body: Opt<String>,
+    /// Its fields, by name.
+    #[serde(default)]
+    pub headers: Opt<Named<String>>,
+}
+
+/// How long a request may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteTimeouts {
+    /// From its head to the end of the answer, retries included; not for WebSockets and event streams. Default 60s.
+    #[serde(default)]
+    pub whole: Opt<Time>,
+}
+
+impl FromShort for To {
+    fn from_short(service: Item<String>) -> To {
+        To { service: Some(service), ..To::default() }
+    }
+}
+
+impl WholeForm for PathMatch {
+    fn whole_form(path: &str) -> String {
+        format!("write `path: {{prefix: {path}}}` for it and all below it, or `path: {{exact: {path}}}`")
+    }
+}
+
+impl WholeForm for HeaderMatch {
+    fn whole_form(value: &str) -> String {
+        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any")
+    }
+}
