@@ -17,5 +17,8 @@ pub mod control;
 pub mod cores;
 pub mod desk;
 pub mod listen;
+#[cfg(test)]
+#[path = "config/quarantine_tests.rs"]
+mod quarantine_tests;
 pub mod run;
 pub mod telemetry;

@@ -42,7 +42,7 @@ fn run(input: &[u8]) {
             // Line ends as YAML counts them.
             let lines: Vec<&str> = text.split('\n').collect();
             for mistake in &mistakes.list {
-                let Place { line, column, width } = mistake.place;
+                let Place { line, column, width, .. } = mistake.place;
                 let what: String =
                     mistake.message.chars().map(|c| if c.is_ascii_lowercase() || c == ' ' { c } else { '.' }).take(24).collect();
                 note(&what);
@@ -167,7 +167,7 @@ impl<'de> Deserialize<'de> for Written {
 
             /// The reader hands a value out as often as it is asked: first by its type, then as it is written.
             fn visit_map<A: MapAccess<'de>>(self, mut inside: A) -> Result<Written, A::Error> {
-                let _: Option<(u32, u32, u32)> = inside.next_key()?;
+                let _: Option<(u32, u32, u32, u32)> = inside.next_key()?;
                 Ok(match inside.next_value::<Typed>()?.0 {
                     Written::Plain(_) => Written::Plain(inside.next_value()?),
                     other => other,

@@ -3,12 +3,15 @@
 //! A value that is wrong is written down and replaced by its default, so that the rest can be checked against it; the
 //! plan is only handed out if nothing was written down.
 
+use super::blame::Blame;
 use super::chains::Chains;
 use super::file::{self, File};
 use super::plan::{self, Plan};
 use super::report::Mistakes;
+use super::sources::{self, Alone, Followed, Gathered, Here, Outside, SourceFile};
+use super::substitute::{self, Secrets, State, Substitution};
 use super::surroundings::Surroundings;
-use super::tree::{self, Item, Mistake, Named, NotShort, OrShort, Place, nearest_or_all};
+use super::tree::{self, Item, Mistake, Named, Node, NotShort, OrShort, Place, nearest_or_all};
 use super::units::{Percent, Size, Time, Whole};
 use super::values::{self, Wrong};
 use std::cell::RefCell;
@@ -64,33 +67,90 @@ pub const REDACT_QUERY: [&str; 17] = [
     "session",
 ];
 
-/// Checks the text of a file. `folder` is where its relative paths begin.
+/// Checks a text that stands alone: nothing is included, and no variable is known. `folder` is where its relative paths
+/// begin.
 ///
 /// # Errors
 /// All mistakes.
 pub fn check(name: &str, text: &str, folder: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
-    let mut mistakes = Vec::new();
-    let plan = match tree::parse(text, &mut mistakes) {
-        Ok(tree) => {
-            let written = RefCell::new(std::mem::take(&mut mistakes));
-            let file: Option<File> = tree::read(&tree, &written);
-            mistakes = written.into_inner();
-            file.map(|file| {
-                let mut checker = Checker::new(folder, around, &file, std::mem::take(&mut mistakes));
-                let plan = checker.plan(&file);
-                mistakes = checker.mistakes;
-                plan
-            })
+    let path = folder.join(Path::new(name).file_name().unwrap_or_default());
+    check_files(name, &path, text, around, &mut Alone).0.into_plan()
+}
+
+/// What became of a configuration, mistakes or not.
+#[derive(Debug)]
+pub struct Checked {
+    /// What it says, with stand-ins in the place of what is wrong; `None`: it says nothing that can be used.
+    pub plan: Option<Plan>,
+    /// What is wrong with it.
+    pub mistakes: Option<Mistakes>,
+    /// The items that are wrong; `None`: there are mistakes that cannot be laid to items.
+    pub blame: Option<Blame>,
+    /// What is never to be told.
+    pub secrets: Secrets,
+    /// The files that it is made of.
+    pub files: Vec<SourceFile>,
+}
+
+impl Checked {
+    /// The plan, if nothing is wrong.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn into_plan(self) -> Result<Plan, Mistakes> {
+        match (self.plan, self.mistakes) {
+            (Some(plan), None) => Ok(plan),
+            (_, Some(mistakes)) => Err(mistakes),
+            (None, None) => Err(Mistakes::whole("", "the file says nothing".into(), "`wharf check --example` prints a file to begin with")),
         }
-        Err(mistake) => {
-            mistakes.push(mistake);
-            None
-        }
-    };
-    match plan {
-        Some(plan) if mistakes.is_empty() => Ok(plan),
-        _ => Err(Mistakes::new(name, text, mistakes)),
     }
+}
+
+/// Checks a file with what it includes.
+pub fn check_files(name: &str, path: &Path, text: &str, around: &Surroundings, outside: &mut dyn Outside) -> (Checked, Followed) {
+    let gathered = sources::gather(name, path, text, outside);
+    let Gathered { files, root, mut mistakes, followed, secrets } = gathered;
+    let mut plan = None;
+    if let Some(root) = &root {
+        let told: HashSet<Place> = mistakes.iter().map(|mistake| mistake.place).collect();
+        let written = RefCell::new(Vec::new());
+        let file: Option<File> = tree::read(root, &written);
+        let mut found = written.into_inner();
+        if let Some(file) = file {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let of_files = files.iter().map(|file| (file.folder.clone(), file.name.clone())).unzip();
+            // Whoever asks whether something else is wrong already means all of it.
+            let mut checker = Checker::new(folder, of_files, around, &file, mistakes.iter().cloned().chain(found).collect());
+            plan = Some(checker.plan(&file));
+            found = checker.mistakes.split_off(mistakes.len());
+        }
+        // What could not be substituted is told once: that the text as it stands fits nowhere follows from it.
+        mistakes.extend(found.into_iter().filter(|mistake| mistake.place.line == 0 || !told.contains(&mistake.place)));
+        let values = written_values(root);
+        for mistake in &mut mistakes {
+            substitute::redact(mistake, &secrets, |place| values.get(&place).cloned());
+        }
+    }
+    mistakes.sort();
+    mistakes.dedup();
+    let blame = root.as_deref().and_then(|root| Blame::of(root, &mistakes));
+    let mistakes = (!mistakes.is_empty()).then(|| Mistakes::new(name, &files, mistakes));
+    (Checked { plan, mistakes, blame, secrets, files }, followed)
+}
+
+/// Where something was substituted: the value, and what is told in its place.
+fn written_values(root: &Node) -> HashMap<Place, (String, String)> {
+    let mut values = HashMap::new();
+    root.walk(&mut |node| {
+        if let (Some(text), Some(written)) = (node.text(), node.written()) {
+            let told = substitute::told(written);
+            // What could not be substituted stands there as it is written.
+            if !told.is_empty() && text != written {
+                values.insert(node.place, (text.to_owned(), told));
+            }
+        }
+    });
+    values
 }
 
 /// What a file says about the admin API, whatever else may be wrong with it; defaults where it says nothing. For the
@@ -98,9 +158,14 @@ pub fn check(name: &str, text: &str, folder: &Path, around: &Surroundings) -> Re
 pub fn admin_of(text: &str, folder: &Path) -> plan::Admin {
     let around = Surroundings { addresses: Vec::new(), cores: 1, may_bind: false, any_address: true };
     let written = RefCell::default();
-    let tree = tree::parse(text, &mut Vec::new()).or_else(|_| tree::parse(&admin_blocks(text), &mut Vec::new()));
+    let read = |text: &str| {
+        let mut state = State::default();
+        let mut values = Substitution { outside: &mut Here, folder, state: &mut state };
+        tree::parse_file(text, 0, &mut values, &mut Vec::new())
+    };
+    let tree = read(text).or_else(|_| read(&admin_blocks(text)));
     let file = tree.ok().and_then(|tree| tree::read::<File>(&tree, &written)).unwrap_or_default();
-    let mut checker = Checker::new(folder, &around, &file, Vec::new());
+    let mut checker = Checker::new(folder, (vec![folder.to_owned()], Vec::new()), &around, &file, Vec::new());
     let node = checker.node(&file.node);
     checker.admin(&file.admin, &node).1
 }
@@ -123,6 +188,10 @@ fn admin_blocks(text: &str) -> String {
 /// Collects mistakes while a file is turned into a plan.
 pub(super) struct Checker<'a> {
     folder: &'a Path,
+    /// Of each file, where its relative paths begin.
+    folders: Vec<PathBuf>,
+    /// Of each file, what it is called.
+    names: Vec<String>,
     around: &'a Surroundings,
     services: Vec<String>,
     plugins: Vec<String>,
@@ -130,12 +199,18 @@ pub(super) struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(folder: &'a Path, around: &'a Surroundings, file: &File, mistakes: Vec<Mistake>) -> Checker<'a> {
-        fn names<T>(named: &Opt<Named<T>>) -> Vec<String> {
+    fn new(
+        folder: &'a Path,
+        (folders, names): (Vec<PathBuf>, Vec<String>),
+        around: &'a Surroundings,
+        file: &File,
+        mistakes: Vec<Mistake>,
+    ) -> Checker<'a> {
+        fn named<T>(named: &Opt<Named<T>>) -> Vec<String> {
             let entries = named.as_ref().and_then(Item::get).map(|named| named.0.as_slice()).unwrap_or_default();
             entries.iter().filter_map(|(name, _)| name.get().cloned()).collect()
         }
-        Checker { folder, around, services: names(&file.services), plugins: names(&file.plugins), mistakes }
+        Checker { folder, folders, names, around, services: named(&file.services), plugins: named(&file.plugins), mistakes }
     }
 
     fn plan(&mut self, file: &File) -> Plan {
@@ -164,8 +239,8 @@ impl<'a> Checker<'a> {
     fn node(&mut self, node: &Opt<file::Node>) -> plan::Node {
         let node = group(node);
         let name = node.and_then(|node| self.named(&node.name, "node")).unwrap_or_else(|| "wharf".into());
-        let state_dir = node.and_then(|node| given(&node.state_dir)).map_or("wharf-state", String::as_str);
-        plan::Node { name, state_dir: self.folder.join(state_dir) }
+        let state_dir = node.and_then(|node| node.state_dir.as_ref()).and_then(|item| self.path(item));
+        plan::Node { name, state_dir: state_dir.unwrap_or_else(|| self.folder.join("wharf-state")) }
     }
 
     fn log(&mut self, log: &Opt<file::Log>) -> plan::Log {
@@ -185,10 +260,11 @@ impl<'a> Checker<'a> {
 
     fn access_log(&mut self, log: &Opt<file::AccessLog>) -> plan::AccessLog {
         let log = group(log);
-        let target = match log.and_then(|log| given(&log.to)).map(String::as_str) {
+        let to = log.and_then(|log| log.to.as_ref());
+        let target = match to.and_then(Item::get).map(String::as_str) {
             None | Some("stdout") => plan::LogTarget::Stdout,
             Some("off") => plan::LogTarget::Off,
-            Some(path) => plan::LogTarget::File(self.folder.join(path)),
+            Some(path) => plan::LogTarget::File(to.and_then(|to| self.path(to)).unwrap_or_else(|| self.folder.join(path))),
         };
         let more = log.map(|log| list(&log.redact_query)).unwrap_or_default();
         let more = more.iter().filter_map(Item::get).map(|name| name.to_ascii_lowercase());
@@ -197,6 +273,20 @@ impl<'a> Checker<'a> {
     }
 
     // === values ===
+
+    /// Where something stands that is named in a message about `from`: its line, and its file if that is another one.
+    pub(super) fn line_of(&self, place: Place, from: Place) -> String {
+        match self.names.get(place.file as usize).filter(|_| place.file != from.file) {
+            Some(name) => format!("line {} of {name}", place.line),
+            None => format!("line {}", place.line),
+        }
+    }
+
+    /// A path as it is written; a relative one begins at the folder of the file that it stands in.
+    pub(super) fn path(&self, item: &Item<String>) -> Option<PathBuf> {
+        let folder = self.folders.get(item.place.file as usize).map_or(self.folder, PathBuf::as_path);
+        Some(folder.join(item.get()?))
+    }
 
     pub(super) fn say(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.mistakes.push(Mistake::new(place, message).hint(hint));

@@ -25,6 +25,9 @@ type Opt<T> = Option<Item<T>>;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
+    /// Files that are read as if they stood here: paths below the folder of this file, in which `*` stands for any characters and `?` for one; sorted. Default none.
+    #[serde(default)]
+    pub include: Opt<Vec<Item<String>>>,
     /// This gateway process.
     #[serde(default)]
     pub node: Opt<Node>,

@@ -1,24 +1,32 @@
-//! One YAML file in, one [`plan::Plan`] out, or every mistake in it with its place.
+//! A YAML file and what it includes in, one [`plan::Plan`] out, or every mistake with its place.
 //!
 //! [`file`] is what people write, [`plan`] what the rooms are given, [`check`] the way from one to the other; [`tree`]
-//! reads YAML without stopping at the first mistake, [`report`] shows mistakes, [`schema`] is for editors.
+//! and [`reader`] read YAML without stopping at the first mistake, [`sources`] puts the files together, [`report`] shows
+//! mistakes, [`schema`] is for editors.
 //!
 //! Nothing here watches the file or changes what serves: `control.rs` does.
 
+pub mod blame;
 mod chains;
 pub mod check;
 pub mod file;
 pub mod plan;
+pub mod quarantine;
+pub mod reader;
 pub mod report;
 pub mod schema;
+pub mod sources;
+pub mod substitute;
 pub mod surroundings;
 pub mod tree;
 pub mod units;
 mod values;
+mod words;
 
-pub use check::{check, host_text};
+pub use check::{Checked, check, check_files, host_text};
 pub use plan::Plan;
 pub use report::Mistakes;
+pub use sources::Followed;
 pub use surroundings::Surroundings;
 
 use std::fs::File;
@@ -28,18 +36,27 @@ use std::path::Path;
 /// Largest configuration file, bytes.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Reads and checks a file. Relative paths in it begin at its folder.
+/// Reads and checks a file with what it includes. Relative paths begin at the folder of the file that they stand in.
 ///
 /// # Errors
 /// All mistakes. A file that cannot be read is one.
 pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
+    read_all(path, around).map_err(|(mistakes, _)| mistakes)?.0.into_plan()
+}
+
+/// Reads and checks a file with what it includes, also one with mistakes.
+///
+/// # Errors
+/// The file itself cannot be read: why, and what is to be looked at until it can be.
+pub fn read_all(path: &Path, around: &Surroundings) -> Result<(Checked, Followed), (Mistakes, Followed)> {
     let name = path.display().to_string();
-    let text = match read(path) {
-        Ok(text) => text,
-        Err((why, hint)) => return Err(Mistakes::whole(&name, format!("the file cannot be read: {why}"), hint)),
-    };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    check(&name, &text, folder, around)
+    match read(path) {
+        Ok(text) => Ok(check_files(&name, path, &text, around, &mut sources::Here)),
+        Err((why, hint)) => {
+            let followed = Followed { files: vec![(path.to_owned(), contents(path).ok())], folders: Vec::new() };
+            Err((Mistakes::whole(&name, format!("the file cannot be read: {why}"), hint), followed))
+        }
+    }
 }
 
 /// What the file holds, of one that is too large a byte more than is taken.
@@ -48,11 +65,16 @@ pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
 /// It cannot be read, or is no regular file: opening a pipe would wait for somebody to write into it, and a device has no
 /// end.
 pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    contents_of(path, FILE_BYTES_MAX)
+}
+
+/// As [`contents`], with another bound.
+fn contents_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -1,10 +1,14 @@
 //! Wrong configurations as data: `tests/data/config/NAME.yaml` and, beside it, `NAME.expect`, which holds exactly what
-//! `wharf check` prints. Right ones: the example, and every YAML block of `docs/configuration.md`.
+//! `wharf check` prints; what it includes is in the folder `NAME`, and lines `# env: NAME=value` are its environment.
+//! Right ones: the example, and every YAML block of `docs/configuration.md`.
 //!
 //! `WHARF_WRITE_EXPECTED=1` writes the expectations anew; read them before committing them.
 
 use crate::config::plan::{Attachment, HostPattern, Level, Role, Source, Target};
+use crate::config::sources::{Here, Outside};
 use crate::config::*;
+use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +26,44 @@ fn plan(text: &str) -> Plan {
     check("t.yaml", text, Path::new(""), &around()).unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"))
 }
 
+/// The folder of the collection, and the variables that a file says.
+struct Case {
+    variables: HashMap<String, String>,
+}
+
+impl Case {
+    fn of(text: &str) -> Case {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("# env: ")?.split_once('='));
+        Case { variables: lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+    }
+}
+
+impl Outside for Case {
+    fn variable(&mut self, name: &str) -> Result<Option<String>, String> {
+        Ok(self.variables.get(name).cloned())
+    }
+
+    fn read(&mut self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        Here.read(&folder().join(path), most)
+    }
+
+    fn entries(&mut self, path: &Path, most: usize) -> io::Result<Vec<String>> {
+        Here.entries(&folder().join(path), most)
+    }
+
+    fn is_file(&mut self, path: &Path) -> bool {
+        Here.is_file(&folder().join(path))
+    }
+
+    fn identity(&mut self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+fn check_case(name: &str, text: &str) -> Result<Plan, Mistakes> {
+    check_files(name, Path::new(name), text, &around(), &mut Case::of(text)).0.into_plan()
+}
+
 /// The parts of a file that most cases do not care about.
 fn with_usual(text: &str) -> String {
     format!(
@@ -35,11 +77,11 @@ fn every_wrong_file_is_refused_with_all_its_mistakes() {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let files: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
-    assert!(files.len() >= 25, "{} files", files.len());
+    assert!(files.len() >= 60, "{} files", files.len());
     for path in files {
         let name = path.file_name().unwrap().to_str().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let said = match check(name, &text, Path::new(""), &around()) {
+        let said = match check_case(name, &text) {
             Ok(_) => "good".to_owned(),
             Err(mistakes) => format!("{mistakes}\n"),
         };
@@ -61,7 +103,7 @@ fn mistakes_are_told_to_machines_too() {
     let expected = serde_json::json!({
         "file": "t.yaml", "ok": false, "more": 0,
         "mistakes": [{
-            "line": 2, "column": 28, "message": "`bnd` is not a setting of listener", "hint": "did you mean `bind`?",
+            "file": "t.yaml", "line": 2, "column": 28, "message": "`bnd` is not a setting of listener", "hint": "did you mean `bind`?",
             "snippet": "  web: {bind: 127.0.0.1:0, bnd: 1}",
         }],
     });
@@ -299,4 +341,95 @@ fn a_map_of_very_many_keys_is_read_in_one_go() {
     let mistakes = check("t.yaml", &text, Path::new(""), &around()).unwrap_err();
     assert!(mistakes.list.len() == 100 && mistakes.more > 190_000, "{} are told, {} are not", mistakes.list.len(), mistakes.more);
     assert!(mistakes.to_string().contains("\nand 199"));
+}
+
+#[test]
+fn what_is_too_much_is_refused_before_it_costs_much() {
+    let list: String = std::iter::once("plugins: {p: {}}\nx: [").chain((0..1_100_000).map(|_| "a,")).chain(["]\n"]).collect();
+    let text = format!("node: {{name: {}}}\n", "x".repeat(1024 * 1024 + 1));
+    let deep = format!("x: {}", "[".repeat(1_000_000));
+    let begun = std::time::Instant::now();
+    for (text, says) in [(&list, "more than 1000000 values"), (&text, "at most 1048576 are allowed"), (&deep, "recursion limit")] {
+        let mistakes = check("t.yaml", text, Path::new(""), &around()).unwrap_err();
+        assert!(mistakes.to_string().contains(says), "{says}: {}", mistakes.list[0].message);
+    }
+    assert!(begun.elapsed().as_secs() < 20);
+    // A variable that is named very often.
+    let mut outside = Case { variables: HashMap::from([("BIG".to_owned(), "x".repeat(600_000))]) };
+    let often: String = (0..40).map(|n| format!("  s{n}: {{endpoints: [\"${{BIG}}\"]}}\n")).collect();
+    let text = format!("services:\n{often}  twice: {{endpoints: [\"${{BIG}}${{BIG}}\"]}}\n");
+    let mistakes = check_files("t.yaml", Path::new("t.yaml"), &text, &around(), &mut outside).0.mistakes.unwrap();
+    let too_large = mistakes.list.iter().filter(|mistake| mistake.message.contains("what is substituted is too large")).count();
+    assert!((10..20).contains(&too_large), "{too_large}");
+    assert!(mistakes.to_string().len() < 100_000);
+}
+
+#[test]
+fn included_files_stand_as_if_they_were_written_in_the_one_that_includes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(
+        "wharf.yaml",
+        "include: [routes.d/*.yaml, services.yaml, none.d/*.yaml]\nlisteners: {web: {bind: 127.0.0.1:0}}\nattachments: {global: [a]}\nroutes: [{name: first, match: {path: {exact: /1}}, to: s}]\n",
+    );
+    write("services.yaml", "services: {s: {endpoints: [127.0.0.1:9001]}}\nplugins: {a: {}, b: {}}\n");
+    write("routes.d/20.yaml", "routes: [{name: third, match: {path: {exact: /3}}, to: s}]\n");
+    write(
+        "routes.d/10.yaml",
+        "routes: [{name: second, match: {path: {exact: /2}}, to: t}]\nattachments: {global: [b], hosts: {x.test: [a]}}\ninclude: [below/t.yaml]\naccess_log: {to: access.log}\n",
+    );
+    write("routes.d/below/t.yaml", "services: {t: {endpoints: [127.0.0.1:9002]}}\n");
+    write("routes.d/30.yaml", "# nothing yet\n");
+    write("routes.d/.40.yaml.swp", "routes: [\n");
+    write("routes.d/readme.txt", "not read\n");
+    let (checked, followed) = read_all(&folder.path().join("wharf.yaml"), &around()).unwrap();
+    let plan = checked.into_plan().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let routes: Vec<&str> = plan.routes.iter().map(|route| &*route.name).collect();
+    assert_eq!(routes, ["first", "second", "third"]);
+    assert_eq!(names(&plan.routes[0].chain), ["a@Global", "b@Global"]);
+    assert_eq!(plan.routes[0].host_chains.len(), 1);
+    assert_eq!(plan.services.len(), 2);
+    let plan::LogTarget::File(log) = &plan.access_log.target else { panic!("{:?}", plan.access_log) };
+    assert_eq!(*log, folder.path().join("routes.d/access.log"), "a path begins at the folder of the file that it stands in");
+    assert_eq!((followed.files.len(), followed.folders.len()), (6, 2));
+}
+
+#[test]
+fn variables_and_files_stand_in_the_place_of_values_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "  s3cret: [x]\n\n").unwrap();
+    let text = "listeners: {web: {bind: '127.0.0.1:${PORT:-0}', connections_max: '${MANY}'}}
+plugins: {auth: {}}
+attachments:
+  global:
+    - plugin: auth
+      config:
+        key: ${file:key}
+        number: ${MANY}
+        text: \"${MANY}\"
+        empty: ${EMPTY}
+        fallback: ${EMPTY:-x}${NONE:-y}
+        own: ${header:x-in} ${attr:a}
+        stays: $${MANY} $MANY
+";
+    let path = folder.path().join("t.yaml");
+    let variables = [("MANY", "25"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (checked, _) = check_files("t.yaml", &path, text, &around(), &mut Case { variables: HashMap::from(variables) });
+    let secrets = checked.secrets.clone();
+    let plan = checked.into_plan().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!((plan.listeners[0].bind.to_string(), plan.listeners[0].connections_max), ("127.0.0.1:0".into(), 25));
+    let text = format!("{text}routes: [{{name: a, to: {{answer: {{status: 200}}}}}}]\n");
+    let variables = [("MANY", "25"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (checked, _) = check_files("t.yaml", &path, &text, &around(), &mut Case { variables: HashMap::from(variables) });
+    let plan = checked.into_plan().unwrap();
+    let config: serde_json::Value = serde_json::from_str(&plan.routes[0].chain[0].config).unwrap();
+    let expected = serde_json::json!({
+        "key": "s3cret: [x]", "number": 25, "text": "25", "empty": "", "fallback": "xy", "own": "${header:x-in} ${attr:a}", "stays": "${MANY} $MANY",
+    });
+    assert_eq!(config, expected);
+    assert_eq!(secrets.without("the key is s3cret: [x]!"), "the key is ${file:key}!");
 }

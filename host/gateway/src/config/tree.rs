@@ -1,26 +1,24 @@
-//! A YAML document as a tree with places, and a reader of typed values that does not stop at the first mistake.
+//! A YAML document as a tree whose nodes know where they stand.
 //!
-//! serde gives up at the first value that does not fit. So the document is first read into a tree whose nodes know
-//! where they stand, and typed values are then taken from the tree: every [`Item`] catches what goes wrong inside it,
-//! writes it down and leaves the rest of the file to be read. Scalars keep their text and get their type from who asks
-//! for them, so `version: 1.10` stays "1.10" and `country: no` stays "no".
+//! Scalars keep their text and get their type from who asks for them (`reader.rs`), so `version: 1.10` stays "1.10" and
+//! `country: no` stays "no". What a document may cost is bounded here: nodes, depth, the size of a scalar; aliases count
+//! with all that they stand for.
 //!
-//! It does not know what a configuration means; that is `check.rs`.
+//! It does not know what a configuration means; that is `check.rs`. Several documents become one in `sources.rs`.
 
-use serde::de::value::SeqDeserializer;
-use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+pub(crate) use super::reader::read;
+pub use super::reader::{FromShort, Item, Named, NotShort, OrShort, WholeForm};
+pub(crate) use super::words::nearest_or_all;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span};
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::rc::Rc;
 
-/// Where something stands in the file. Lines and columns count from 1, columns in characters. Line 0: nowhere, it is
-/// about the file as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// Where something stands. Lines and columns count from 1, columns in characters. Line 0: nowhere, it is about the file
+/// as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
+    /// Which file, in the order they were read; 0 is the one that was named.
+    pub file: u32,
     /// Line.
     pub line: u32,
     /// Column.
@@ -55,41 +53,78 @@ impl Mistake {
 const NODES_MAX: u32 = 1_000_000;
 /// Deepest nesting, aliases followed. The reader recurses.
 const DEPTH_MAX: u32 = 64;
+/// Longest text of one value, substitutions made: 1 MiB.
+pub(crate) const TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Longest key.
+const KEY_BYTES_MAX: usize = 1024;
 
 /// A node of the document.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) place: Place,
-    kind: Kind,
+    pub(super) kind: Kind,
     nodes: u32,
     depth: u32,
 }
 
 #[derive(Debug)]
-enum Kind {
-    Scalar { text: String, plain: bool },
+pub(super) enum Kind {
+    /// `written`: what stands in the file, where something was substituted in it.
+    Scalar {
+        text: String,
+        plain: bool,
+        written: Option<Box<str>>,
+    },
     List(Vec<Rc<Node>>),
     Map(Vec<(Rc<Node>, Rc<Node>)>),
 }
 
-/// Reads one document. Mistakes of form that leave the tree usable (a key given twice) are added to `mistakes`.
+/// What stands in the place of `${...}` in values.
+pub(crate) trait Substitute {
+    /// The text with everything replaced, `None` if there is nothing to replace. `free`: it is part of what is handed on to
+    /// a plugin, which may have a `${...}` of its own.
+    ///
+    /// # Errors
+    /// (message, hint).
+    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, (String, String)>;
+}
+
+/// Nothing is replaced.
+pub(crate) struct AsWritten;
+
+impl Substitute for AsWritten {
+    fn substitute(&mut self, _: &str, _: bool) -> Result<Option<String>, (String, String)> {
+        Ok(None)
+    }
+}
+
+/// Reads one document as it is written. Mistakes of form that leave the tree usable (a key given twice) are added to
+/// `mistakes`.
 ///
 /// # Errors
 /// The mistake of form behind which nothing can be read.
 pub(crate) fn parse(text: &str, mistakes: &mut Vec<Mistake>) -> Result<Rc<Node>, Mistake> {
+    parse_file(text, 0, &mut AsWritten, mistakes)
+}
+
+/// As [`parse`], for the document with this number in [`Place`]s.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_file(text: &str, file: u32, values: &mut dyn Substitute, mistakes: &mut Vec<Mistake>) -> Result<Rc<Node>, Mistake> {
     let mut growing = Growing::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|bad| {
             let at = bad.marker();
-            let place = Place { line: at.line() as u32, column: at.col() as u32 + 1, width: 1 };
+            let place = Place { file, line: at.line() as u32, column: at.col() as u32 + 1, width: 1 };
             Mistake::new(place, format!("this is not YAML: {}", bad.kind()))
                 .hint("check indentation (spaces, never tabs), colons and quotes here and on the line before")
         })?;
-        growing.take(event, place_of(text, &span), mistakes)?;
+        growing.take(event, Place { file, ..place_of(text, &span) }, values, mistakes)?;
     }
-    growing
-        .root
-        .ok_or_else(|| Mistake::new(Place::default(), "the file is empty").hint("`wharf check --example` prints a file to begin with"))
+    growing.root.ok_or_else(|| {
+        Mistake::new(Place { file, ..Place::default() }, "the file is empty").hint("`wharf check --example` prints a file to begin with")
+    })
 }
 
 /// Spans of collections begin at their first entry and may end lines later; a place is the part on its first line.
@@ -97,7 +132,7 @@ fn place_of(text: &str, span: &Span) -> Place {
     let (from, to) = (span.start.byte_offset().unwrap_or(0), span.end.byte_offset().unwrap_or(0));
     let covered = text.get(from..to).unwrap_or_default();
     let width = covered.lines().next().unwrap_or_default().trim_end().chars().count().max(1);
-    Place { line: span.start.line() as u32, column: span.start.col() as u32 + 1, width: width as u32 }
+    Place { file: 0, line: span.start.line() as u32, column: span.start.col() as u32 + 1, width: width as u32 }
 }
 
 #[derive(Default)]
@@ -105,6 +140,8 @@ struct Growing {
     open: Vec<(Frame, Place, usize)>,
     anchors: HashMap<usize, Rc<Node>>,
     documents: usize,
+    /// Nodes made, aliases not followed: what a document that never closes its lists ends at.
+    made: u32,
     root: Option<Rc<Node>>,
 }
 
@@ -117,11 +154,15 @@ enum Frame {
 #[derive(Default)]
 struct Keyed {
     list: Vec<(Rc<Node>, Rc<Node>)>,
-    lines: HashMap<String, u32>,
+    lines: HashMap<String, Place>,
 }
 
 impl Growing {
-    fn take(&mut self, event: Event<'_>, place: Place, mistakes: &mut Vec<Mistake>) -> Result<(), Mistake> {
+    fn take(&mut self, event: Event<'_>, place: Place, values: &mut dyn Substitute, mistakes: &mut Vec<Mistake>) -> Result<(), Mistake> {
+        self.made += 1;
+        if self.made > NODES_MAX {
+            return Err(Mistake::new(place, format!("the document has more than {NODES_MAX} values")).hint("write less"));
+        }
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
@@ -139,11 +180,11 @@ impl Growing {
                     }
                     plain = false;
                 }
-                let node = Node { place, kind: Kind::Scalar { text: text.into_owned(), plain }, nodes: 1, depth: 1 };
-                self.place(Rc::new(node), anchor, mistakes)?;
+                let kind = self.scalar(text.into_owned(), plain, place, values, mistakes);
+                self.place(Rc::new(Node { place, kind, nodes: 1, depth: 1 }), anchor, mistakes)?;
             }
-            Event::SequenceStart(_, anchor, _) => self.open.push((Frame::List(Vec::new()), place, anchor)),
-            Event::MappingStart(_, anchor, _) => self.open.push((Frame::Map { entries: Keyed::default(), key: None }, place, anchor)),
+            Event::SequenceStart(_, anchor, _) => self.open(Frame::List(Vec::new()), place, anchor)?,
+            Event::MappingStart(_, anchor, _) => self.open(Frame::Map { entries: Keyed::default(), key: None }, place, anchor)?,
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some((frame, place, anchor)) = self.open.pop() {
                     self.place(Rc::new(frame.close(place)), anchor, mistakes)?;
@@ -161,6 +202,40 @@ impl Growing {
         Ok(())
     }
 
+    fn open(&mut self, frame: Frame, place: Place, anchor: usize) -> Result<(), Mistake> {
+        if self.open.len() >= DEPTH_MAX as usize {
+            return Err(too_deep(place));
+        }
+        self.open.push((frame, place, anchor));
+        Ok(())
+    }
+
+    /// A scalar, with what is to be substituted in it. What is wrong is written down, and the text stays as it is written.
+    fn scalar(&self, text: String, plain: bool, place: Place, values: &mut dyn Substitute, mistakes: &mut Vec<Mistake>) -> Kind {
+        let is_key = matches!(self.open.last(), Some((Frame::Map { key: None, .. }, ..)));
+        let most = if is_key { KEY_BYTES_MAX } else { TEXT_BYTES_MAX };
+        if text.len() > most {
+            let what = if is_key { "key" } else { "value" };
+            let message = format!("this {what} has {} bytes, and at most {most} are allowed", text.len());
+            mistakes.push(Mistake::new(place, message).hint("is it the configuration? shorten it, or name a file that holds it"));
+            return Kind::Scalar { text: String::new(), plain, written: None };
+        }
+        if is_key || !text.contains('$') {
+            return Kind::Scalar { text, plain, written: None };
+        }
+        // What a plugin is handed may hold a `${...}` that is the plugin's own.
+        let free = self.open.iter().any(|(frame, ..)| matches!(frame, Frame::Map { key: Some(key), .. } if key.text() == Some("config")));
+        match values.substitute(&text, free) {
+            Ok(None) => Kind::Scalar { text, plain, written: None },
+            Ok(Some(value)) => Kind::Scalar { text: value, plain, written: Some(text.into()) },
+            Err((message, hint)) => {
+                mistakes.push(Mistake::new(place, message).hint(hint));
+                // It has been told: what is wrong with the text as it stands would be a second mistake out of the first.
+                Kind::Scalar { text: text.clone(), plain, written: Some(text.into()) }
+            }
+        }
+    }
+
     /// Puts a finished node where it belongs.
     fn place(&mut self, node: Rc<Node>, anchor: usize, mistakes: &mut Vec<Mistake>) -> Result<(), Mistake> {
         if node.nodes > NODES_MAX {
@@ -168,8 +243,7 @@ impl Growing {
                 .hint("write less, or use fewer aliases"));
         }
         if node.depth > DEPTH_MAX {
-            return Err(Mistake::new(node.place, format!("the document is nested more than {DEPTH_MAX} levels deep"))
-                .hint("put deeper structures into one text value"));
+            return Err(too_deep(node.place));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
@@ -186,62 +260,123 @@ impl Growing {
     }
 }
 
+fn too_deep(place: Place) -> Mistake {
+    Mistake::new(place, format!("the document is nested more than {DEPTH_MAX} levels deep"))
+        .hint("put deeper structures into one text value")
+}
+
 impl Keyed {
     fn keep(&mut self, key: Rc<Node>, value: Rc<Node>, mistakes: &mut Vec<Mistake>) {
-        let Kind::Scalar { text, .. } = &key.kind else {
+        let Kind::Scalar { text, written, .. } = &key.kind else {
             mistakes.push(Mistake::new(key.place, "a key must be a word").hint("quote text that begins with `{` or `[`"));
             return;
         };
+        if written.is_some() {
+            let hint = "an alias for a key would carry a secret to where it is shown; write the key out";
+            mistakes.push(Mistake::new(key.place, "nothing is substituted in keys").hint(hint));
+            return;
+        }
         if text == "<<" {
             let hint = "write the keys out, or use an alias for a whole value (`plugins: *common`)";
             mistakes.push(Mistake::new(key.place, "merge keys (`<<`) are not understood").hint(hint));
             return;
         }
-        if let Some(line) = self.lines.get(text) {
-            let message = format!("`{text}` is given twice; it stands on line {line} already");
+        if let Some(first) = self.lines.get(text) {
+            let message = format!("`{text}` is given twice; it stands on line {} already", first.line);
             mistakes.push(Mistake::new(key.place, message).hint("remove one of the two, or merge them"));
             return;
         }
-        self.lines.insert(text.clone(), key.place.line);
+        self.lines.insert(text.clone(), key.place);
         self.list.push((key, value));
     }
 }
 
 impl Frame {
     fn close(self, place: Place) -> Node {
-        let (mut nodes, mut depth) = (1u32, 0);
-        let mut count = |node: &Node| {
-            nodes = nodes.saturating_add(node.nodes);
-            depth = depth.max(node.depth);
-        };
-        let kind = match self {
-            Frame::List(items) => {
-                items.iter().for_each(|item| count(item));
-                Kind::List(items)
-            }
-            Frame::Map { entries, .. } => {
-                entries.list.iter().for_each(|(_, value)| count(value));
-                Kind::Map(entries.list)
-            }
-        };
-        Node { place, kind, nodes, depth: depth + 1 }
+        match self {
+            Frame::List(items) => Node::of(place, Kind::List(items)),
+            Frame::Map { entries, .. } => Node::of(place, Kind::Map(entries.list)),
+        }
     }
 }
 
 impl Node {
-    fn text(&self) -> Option<&str> {
+    /// A list or map made of parts of several documents.
+    pub(super) fn of(place: Place, kind: Kind) -> Node {
+        let (mut nodes, mut depth) = (1u32, 0);
+        let mut count = |node: &Rc<Node>| {
+            nodes = nodes.saturating_add(node.nodes);
+            depth = depth.max(node.depth);
+        };
+        match &kind {
+            Kind::Scalar { .. } => {}
+            Kind::List(items) => items.iter().for_each(&mut count),
+            Kind::Map(entries) => entries.iter().for_each(|(_, value)| count(value)),
+        }
+        Node { place, kind, nodes, depth: depth + 1 }
+    }
+
+    /// Values below, itself included, aliases followed.
+    pub(super) fn size(&self) -> u32 {
+        self.nodes
+    }
+
+    /// Shows every node below, itself first; what an alias stands for as often as it is named.
+    pub(crate) fn walk<'n>(&'n self, look: &mut impl FnMut(&'n Node)) {
+        look(self);
+        match &self.kind {
+            Kind::Scalar { .. } => {}
+            Kind::List(items) => items.iter().for_each(|item| item.walk(look)),
+            Kind::Map(entries) => entries.iter().for_each(|(key, value)| {
+                look(key);
+                value.walk(look);
+            }),
+        }
+    }
+
+    /// The entry of a map with this key.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Rc<Node>> {
+        self.entries().iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
+    }
+
+    /// The entries of a map; none of anything else.
+    pub(crate) fn entries(&self) -> &[(Rc<Node>, Rc<Node>)] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            Kind::Scalar { .. } | Kind::List(_) => &[],
+        }
+    }
+
+    /// The items of a list; none of anything else.
+    pub(crate) fn items(&self) -> &[Rc<Node>] {
+        match &self.kind {
+            Kind::List(items) => items,
+            Kind::Scalar { .. } | Kind::Map(_) => &[],
+        }
+    }
+
+    /// What stands in the file, if something was substituted in this text.
+    pub(crate) fn written(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { written, .. } => written.as_deref(),
+            Kind::List(_) | Kind::Map(_) => None,
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.kind {
             Kind::Scalar { text, .. } => Some(text),
             Kind::List(_) | Kind::Map(_) => None,
         }
     }
 
-    fn is_null(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    /// Nothing stands here. What was substituted is always something: text from outside takes no setting away.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { text, plain: true, written: None } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// What stands here, for "expected a, found b".
-    fn found(&self) -> String {
+    pub(super) fn found(&self) -> String {
         match &self.kind {
             _ if self.is_null() => "nothing".into(),
             Kind::Scalar { text, .. } => {
@@ -252,592 +387,4 @@ impl Node {
             Kind::Map(_) => "a map".into(),
         }
     }
-
-    fn expected(&self, what: &str, hint: impl Into<String>) -> Refusal {
-        Refusal { place: Some(self.place), message: format!("expected {what}, found {}", self.found()), hint: Some(hint.into()) }
-    }
-}
-
-/// Why a value could not be taken.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    place: Option<Place>,
-    message: String,
-    hint: Option<String>,
-}
-
-impl Refusal {
-    fn at(mut self, place: Place) -> Refusal {
-        self.place.get_or_insert(place);
-        self
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl de::Error for Refusal {
-    /// What types say about text that does not fit; a hint stands behind `\nhint: `.
-    fn custom<T: fmt::Display>(message: T) -> Refusal {
-        let message = message.to_string();
-        match message.split_once("\nhint: ") {
-            Some((message, hint)) => Refusal { place: None, message: message.into(), hint: Some(hint.into()) },
-            None => Refusal { place: None, message, hint: None },
-        }
-    }
-
-    fn missing_field(field: &'static str) -> Refusal {
-        Refusal { place: None, message: format!("`{field}` is missing"), hint: Some(format!("add `{field}: ...` here")) }
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Refusal {
-        let hint = nearest_or_all(variant, expected);
-        Refusal { place: None, message: format!("`{variant}` is not understood here"), hint: Some(hint) }
-    }
-}
-
-/// Takes typed values from a node.
-#[derive(Clone, Copy)]
-pub(crate) struct Reader<'t> {
-    node: &'t Node,
-    mistakes: &'t RefCell<Vec<Mistake>>,
-}
-
-/// Reads a whole document.
-pub(crate) fn read<'t, T: Deserialize<'t>>(node: &'t Node, mistakes: &'t RefCell<Vec<Mistake>>) -> Option<T> {
-    let item = Item::<T>::deserialize(Reader { node, mistakes });
-    item.ok().and_then(|item| item.value)
-}
-
-macro_rules! whole_numbers {
-    ($($method:ident $visit:ident $kind:ty),*) => {
-        $(fn $method<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-            match self.node.text().map(str::parse::<$kind>) {
-                Some(Ok(number)) => visitor.$visit(number),
-                _ => Err(self.node.expected(&format!("a whole number from {} to {}", <$kind>::MIN, <$kind>::MAX), "write digits only")),
-            }
-        })*
-    };
-}
-
-impl<'t> Deserializer<'t> for Reader<'t> {
-    type Error = Refusal;
-
-    /// By the rules of YAML 1.2: what plugins' configurations and other free values are read by.
-    fn deserialize_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        let (text, plain) = match &self.node.kind {
-            Kind::Scalar { text, plain } => (text.as_str(), *plain),
-            Kind::List(_) => return self.deserialize_seq(visitor),
-            Kind::Map(_) => return self.deserialize_map(visitor),
-        };
-        if !plain {
-            return visitor.visit_str(text);
-        }
-        match text {
-            _ if self.node.is_null() => return visitor.visit_unit(),
-            "true" | "True" | "TRUE" => return visitor.visit_bool(true),
-            "false" | "False" | "FALSE" => return visitor.visit_bool(false),
-            _ => {}
-        }
-        if let Ok(number) = text.parse::<u64>() {
-            return visitor.visit_u64(number);
-        }
-        if let Ok(number) = text.parse::<i64>() {
-            return visitor.visit_i64(number);
-        }
-        let begins_as_number = text.trim_start_matches(['-', '+']).starts_with(|first: char| first.is_ascii_digit() || first == '.');
-        if begins_as_number && let Ok(number) = text.parse::<f64>() {
-            if number.is_finite() {
-                return visitor.visit_f64(number);
-            }
-            return Err(self.node.expected("a number that JSON can hold", "put it in quotes to pass it on as text"));
-        }
-        visitor.visit_str(text)
-    }
-
-    fn deserialize_bool<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match self.node.text() {
-            Some("true") => visitor.visit_bool(true),
-            Some("false") => visitor.visit_bool(false),
-            Some("yes" | "on" | "Yes" | "On" | "True" | "TRUE") => Err(self.node.expected("true or false", "write `true`")),
-            Some("no" | "off" | "No" | "Off" | "False" | "FALSE") => Err(self.node.expected("true or false", "write `false`")),
-            _ => Err(self.node.expected("true or false", "write `true` or `false`")),
-        }
-    }
-
-    whole_numbers! {
-        deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32, deserialize_i64 visit_i64 i64,
-        deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32
-    }
-
-    /// What is no number is handed on: who asked knows the limits that the message must name (see `units::Whole`).
-    fn deserialize_u64<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match self.node.text() {
-            Some(text) => match text.parse() {
-                Ok(number) => visitor.visit_u64(number),
-                Err(_) => visitor.visit_str(text),
-            },
-            None => Err(self.node.expected("a whole number", "write digits only")),
-        }
-    }
-
-    fn deserialize_f32<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_f64(visitor)
-    }
-
-    fn deserialize_f64<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match self.node.text().map(str::parse::<f64>) {
-            Some(Ok(number)) if number.is_finite() => visitor.visit_f64(number),
-            _ => Err(self.node.expected("a number", "write digits, `1.5`")),
-        }
-    }
-
-    fn deserialize_char<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_str<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match self.node.text() {
-            Some(text) if !self.node.is_null() => visitor.visit_str(text).map_err(|bad: Refusal| bad.at(self.node.place)),
-            _ => Err(self.node.expected("text", "write one word or, in quotes, several")),
-        }
-    }
-
-    fn deserialize_string<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_bytes<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_byte_buf<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
-    }
-
-    fn deserialize_unit<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        if self.node.is_null() { visitor.visit_unit() } else { Err(self.node.expected("nothing", "remove it")) }
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'t>>(self, _: &'static str, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_unit(visitor)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'t>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
-        match (name, self.node.text()) {
-            (ITEM, _) => {
-                let mistakes_before = self.mistakes.borrow().len();
-                visitor.visit_map(Inside { reader: self, told: false, mistakes_before })
-            }
-            (SHORT, Some(text)) if !self.node.is_null() => visitor.visit_str(text).map_err(|bad: Refusal| bad.at(self.node.place)),
-            _ => visitor.visit_newtype_struct(self),
-        }
-    }
-
-    fn deserialize_seq<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match &self.node.kind {
-            Kind::List(items) => visitor.visit_seq(Items { reader: self, rest: items.iter() }),
-            _ => Err(self.node.expected("a list", "put each entry on a line of its own behind `- `, or write `[a, b]`")),
-        }
-    }
-
-    fn deserialize_tuple<V: Visitor<'t>>(self, _: usize, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'t>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        match &self.node.kind {
-            Kind::Map(entries) => visitor.visit_map(Entries { reader: self, rest: entries.iter(), fields: None, value: None }),
-            _ => Err(self.node.expected("a map of names to values", "write `name: value` lines, or `{name: value}`")),
-        }
-    }
-
-    fn deserialize_struct<V: Visitor<'t>>(
-        self,
-        name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Refusal> {
-        match &self.node.kind {
-            Kind::Map(entries) => {
-                visitor.visit_map(Entries { reader: self, rest: entries.iter(), fields: Some((name, fields)), value: None })
-            }
-            // Nothing at all is an empty map, but not by chance: what has no setting that it needs wants to be told so.
-            kind => {
-                let known = fields.join(", ");
-                let lacks = matches!(kind, Kind::Scalar { .. } if self.node.is_null())
-                    .then(|| visitor.visit_map(Entries { reader: self, rest: [].iter(), fields: None, value: None }).err())
-                    .flatten();
-                let hint = if self.node.is_null() {
-                    format!("write `{{}}` to leave all as it is; known here: {known}")
-                } else {
-                    format!("known here: {known}")
-                };
-                Err(lacks.unwrap_or_else(|| self.node.expected(&format!("the settings of {}", spoken(name)), hint)))
-            }
-        }
-        .map_err(|bad| bad.at(self.node.place))
-    }
-
-    fn deserialize_enum<V: Visitor<'t>>(self, _: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
-        let wrong = || self.node.expected(&format!("one of {}", variants.join(", ")), "give exactly one");
-        match &self.node.kind {
-            Kind::Scalar { text, .. } if !self.node.is_null() => visitor.visit_enum(text.as_str().into_deserializer()),
-            Kind::Map(entries) => match entries.as_slice() {
-                [(key, value)] => visitor.visit_enum(Variant { key: Reader { node: key, ..self }, value: Reader { node: value, ..self } }),
-                _ => Err(wrong()),
-            },
-            _ => Err(wrong()),
-        }
-        .map_err(|bad: Refusal| bad.at(self.node.place))
-    }
-
-    fn deserialize_identifier<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_ignored_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        visitor.visit_unit()
-    }
-}
-
-struct Items<'t> {
-    reader: Reader<'t>,
-    rest: std::slice::Iter<'t, Rc<Node>>,
-}
-
-impl<'t> SeqAccess<'t> for Items<'t> {
-    type Error = Refusal;
-
-    fn next_element_seed<T: DeserializeSeed<'t>>(&mut self, seed: T) -> Result<Option<T::Value>, Refusal> {
-        let Some(node) = self.rest.next() else { return Ok(None) };
-        seed.deserialize(Reader { node, ..self.reader }).map(Some).map_err(|bad| bad.at(node.place))
-    }
-}
-
-struct Entries<'t> {
-    reader: Reader<'t>,
-    rest: std::slice::Iter<'t, (Rc<Node>, Rc<Node>)>,
-    /// Of a struct: its name and what it knows.
-    fields: Option<(&'static str, &'static [&'static str])>,
-    value: Option<&'t Node>,
-}
-
-impl<'t> MapAccess<'t> for Entries<'t> {
-    type Error = Refusal;
-
-    fn next_key_seed<K: DeserializeSeed<'t>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
-        loop {
-            let Some((key, value)) = self.rest.next() else { return Ok(None) };
-            if let Some((name, fields)) = self.fields
-                && let Some(word) = key.text()
-                && !fields.contains(&word)
-            {
-                let message = format!("`{word}` is not a setting of {}", spoken(name));
-                self.reader.mistakes.borrow_mut().push(Mistake::new(key.place, message).hint(nearest_or_all(word, fields)));
-                continue;
-            }
-            self.value = Some(value);
-            return seed.deserialize(Reader { node: key, ..self.reader }).map(Some).map_err(|bad| bad.at(key.place));
-        }
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'t>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
-        let Some(node) = self.value.take() else { return Err(de::Error::custom("a value was asked for before its key")) };
-        seed.deserialize(Reader { node, ..self.reader }).map_err(|bad| bad.at(node.place))
-    }
-}
-
-struct Variant<'t> {
-    key: Reader<'t>,
-    value: Reader<'t>,
-}
-
-impl<'t> EnumAccess<'t> for Variant<'t> {
-    type Error = Refusal;
-    type Variant = Variant<'t>;
-
-    fn variant_seed<V: DeserializeSeed<'t>>(self, seed: V) -> Result<(V::Value, Variant<'t>), Refusal> {
-        let which = seed.deserialize(self.key).map_err(|bad| bad.at(self.key.node.place))?;
-        Ok((which, self))
-    }
-}
-
-impl<'t> VariantAccess<'t> for Variant<'t> {
-    type Error = Refusal;
-
-    fn unit_variant(self) -> Result<(), Refusal> {
-        Err(self.value.node.expected("the bare word, without a value", "remove the value"))
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'t>>(self, seed: T) -> Result<T::Value, Refusal> {
-        seed.deserialize(self.value).map_err(|bad| bad.at(self.value.node.place))
-    }
-
-    fn tuple_variant<V: Visitor<'t>>(self, _: usize, visitor: V) -> Result<V::Value, Refusal> {
-        self.value.deserialize_seq(visitor)
-    }
-
-    fn struct_variant<V: Visitor<'t>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refusal> {
-        self.value.deserialize_struct("this", fields, visitor)
-    }
-}
-
-// === Item: a value that may be wrong without spoiling its surroundings ===
-
-const ITEM: &str = "\0item";
-const SHORT: &str = "\0short";
-
-/// A value and its place. What is wrong inside has been written down already; then there is no value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item<T> {
-    /// Where it stands.
-    pub place: Place,
-    value: Option<T>,
-    sound: bool,
-}
-
-impl<T> Item<T> {
-    /// The value, if it could be read.
-    pub fn get(&self) -> Option<&T> {
-        self.value.as_ref()
-    }
-
-    /// All of it could be read, down to the last setting inside.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.sound
-    }
-
-    /// It was never written.
-    pub(crate) fn is_missing(&self) -> bool {
-        self.place.line == 0 && self.value.is_none()
-    }
-}
-
-impl<T> Default for Item<T> {
-    fn default() -> Item<T> {
-        Item { place: Place::default(), value: None, sound: true }
-    }
-}
-
-/// Hands [`Item`] the place as a key and the value as its value, catches what the value says, and hands as a second key
-/// whether it said nothing.
-struct Inside<'t> {
-    reader: Reader<'t>,
-    told: bool,
-    mistakes_before: usize,
-}
-
-impl<'t> MapAccess<'t> for Inside<'t> {
-    type Error = Refusal;
-
-    fn next_key_seed<K: DeserializeSeed<'t>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
-        if std::mem::replace(&mut self.told, true) {
-            let sound = self.reader.mistakes.borrow().len() == self.mistakes_before;
-            return seed.deserialize(IntoDeserializer::<Refusal>::into_deserializer(sound)).map(Some);
-        }
-        let Place { line, column, width } = self.reader.node.place;
-        seed.deserialize(SeqDeserializer::<_, Refusal>::new([line, column, width].into_iter())).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'t>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
-        seed.deserialize(self.reader).inspect_err(|bad| {
-            let place = bad.place.unwrap_or(self.reader.node.place);
-            let mistake = Mistake { place, message: bad.message.clone(), hint: bad.hint.clone() };
-            self.reader.mistakes.borrow_mut().push(mistake);
-        })
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Item<T>, D::Error> {
-        struct Take<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Take<T> {
-            type Value = Item<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value with its place")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut inside: A) -> Result<Item<T>, A::Error> {
-                let (line, column, width) = inside.next_key()?.unwrap_or_default();
-                let value = inside.next_value().ok();
-                let sound = inside.next_key()?.unwrap_or(true);
-                Ok(Item { place: Place { line, column, width }, value, sound })
-            }
-        }
-        from.deserialize_newtype_struct(ITEM, Take(PhantomData))
-    }
-}
-
-/// Names and what they name, in the order of the file.
-#[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(Item<String>, Item<T>)>);
-
-impl<T> Default for Named<T> {
-    fn default() -> Named<T> {
-        Named(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Named<T>, D::Error> {
-        struct Take<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Take<T> {
-            type Value = Named<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of names to values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Named<T>, A::Error> {
-                let mut list = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    list.push(entry);
-                }
-                Ok(Named(list))
-            }
-        }
-        from.deserialize_map(Take(PhantomData))
-    }
-}
-
-/// A group of settings that may also be written as one word: `- auth` for `- plugin: auth`.
-#[derive(Clone, Debug)]
-pub struct OrShort<T>(pub T);
-
-/// What the one word stands for.
-pub trait FromShort {
-    /// The group that the word is short for.
-    fn from_short(word: Item<String>) -> Self;
-}
-
-impl<'de, T: Deserialize<'de> + FromShort> Deserialize<'de> for OrShort<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<OrShort<T>, D::Error> {
-        struct Take<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + FromShort> Visitor<'de> for Take<T> {
-            type Value = OrShort<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word or settings")
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<OrShort<T>, E> {
-                // Its place is that of the `Item` around.
-                Ok(OrShort(T::from_short(Item { place: Place::default(), value: Some(word.into()), sound: true })))
-            }
-
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<OrShort<T>, D::Error> {
-                T::deserialize(from).map(OrShort)
-            }
-        }
-        from.deserialize_newtype_struct(SHORT, Take(PhantomData))
-    }
-}
-
-/// A choice that people like to shorten, and must not: the word alone does not say which is meant.
-#[derive(Clone, Debug)]
-pub struct NotShort<T>(pub T);
-
-/// What to write instead of the one word.
-pub trait WholeForm {
-    /// The forms that the word may have been meant for.
-    fn whole_form(word: &str) -> String;
-}
-
-impl<'de, T: Deserialize<'de> + WholeForm> Deserialize<'de> for NotShort<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<NotShort<T>, D::Error> {
-        struct Take<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + WholeForm> Visitor<'de> for Take<T> {
-            type Value = NotShort<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one of several tests")
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<NotShort<T>, E> {
-                let read: Result<T, de::value::Error> = T::deserialize(word.into_deserializer());
-                read.map(NotShort).map_err(|_| E::custom(format_args!("`{word}` is not understood here\nhint: {}", T::whole_form(word))))
-            }
-
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<NotShort<T>, D::Error> {
-                T::deserialize(from).map(NotShort)
-            }
-        }
-        from.deserialize_newtype_struct(SHORT, Take(PhantomData))
-    }
-}
-
-// === words ===
-
-/// `ServiceTimeouts` as people say it.
-fn spoken(name: &str) -> String {
-    if name == "File" {
-        return "this file".into();
-    }
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.push(letter.to_ascii_lowercase());
-    }
-    words
-}
-
-/// A hint for a word that nobody knows.
-pub(crate) fn nearest_or_all<S: AsRef<str>>(word: &str, known: &[S]) -> String {
-    match nearest(word, known.iter().map(S::as_ref)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "there is none yet".into(),
-        None => {
-            let all: Vec<&str> = known.iter().take(20).map(S::as_ref).collect();
-            let more = if known.len() > all.len() { ", ..." } else { "" };
-            format!("known here: {}{more}", all.join(", "))
-        }
-    }
-}
-
-/// The known word that a typing mistake would have made into `word`.
-fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let most = (word.chars().count() / 3).clamp(1, 4);
-    known.map(|have| (distance(word, have), have)).filter(|&(far, _)| far <= most).min().map(|(_, have)| have)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours that lead from one word to the other.
-fn distance(left: &str, right: &str) -> usize {
-    let fold = |text: &str| -> Vec<char> { text.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect() };
-    let (left, right) = (fold(left), fold(right));
-    if left.len().abs_diff(right.len()) > 4 {
-        return usize::MAX;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for (at, &a) in left.iter().enumerate() {
-        let mut row = vec![at + 1];
-        for (to, &b) in right.iter().enumerate() {
-            let cell = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (cell(&last, to) + usize::from(a != b)).min(cell(&last, to + 1) + 1).min(cell(&row, to) + 1);
-            let swapped = at > 0 && to > 0 && left.get(at - 1) == Some(&b) && right.get(to - 1) == Some(&a);
-            if swapped {
-                best = best.min(cell(&before, to - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or(usize::MAX)
 }

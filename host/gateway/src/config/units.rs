@@ -25,11 +25,23 @@ pub struct Whole(pub Result<u64, Box<str>>);
 
 trait Amount: Sized {
     const EXPECTED: &'static str;
+    const HINT: &'static str;
+    /// Units as people write them, in lower case, and what they most likely meant.
+    const SLIPS: &'static [(&'static [&'static str], &'static str)];
     fn parse(text: &str) -> Option<Self>;
 }
 
 impl Amount for Time {
-    const EXPECTED: &'static str = "a time\nhint: write a number and one of us, ms, s, m, h, d: `5s`, `250ms`";
+    const EXPECTED: &'static str = "a time";
+    const HINT: &'static str = "write a number and one of us, ms, s, m, h, d: `5s`, `250ms`";
+    const SLIPS: &'static [(&'static [&'static str], &'static str)] = &[
+        (&["", "s", "sec", "secs", "second", "seconds"], "s"),
+        (&["ms", "msec", "msecs", "milli", "millis", "millisecond", "milliseconds"], "ms"),
+        (&["m", "min", "mins", "minute", "minutes"], "m"),
+        (&["h", "hr", "hrs", "hour", "hours"], "h"),
+        (&["d", "day", "days"], "d"),
+        (&["us", "\u{b5}s", "\u{3bc}s", "micros", "microseconds"], "us"),
+    ];
 
     fn parse(text: &str) -> Option<Time> {
         let (number, unit) = split(text)?;
@@ -49,7 +61,14 @@ impl Amount for Time {
 }
 
 impl Amount for Size {
-    const EXPECTED: &'static str = "a number of bytes\nhint: write a number and one of B, KiB, MiB, GiB: `64KiB`, `10MiB`";
+    const EXPECTED: &'static str = "a number of bytes";
+    const HINT: &'static str = "write a number and one of B, KiB, MiB, GiB: `64KiB`, `10MiB`";
+    const SLIPS: &'static [(&'static [&'static str], &'static str)] = &[
+        (&["b", "byte", "bytes"], "B"),
+        (&["k", "kb", "kib", "ki", "kbyte", "kbytes"], "KiB"),
+        (&["m", "mb", "mib", "mi", "mbyte", "mbytes"], "MiB"),
+        (&["g", "gb", "gib", "gi", "gbyte", "gbytes"], "GiB"),
+    ];
 
     fn parse(text: &str) -> Option<Size> {
         let (number, unit) = split(text)?;
@@ -69,7 +88,9 @@ impl Amount for Size {
 }
 
 impl Amount for Percent {
-    const EXPECTED: &'static str = "a percentage\nhint: write it with its sign: `20%`";
+    const EXPECTED: &'static str = "a percentage";
+    const HINT: &'static str = "write it with its sign: `20%`";
+    const SLIPS: &'static [(&'static [&'static str], &'static str)] = &[(&["", "percent", "pct", "per cent"], "%")];
 
     fn parse(text: &str) -> Option<Percent> {
         match split(text)? {
@@ -87,6 +108,16 @@ fn split(text: &str) -> Option<(f64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
+/// The same number with the unit that was most likely meant, if that makes it an amount.
+fn meant<A: Amount>(text: &str) -> Option<String> {
+    let (_, unit) = split(text)?;
+    let number = text.trim().strip_suffix(unit)?.trim_end();
+    let lower = unit.to_lowercase();
+    let (_, right) = A::SLIPS.iter().find(|(slips, _)| slips.contains(&lower.as_str()))?;
+    let meant = format!("{number}{right}");
+    A::parse(&meant).map(|_| meant)
+}
+
 fn take<'de, A: Amount, D: Deserializer<'de>>(from: D) -> Result<A, D::Error> {
     struct Take<A>(PhantomData<A>);
     impl<A: Amount> Visitor<'_> for Take<A> {
@@ -97,7 +128,10 @@ fn take<'de, A: Amount, D: Deserializer<'de>>(from: D) -> Result<A, D::Error> {
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<A, E> {
-            A::parse(text).ok_or_else(|| E::custom(format_args!("`{text}` is not {}", A::EXPECTED)))
+            A::parse(text).ok_or_else(|| match meant::<A>(text) {
+                Some(meant) => E::custom(format_args!("`{text}` is not {}\nhint: did you mean `{meant}`? {}", A::EXPECTED, A::HINT)),
+                None => E::custom(format_args!("`{text}` is not {}\nhint: {}", A::EXPECTED, A::HINT)),
+            })
         }
     }
     from.deserialize_str(Take(PhantomData))

@@ -35,11 +35,11 @@ impl Checker<'_> {
     pub(super) fn admin(&mut self, admin: &Opt<file::Admin>, node: &plan::Node) -> (Place, plan::Admin) {
         let admin = group(admin);
         let bind = admin.and_then(|admin| admin.bind.as_ref());
-        let token_file = admin.and_then(|admin| given(&admin.token_file));
+        let token_file = admin.and_then(|admin| admin.token_file.as_ref()).and_then(|file| self.path(file));
         let made = plan::Admin {
             bind: bind.and_then(|bind| self.bind(bind)).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9901))),
             advertise: admin.and_then(|admin| self.advertise(&admin.advertise)),
-            token_file: token_file.map_or_else(|| node.state_dir.join("admin-token"), |file| self.folder.join(file)),
+            token_file: token_file.unwrap_or_else(|| node.state_dir.join("admin-token")),
         };
         (bind.map(|bind| bind.place).unwrap_or_default(), made)
     }

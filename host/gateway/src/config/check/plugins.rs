@@ -24,7 +24,7 @@ impl Checker<'_> {
     }
 
     fn component(&mut self, file: &Item<String>) -> Option<PathBuf> {
-        let path = self.folder.join(file.get()?);
+        let path = self.path(file)?;
         if !path.is_file() {
             let hint = "relative paths begin at the folder of this file; leave `file` out to upload with `wharf plugin push`";
             self.say(file.place, format!("there is no file {}", path.display()), hint);

@@ -16,7 +16,8 @@ impl Checker<'_> {
             let Some(route) = item.get() else { continue };
             let Some(name) = self.name_of(&route.name, "route") else { continue };
             if let Some((place, _)) = routes.iter().find(|(_, have)| have.name == name) {
-                let message = format!("there is a route `{name}` on line {} already", place.line);
+                let line = self.line_of(*place, route.name.place);
+                let message = format!("there is a route `{name}` on {line} already");
                 self.say(route.name.place, message, "names stand in logs and metrics: give it another");
                 continue;
             }
@@ -145,7 +146,10 @@ impl Checker<'_> {
         let given_targets = [to.service.is_some(), to.plugin.is_some(), to.answer.is_some()].into_iter().filter(|given| *given).count();
         if given_targets != 1 {
             let message = if given_targets == 0 { "`to` leads nowhere" } else { "`to` leads to more than one place" };
-            self.say(item.place, message, "give one of `service`, `plugin` and `answer`");
+            // A target that is misspelt has been told.
+            if given_targets > 0 || item.is_sound() {
+                self.say(item.place, message, "give one of `service`, `plugin` and `answer`");
+            }
             return None;
         }
         for (setting, place, needs, fits) in [
