@@ -83,23 +83,26 @@ impl Generation {
 
 /// Every attachment of a plan with the place it is written in, for messages.
 fn attachments(plan: &Plan) -> impl Iterator<Item = (String, &Attachment)> {
-    plan.routes.iter().flat_map(|route| {
-        let target = match &route.target {
-            plan::Target::Plugin(attachment) => Some((format!("route {:?}, target", route.name), attachment)),
-            _ => None,
+    plan.routes.iter().flat_map(attachments_of)
+}
+
+/// Those of one route.
+pub(crate) fn attachments_of(route: &plan::Route) -> impl Iterator<Item = (String, &Attachment)> {
+    let target = match &route.target {
+        plan::Target::Plugin(attachment) => Some((format!("route {:?}, target", route.name), attachment)),
+        _ => None,
+    };
+    let of_hosts = route.host_chains.iter().flat_map(|(_, chain)| chain);
+    let chain = route.chain.iter().chain(of_hosts).map(|attachment| {
+        let level = match attachment.level {
+            plan::Level::Global => "global".to_owned(),
+            plan::Level::Host => "hosts".to_owned(),
+            plan::Level::Route => format!("route {:?}", route.name),
+            plan::Level::Service => format!("service behind route {:?}", route.name),
         };
-        let of_hosts = route.host_chains.iter().flat_map(|(_, chain)| chain);
-        let chain = route.chain.iter().chain(of_hosts).map(|attachment| {
-            let level = match attachment.level {
-                plan::Level::Global => "global".to_owned(),
-                plan::Level::Host => "hosts".to_owned(),
-                plan::Level::Route => format!("route {:?}", route.name),
-                plan::Level::Service => format!("service behind route {:?}", route.name),
-            };
-            (format!("{level}, plugin {:?}", attachment.plugin), attachment)
-        });
-        target.into_iter().chain(chain)
-    })
+        (format!("{level}, plugin {:?}", attachment.plugin), attachment)
+    });
+    target.into_iter().chain(chain)
 }
 
 /// What a plan wants of the catalog.

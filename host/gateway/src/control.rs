@@ -1,13 +1,18 @@
 //! Control: what serves, and how it changes. One task at a time makes generations; cores take and acknowledge them.
 //!
-//! A change comes from three sides: the configuration file (watched, SIGHUP, or asked for), the plugin catalog (a push,
-//! an activation, a fall back), and nothing else. A file with a mistake changes nothing: it is told, and what served goes
-//! on. Directories change endpoints without a generation.
+//! A change comes from three sides: the configuration's files (followed by `follow.rs`, SIGHUP, or asked for), the plugin
+//! catalog (a push, an activation, a fall back), and nothing else. What is wrong in a file stays on its last good version
+//! (`config::quarantine`), and so does what its plugin does not accept; a file of which nothing can be used changes
+//! nothing. Directories change endpoints without a generation.
 
 use crate::assemble::{self, Generation};
+use crate::config::blame::{Blame, Blamed, ItemId, ItemKind};
 use crate::config::plan::{Plan, Source};
-use crate::config::{self, Mistakes, Surroundings};
-use std::collections::{HashMap, HashSet};
+use crate::config::quarantine::{Held, Settled, settle};
+use crate::config::substitute::Secrets;
+use crate::config::{self, Checked, Followed, Mistakes, Surroundings};
+use crate::last_good::{Keeper, Loaded, Snapshot};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,24 +27,14 @@ use wharf_embedded::dns::{DnsDirectory, DnsTimes, Host, Source as DnsSource, Sys
 use wharf_embedded::fixed::FixedDirectory;
 use wharf_http::routes::Routes;
 use wharf_upstream::Services;
-use wharf_wasm::{COMPONENT_BYTES_MAX, Catalog, Problem, Push};
+use wharf_wasm::{COMPONENT_BYTES_MAX, Catalog, Prepared, Problem, Push};
 
 /// How long a core may take to take a generation over before an operator is told that it has not.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long names may take to be resolved before the first generation serves without them.
 const NAMES_MAX: Duration = Duration::from_secs(5);
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A file that took another's place and was not touched for this long is whole.
-const SETTLE: Duration = Duration::from_millis(50);
-/// One that is written where it stands: whoever writes may be slow.
-const SETTLE_IN_PLACE: Duration = Duration::from_secs(1);
-/// One that says the beginning of what it said before: most likely the rest is still to come.
-const SETTLE_CUT: Duration = Duration::from_secs(10);
-/// How long a file that does not come to rest is waited for.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
-/// The coarsest clock of a file system in use.
-const GRAIN: Duration = Duration::from_secs(2);
+/// How often plugins are asked about what is left after they refused a part.
+const ROUNDS_MAX: usize = 8;
 
 /// An operator who waits for the file to be read.
 pub type Ask = oneshot::Sender<Result<u64, Refused>>;
@@ -86,6 +81,8 @@ pub struct Control {
     asks: mpsc::Sender<Ask>,
     state: Mutex<State>,
     counts: Counts,
+    /// Keeps what serves for the next start.
+    keeper: Keeper,
 }
 
 struct Counts {
@@ -93,12 +90,30 @@ struct Counts {
     refused: Arc<Count>,
     generation: Arc<Level>,
     problems: Arc<Level>,
+    quarantined: Vec<(ItemKind, Arc<Level>)>,
 }
 
 #[derive(Default)]
 struct State {
     directories: HashMap<Arc<str>, Kept>,
     shown: Shown,
+    /// What was read last.
+    followed: Followed,
+    /// The texts that what serves is made of, the oldest first.
+    history: Vec<Snapshot>,
+    /// Something stays because a plugin does not accept what the file says: another version may.
+    waits_for_plugin: bool,
+    /// What is never to be told.
+    secrets: Secrets,
+}
+
+/// What can be put in force.
+struct Fitted {
+    settled: Settled,
+    prepared: Prepared,
+    /// What plugins did not accept, and of which routes.
+    refuses: Vec<Problem>,
+    routes: Vec<Arc<str>>,
 }
 
 struct Kept {
@@ -119,19 +134,30 @@ impl Drop for Kept {
 pub struct Shown {
     /// When the file that serves was read.
     pub since: Option<SystemTime>,
-    /// Why the newest file does not serve, if it does not.
+    /// Why nothing of the newest file serves, if so.
     pub refused: Option<Refused>,
+    /// What does not serve as the newest file says, though the rest does.
+    pub quarantined: Vec<Quarantined>,
     /// Attachments that are not served as written.
     pub problems: Vec<Problem>,
     /// Changes in the file that only a restart brings.
     pub needs_restart: Vec<String>,
 }
 
+/// An item that stays on its last good version, or is left out.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    /// Which, and why.
+    pub held: Held,
+    /// Since when.
+    pub since: SystemTime,
+}
+
 impl Control {
     /// Assembles the first generation.
     pub async fn start(
         path: PathBuf,
-        plan: Plan,
+        loaded: Loaded,
         catalog: Arc<Catalog>,
         services: Arc<Services>,
         applied: Vec<Arc<AtomicU64>>,
@@ -139,12 +165,14 @@ impl Control {
     ) -> (Arc<Control>, mpsc::Receiver<Ask>) {
         // Operators are few; the next one waits in its own call.
         let (asks, asked) = mpsc::channel(4);
-        let plan = Arc::new(plan);
-        let routes = compile(&plan);
-        let empty = Arc::new(Generation::new(0, plan.clone(), routes, &services, &catalog));
+        let started = Arc::new(loaded.settled());
+        let routes = compile(&started);
+        let Loaded { plan, base, mut blame, refused, followed, history, secrets } = loaded;
+        let empty = Arc::new(Generation::new(0, started.clone(), routes, &services, &catalog));
         let control = Arc::new(Control {
             path,
-            started: plan.clone(),
+            keeper: Keeper::new(&started.node.state_dir),
+            started,
             catalog,
             services,
             generations: watch::Sender::new(empty),
@@ -152,16 +180,45 @@ impl Control {
             reading: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             asks,
-            state: Mutex::default(),
+            state: Mutex::new(State { followed, history, secrets: secrets.clone(), ..State::default() }),
             counts: Counts {
                 reloads: metrics.count("wharf_config_reloads_total", "configuration files that were put in force", &[]),
                 refused: metrics.count("wharf_config_refused_total", "configuration files that were refused for a mistake", &[]),
                 generation: metrics.level("wharf_generation", "number of the generation that serves", &[]),
                 problems: metrics.level("wharf_plugin_problems", "attachments that are not served as written", &[]),
+                quarantined: ItemKind::ALL
+                    .map(|kind| {
+                        let help = "items of the configuration that stay on their last good version, or are left out";
+                        (kind, metrics.level("wharf_config_quarantined", help, &[("kind", kind.as_str())]))
+                    })
+                    .into(),
             },
         });
-        // Not strict: it cannot refuse.
-        let _ = control.adopt(plan, false).await;
+        // What a plugin does not accept stays as it was kept, if it was. Else there is nothing else to serve, so what can
+        // serve serves.
+        let fitted = match &base {
+            Some(base) => control.fit(base, &plan, &mut blame, &secrets).await.ok(),
+            None => None,
+        };
+        let (plan, held, prepared) = match fitted {
+            Some(Fitted { settled, prepared, refuses, routes }) => {
+                let mut state = control.lock();
+                state.waits_for_plugin = !refuses.is_empty();
+                if let Some(newest) = state.history.last_mut() {
+                    newest.refused = routes;
+                }
+                drop(state);
+                (Arc::new(settled.plan), settled.held, prepared)
+            }
+            None => {
+                let prepared = control.catalog.prepare(assemble::wants(&plan)).await;
+                (Arc::new(plan), Vec::new(), prepared)
+            }
+        };
+        control.adopt(plan, prepared).await;
+        control.quarantine(held);
+        control.lock().shown.refused = refused;
+        control.keep().await;
         (control, asked)
     }
 
@@ -178,6 +235,16 @@ impl Control {
     /// What an operator is told.
     pub fn shown(&self) -> Shown {
         self.lock().shown.clone()
+    }
+
+    /// What was read last: what a look at the files is compared with.
+    pub fn followed(&self) -> Followed {
+        self.lock().followed.clone()
+    }
+
+    /// The texts that what serves is made of, the oldest first.
+    pub fn history(&self) -> Vec<Snapshot> {
+        self.lock().history.clone()
     }
 
     /// The file that is followed.
@@ -198,27 +265,31 @@ impl Control {
         told.await.ok()
     }
 
-    /// Reads the file and puts it in force.
+    /// Reads the configuration and puts it in force, all but what is wrong with it.
     ///
     /// # Errors
-    /// Every mistake in it, or every attachment that its plugin refuses; what served goes on serving.
+    /// Nothing of it could be put in force: every mistake, or every attachment that its plugin refuses. What served goes on
+    /// serving.
     pub async fn reload(&self) -> Result<u64, Refused> {
         let _reading = self.reading.lock().await;
         let path = self.path.clone();
         // Binding test sockets and reading files may wait for the disk.
-        let read = tokio::task::spawn_blocking(move || config::load(&path, &Surroundings::here())).await;
-        let adopted = match read {
-            Ok(Ok(plan)) => {
-                let _turn = self.turn.lock().await;
-                self.adopt(Arc::new(plan), true).await
+        let read = tokio::task::spawn_blocking(move || config::read_all(&path, &Surroundings::here())).await;
+        let done = match read {
+            Ok(Ok((checked, followed))) => {
+                self.lock().followed = followed;
+                self.take(checked).await
             }
-            Ok(Err(mistakes)) => Err(Refused::Mistakes(mistakes)),
+            Ok(Err((mistakes, followed))) => {
+                self.lock().followed = followed;
+                Err(Refused::Mistakes(mistakes))
+            }
             Err(panicked) => {
                 tracing::error!(%panicked, "reading the configuration panicked");
                 Err(Refused::Internal)
             }
         };
-        match adopted {
+        match done {
             Ok(()) => self.counts.reloads.add_shared(1),
             Err(refused) => {
                 self.counts.refused.add_shared(1);
@@ -227,7 +298,94 @@ impl Control {
                 return Err(refused);
             }
         }
+        self.keep().await;
         Ok(self.serving().number)
+    }
+
+    /// Puts in force what of a configuration can be.
+    async fn take(&self, checked: Checked) -> Result<(), Refused> {
+        let Checked { plan, mistakes, blame, secrets, files } = checked;
+        let _turn = self.turn.lock().await;
+        let (plan, mut blame) = match (plan, blame, mistakes.clone()) {
+            (Some(plan), Some(blame), _) => (plan, blame),
+            (_, _, Some(mistakes)) => return Err(Refused::Mistakes(mistakes)),
+            (_, _, None) => return Err(Refused::Internal),
+        };
+        let base = self.serving().plan.clone();
+        let Fitted { settled, prepared, refuses, routes } = self.fit(&base, &plan, &mut blame, &secrets).await?;
+        let Settled { plan, held } = settled;
+        let is_new = held.is_empty() || format!("{plan:?}") != format!("{base:?}");
+        {
+            let mut state = self.lock();
+            state.waits_for_plugin = !refuses.is_empty();
+            state.secrets = secrets;
+        }
+        if is_new {
+            self.adopt(Arc::new(plan), prepared).await;
+            let mut state = self.lock();
+            if held.is_empty() {
+                state.history.clear();
+            }
+            state.history.push(Snapshot { refused: routes, ..Snapshot::now(files) });
+        }
+        self.quarantine(held);
+        if is_new {
+            return Ok(());
+        }
+        Err(mistakes.map_or(Refused::Attachments(refuses), Refused::Mistakes))
+    }
+
+    /// What of `plan` can be put in force in the place of `base`: all but what is in `blame`, and what plugins refuse.
+    async fn fit(&self, base: &Plan, plan: &Plan, blame: &mut Blame, secrets: &Secrets) -> Result<Fitted, Refused> {
+        let (mut refuses, mut routes) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS_MAX {
+            let settled = settle(base, plan, blame);
+            let prepared = self.catalog.prepare(assemble::wants(&settled.plan)).await;
+            let refused: Vec<Problem> =
+                prepared.problems.iter().filter(|problem| is_refusal(problem)).map(|problem| without(problem, secrets)).collect();
+            let by_route = refused_routes(base, &settled.plan, &refused);
+            if by_route.0.is_empty() {
+                return Ok(Fitted { settled, prepared, refuses, routes });
+            }
+            refuses.extend(refused);
+            routes.extend(by_route.0.keys().map(|id| id.name.clone()));
+            blame.0.extend(by_route.0);
+        }
+        Err(Refused::Attachments(refuses))
+    }
+
+    /// Remembers and tells what does not serve as written.
+    fn quarantine(&self, held: Vec<Held>) {
+        for (kind, level) in &self.counts.quarantined {
+            level.set(held.iter().filter(|held| held.item.kind == *kind).count() as i64);
+        }
+        let mut state = self.lock();
+        let before = std::mem::take(&mut state.shown.quarantined);
+        for held in held {
+            let known = before.iter().find(|known| known.held.item == held.item);
+            if known.is_none_or(|known| known.held != held) {
+                let serving = if held.has_last_good { "its last good version serves" } else { "it is left out" };
+                tracing::warn!(item = %held.item, serving, "a part of the configuration is not in force: {}", held.why.join("; "));
+            }
+            let since = known.map_or_else(SystemTime::now, |known| known.since);
+            state.shown.quarantined.push(Quarantined { held, since });
+        }
+        for known in before {
+            if !state.shown.quarantined.iter().any(|now| now.held.item == known.held.item) {
+                tracing::info!(item = %known.held.item, "this part of the configuration is in force again");
+            }
+        }
+    }
+
+    /// Keeps what serves for the next start.
+    async fn keep(&self) {
+        let (keeper, path, history, plan) = (self.keeper.clone(), self.path.clone(), self.history(), self.serving().plan.clone());
+        let kept = tokio::task::spawn_blocking(move || keeper.keep(&path, history, &plan)).await;
+        match kept {
+            Ok(Ok(history)) => self.lock().history = history,
+            Ok(Err(error)) => tracing::error!(%error, "the last good configuration could not be kept for the next start"),
+            Err(panicked) => tracing::error!(%panicked, "keeping the configuration panicked"),
+        }
     }
 
     /// Follows the catalog: every change of what is ready becomes a generation, and may mend what could not be served as
@@ -245,15 +403,21 @@ impl Control {
                 self.send(plan.clone(), None).await;
                 if !self.lock().shown.problems.is_empty() {
                     let left = self.catalog.prepare(assemble::wants(&plan)).await.problems;
-                    self.tell(left);
+                    self.tell(self.clean(left));
                 }
             }
-            // A file that a plugin refused may be what the new version accepts. While it is refused nothing is adopted, so
-            // this cannot go round.
-            if matches!(self.lock().shown.refused, Some(Refused::Attachments(_))) {
+            // What a plugin refused of a file may be what the new version accepts. What is adopted then is made of the newest
+            // state of the catalog, so this does not go round.
+            let waits = self.lock().waits_for_plugin || matches!(self.lock().shown.refused, Some(Refused::Attachments(_)));
+            if waits {
                 let _ = self.reload().await;
             }
         }
+    }
+
+    fn clean(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        let secrets = self.lock().secrets.clone();
+        problems.iter().map(|problem| without(problem, &secrets)).collect()
     }
 
     fn tell(&self, problems: Vec<Problem>) {
@@ -287,16 +451,9 @@ impl Control {
         failed
     }
 
-    /// Puts a plan in force: plugins, directories, then the generation. `strict`: not if a plugin refuses what the plan
-    /// attaches it with. (At the start there is nothing else to serve, so what can serve serves.)
-    async fn adopt(&self, plan: Arc<Plan>, strict: bool) -> Result<(), Refused> {
-        let mut prepared = self.catalog.prepare(assemble::wants(&plan)).await;
+    /// Puts a plan in force: plugins, directories, then the generation.
+    async fn adopt(&self, plan: Arc<Plan>, mut prepared: Prepared) {
         let mut problems = std::mem::take(&mut prepared.problems);
-        // That nothing has been uploaded yet is no mistake: a push will mend it.
-        let refuses: Vec<_> = problems.iter().filter(|problem| problem.code != "nothing-serves").cloned().collect();
-        if strict && !refuses.is_empty() {
-            return Err(Refused::Attachments(refuses));
-        }
         self.catalog.adopt(prepared);
         // Wanted first, so that a component from a file is rehearsed with what it will be attached with.
         for (plugin, why) in self.fetch_files(&plan).await {
@@ -305,6 +462,7 @@ impl Control {
         if plan.plugins.iter().any(|plugin| plugin.file.is_some()) {
             problems = self.catalog.want(assemble::wants(&plan)).await;
         }
+        let problems = self.clean(problems);
         for problem in &problems {
             tracing::warn!(plugin = %problem.plugin, place = %problem.place, hint = problem.hint.as_deref(), "{}", problem.message);
         }
@@ -313,11 +471,15 @@ impl Control {
         if !needs_restart.is_empty() {
             tracing::warn!(?needs_restart, "part of the configuration is only taken at a restart");
         }
-        self.lock().shown = Shown { since: Some(SystemTime::now()), refused: None, problems: Vec::new(), needs_restart };
+        {
+            let mut state = self.lock();
+            state.shown.since = Some(SystemTime::now());
+            state.shown.refused = None;
+            state.shown.needs_restart = needs_restart;
+        }
         self.tell(problems);
         let routes = Some(compile(&plan));
         self.send(plan, routes).await;
-        Ok(())
     }
 
     /// Makes the next generation, hands it to the cores and waits until all serve it.
@@ -427,124 +589,32 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
     changed
 }
 
-/// Reads the configuration file when it is not what was `seen` (read before the plan that serves), when an operator asks,
-/// and on SIGHUP. Never resolves.
-///
-/// The file is looked at, not watched: a look is one call of the kernel, it sees renamed files and switched links alike,
-/// works on every file system, and what else happens in the folder (a log that is always being written) costs nothing.
-pub async fn follow_file(control: Arc<Control>, mut asked: mpsc::Receiver<Ask>, mut seen: Option<Vec<u8>>) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut known, mut unreadable, mut coming) = (None, false, None);
-    loop {
-        tokio::select! {
-            ask = asked.recv() => {
-                let Some(ask) = ask else { return };
-                seen = contents(control.path()).await.ok().or(seen);
-                let _ = ask.send(control.reload().await);
-            }
-            _ = looks.tick() => {
-                let mark = Mark::of(control.path()).await;
-                if mark.is_none() && known.take().is_some() {
-                    tracing::warn!(file = %control.path().display(), "the configuration file is gone; what it said last serves on");
-                }
-                // One that has just been written is read again: a second change within the clock's grain leaves no mark.
-                let Some(mark) = mark.filter(|mark| known != Some(*mark) || mark.is_fresh()) else { continue };
-                let now = match contents(control.path()).await {
-                    Ok(now) => now,
-                    // Looked at again, and again: nothing says that it will change once it can be read.
-                    Err(error) => {
-                        if !std::mem::replace(&mut unreadable, true) {
-                            tracing::warn!(file = %control.path().display(), %error, "the configuration file cannot be read; what it said last serves on");
-                        }
-                        continue;
-                    }
-                };
-                unreadable = false;
-                if seen.as_ref() == Some(&now) {
-                    (known, coming) = (Some(mark), None);
-                    continue;
-                }
-                let at = Instant::now();
-                let same = coming.filter(|rest: &Coming| rest.mark == mark);
-                let rest = same.unwrap_or(Coming { mark, since: at, first: coming.map_or(at, |rest| rest.first) });
-                let wait = settle(known, mark, seen.as_deref(), &now);
-                if rest.since.elapsed() < wait && rest.first.elapsed() < SETTLE_MAX {
-                    coming = Some(rest);
-                    looks.reset_after(wait.min(LOOK_EVERY));
-                    continue;
-                }
-                (known, coming, seen) = (Some(mark), None, Some(now));
-                // Mistakes have been logged, and are shown by the desk.
-                let _ = control.reload().await;
-            }
+/// Does a plugin not accept what it is attached with? That nothing has been uploaded yet is no mistake: a push will mend it.
+fn is_refusal(problem: &Problem) -> bool {
+    problem.code != "nothing-serves"
+}
+
+/// A plugin may say anything, also what it was configured with.
+fn without(problem: &Problem, secrets: &Secrets) -> Problem {
+    let hint = problem.hint.as_deref().map(|hint| secrets.without(hint));
+    Problem { message: secrets.without(&problem.message), hint, ..problem.clone() }
+}
+
+/// The routes that plugins refuse to serve as they are written, but those that are served so already.
+fn refused_routes(base: &Plan, plan: &Plan, refused: &[Problem]) -> Blame {
+    let mut blame = BTreeMap::new();
+    if refused.is_empty() {
+        return Blame(blame);
+    }
+    let before: HashMap<&str, String> = base.routes.iter().map(|route| (&*route.name, format!("{route:?}"))).collect();
+    for route in &plan.routes {
+        let concerns = |problem: &&Problem| {
+            assemble::attachments_of(route).any(|(place, attachment)| *place == *problem.place && attachment.plugin == problem.plugin)
+        };
+        let why: Vec<String> = refused.iter().filter(concerns).map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
+        if !why.is_empty() && before.get(&*route.name) != Some(&format!("{route:?}")) {
+            blame.insert(ItemId::new(ItemKind::Route, &route.name), Blamed { why, anywhere: false });
         }
     }
-}
-
-/// A change that is waited for to be whole.
-#[derive(Clone, Copy)]
-struct Coming {
-    mark: Mark,
-    /// When it looked like this for the first time.
-    since: Instant,
-    /// When it began.
-    first: Instant,
-}
-
-/// How long a file must rest until it is taken for whole: half a file is no configuration, even one without a mistake.
-fn settle(known: Option<Mark>, mark: Mark, before: Option<&[u8]>, now: &[u8]) -> Duration {
-    if known.is_none_or(|known| known.file != mark.file) {
-        SETTLE
-    } else if before.is_some_and(|before| before.starts_with(now)) {
-        SETTLE_CUT
-    } else {
-        SETTLE_IN_PLACE
-    }
-}
-
-async fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    let path = path.to_owned();
-    tokio::task::spawn_blocking(move || config::contents(&path)).await.map_err(std::io::Error::other)?
-}
-
-/// What changes when a file does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    file: (u64, u64),
-    bytes: u64,
-    modified: Option<SystemTime>,
-    changed: (i64, i64),
-}
-
-impl Mark {
-    async fn of(path: &Path) -> Option<Mark> {
-        use std::os::unix::fs::MetadataExt;
-        let found = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
-        Some(Mark {
-            file: (found.dev(), found.ino()),
-            bytes: found.len(),
-            modified: found.modified().ok(),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < GRAIN))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_a_file_is_waited_for_longer_than_a_whole_one() {
-        let mark = |inode, bytes| Mark { file: (1, inode), bytes, modified: None, changed: (0, 0) };
-        let before = Some(&b"a: 1\nb: 2\n"[..]);
-        assert_eq!(settle(Some(mark(1, 10)), mark(2, 5), before, b"a: 1\n"), SETTLE, "put in its place by a rename");
-        assert_eq!(settle(Some(mark(1, 10)), mark(1, 10), before, b"a: 1\nb: 3\n"), SETTLE_IN_PLACE);
-        assert_eq!(settle(Some(mark(1, 10)), mark(1, 5), before, b"a: 1\n"), SETTLE_CUT, "the deny route may be still to come");
-        assert_eq!(settle(Some(mark(1, 10)), mark(1, 0), before, b""), SETTLE_CUT);
-    }
+    Blame(blame)
 }

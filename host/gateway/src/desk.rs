@@ -2,7 +2,7 @@
 
 use crate::config::host_text;
 use crate::config::plan::{Attachment, Route, Target};
-use crate::control::{Control, Refused};
+use crate::control::{Control, Quarantined, Refused};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -24,7 +24,10 @@ impl GatewayDesk {
 
 const STATE: &str = r#"{"type":"object","required":["file","generation","applied"],"properties":{"file":{"type":"string"},
 "generation":{"type":"integer"},"applied":{"type":"boolean","description":"all cores serve this generation"},
-"since_ms":{"type":["integer","null"]},"refused":{"description":"why the newest file does not serve"},
+"since_ms":{"type":["integer","null"]},"refused":{"description":"why nothing of the newest file serves"},
+"quarantined":{"type":"array","description":"what does not serve as the newest file says, though the rest does","items":{"type":"object",
+"properties":{"kind":{"type":"string"},"name":{"type":"string"},"serving":{"enum":["last good","nothing"]},"since_ms":{"type":"integer"},
+"why":{"type":"array","items":{"type":"string"}}}}},
 "problems":{"type":"array","items":{"type":"object"}},"needs_restart":{"type":"array","items":{"type":"string"}}}}"#;
 const ROUTES: &str = r#"{"type":"object","required":["routes"],"properties":{"routes":{"type":"array","items":{"type":"object",
 "properties":{"name":{"type":"string"},"to":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}},
@@ -51,7 +54,7 @@ impl Desk for GatewayDesk {
                 name: "config.reload",
                 verb: Verb::Post,
                 path: "/config/reload",
-                summary: "Reads the configuration file and puts it in force, if it has no mistake.",
+                summary: "Reads the configuration and puts it in force, all but what is wrong with it.",
                 role: Role::Operator,
                 query: &[],
                 input: Input::None,
@@ -97,6 +100,13 @@ impl GatewayDesk {
                 Refused::Mistakes(mistakes) => mistakes.json(),
                 other => json!({ "message": other.to_string() }),
             }),
+            "quarantined": shown.quarantined.iter().map(|Quarantined { held, since }| json!({
+                "kind": held.item.kind.as_str(),
+                "name": &*held.item.name,
+                "serving": if held.has_last_good { "last good" } else { "nothing" },
+                "since_ms": since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+                "why": held.why,
+            })).collect::<Vec<_>>(),
             "problems": shown.problems.iter().map(|problem| json!({
                 "plugin": &*problem.plugin, "place": &*problem.place, "code": problem.code, "message": problem.message, "hint": problem.hint,
             })).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 //!
 //! - [`run`]: from the command line to a serving gateway, and to its end
 //! - [`assemble`]: the inventory; from a plan to what each core serves
-//! - [`control`]: what serves, and how it changes
+//! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
 //! - [`listen`]: sockets and accepting
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
@@ -16,6 +16,8 @@ mod config_tests;
 pub mod control;
 pub mod cores;
 pub mod desk;
+pub mod follow;
+pub mod last_good;
 pub mod listen;
 #[cfg(test)]
 #[path = "config/quarantine_tests.rs"]

@@ -2,11 +2,13 @@
 
 use crate::assemble::Generation;
 use crate::cli::RunArgs;
+use crate::config;
 use crate::config::plan::{self, Plan};
-use crate::config::{self, Surroundings};
-use crate::control::{self, Control};
+use crate::control::Control;
 use crate::cores::{self, Seed};
 use crate::desk::GatewayDesk;
+use crate::follow;
+use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
@@ -44,10 +46,16 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then.
 pub fn run(args: &RunArgs) -> Result<()> {
-    // Before the plan is made: a file that changes in between is then read once too often, not once too seldom.
-    let seen = config::contents(&args.config).ok();
-    let plan = config::load(&args.config, &Surroundings::here())?;
+    let loaded = last_good::load(&args.config, args.strict)?;
+    let plan = loaded.settled();
     let logs = logs::start(&plan.log)?;
+    if !loaded.blame.0.is_empty() || loaded.refused.is_some() {
+        tracing::error!(
+            file = %args.config.display(),
+            "the configuration has mistakes: what is wrong serves as it was kept in {}, all else as the file says; `wharf check` tells the mistakes, `wharf run --strict` would not have started",
+            plan.node.state_dir.display()
+        );
+    }
     raise_open_files();
     let state = plan.node.state_dir.clone();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(|error| {
@@ -69,7 +77,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let admin = admin.pop().context("no socket for the admin listener")?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    let ended = LocalSet::new().block_on(&control, serve(args, plan, seen, logs, metrics, bound, (admin_address, admin)));
+    let ended = LocalSet::new().block_on(&control, serve(args, loaded, logs, metrics, bound, (admin_address, admin)));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -109,13 +117,13 @@ type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>)
 
 async fn serve(
     args: &RunArgs,
-    plan: Plan,
-    seen: Option<Vec<u8>>,
+    loaded: Loaded,
     logs: logs::Logs,
     metrics: Arc<Registry>,
     mut bound: Vec<Bound>,
     (admin_address, admin): (std::net::SocketAddr, TcpListener),
 ) -> Result<()> {
+    let plan = loaded.settled();
     let state = plan.node.state_dir.clone();
     let cores = plan.workers.max(1);
     let admin_plan = plan.admin.clone();
@@ -147,7 +155,7 @@ async fn serve(
 
     // The first generation, then the cores that serve it.
     let applied: Vec<_> = (0..cores).map(|_| Arc::new(AtomicU64::new(0))).collect();
-    let (control, asked) = Control::start(args.config.clone(), plan, catalog.clone(), services.clone(), applied.clone(), &metrics).await;
+    let (control, asked) = Control::start(args.config.clone(), loaded, catalog.clone(), services.clone(), applied.clone(), &metrics).await;
     let (stop, stopped) = watch::channel(false);
     let node = node_number();
     let mut threads = Vec::new();
@@ -172,7 +180,7 @@ async fn serve(
     // Changes, from the file and from the catalog.
     tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
     spawn_local(control.clone().follow_catalog());
-    spawn_local(control::follow_file(control.clone(), asked, seen));
+    spawn_local(follow::follow(control.clone(), asked));
 
     // The admin API, made of the desks.
     let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone()), catalog.clone(), services.clone()];

@@ -69,6 +69,9 @@ pub struct RunArgs {
     /// The configuration file
     #[arg(long, short, env = "WHARF_CONFIG", default_value = "wharf.yaml")]
     pub config: PathBuf,
+    /// Do not start if the configuration has any mistake, even where its last good version was kept
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// `wharf check`

@@ -156,6 +156,15 @@ fn written_values(root: &Node) -> HashMap<Place, (String, String)> {
 /// What a file says about the admin API, whatever else may be wrong with it; defaults where it says nothing. For the
 /// command line, which must reach a running gateway although its file was broken since.
 pub fn admin_of(text: &str, folder: &Path) -> plan::Admin {
+    process_of(text, folder).1
+}
+
+/// As [`admin_of`], the state folder.
+pub fn state_dir_of(text: &str, folder: &Path) -> PathBuf {
+    process_of(text, folder).0.state_dir
+}
+
+fn process_of(text: &str, folder: &Path) -> (plan::Node, plan::Admin) {
     let around = Surroundings { addresses: Vec::new(), cores: 1, may_bind: false, any_address: true };
     let written = RefCell::default();
     let read = |text: &str| {
@@ -167,7 +176,8 @@ pub fn admin_of(text: &str, folder: &Path) -> plan::Admin {
     let file = tree.ok().and_then(|tree| tree::read::<File>(&tree, &written)).unwrap_or_default();
     let mut checker = Checker::new(folder, (vec![folder.to_owned()], Vec::new()), &around, &file, Vec::new());
     let node = checker.node(&file.node);
-    checker.admin(&file.admin, &node).1
+    let (_, admin) = checker.admin(&file.admin, &node);
+    (node, admin)
 }
 
 /// The top-level blocks of a text that is no YAML which [`admin_of`] is about, each as far down as it can be read: the

@@ -69,7 +69,10 @@ pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// As [`contents`], with another bound.
-fn contents_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// As [`contents`].
+pub fn contents_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }

@@ -8,7 +8,8 @@
 //! - `attachments` and `defaults` are parts of every route: with a mistake in one of them all routes stay;
 //! - a route that leads to a service, or is guarded by a plugin, that stays, stays, too, if it was changed;
 //! - a route that was changed, added or removed and may take a request that a route which stays takes or was meant to take
-//!   stays, too. If it cannot be read which requests a route was meant for, every changed route stays.
+//!   stays, too, unless one of the two wins wherever both fit, before and after. If it cannot be read which requests a route
+//!   was meant for, every changed route stays.
 //!
 //! A route that stays keeps the chain of plugins that it had, whatever became of the attachments, and what it needs of
 //! services and plugins that are gone from the file. What is new and was never good is left out.
@@ -155,7 +156,9 @@ impl<'p> Settling<'p> {
             let with: Vec<Arc<str>> = self
                 .pairs
                 .iter()
-                .filter(|(other, pair)| pair.differs && !self.held.contains_key(*other) && held.meets(pair))
+                .filter(|(other, pair)| {
+                    pair.differs && !self.held.contains_key(*other) && held.meets(pair) && !held.is_told_apart_from(pair)
+                })
                 .map(|(other, _)| other.clone())
                 .collect();
             for other in with {
@@ -281,6 +284,52 @@ impl Pair<'_> {
         let others: Vec<&RouteMatch> = [other.old, other.new].into_iter().flatten().map(|route| &route.matches).collect();
         versions(self).iter().any(|one| others.iter().any(|two| overlap(one, two)))
     }
+}
+
+impl Pair<'_> {
+    /// May the older version of `self` serve beside the newer one of `moved`? They may where one of the two takes every request
+    /// that both fit, whichever versions of them are compared: then the other one's version makes no difference there, and
+    /// elsewhere only one of them is asked.
+    fn is_told_apart_from(&self, moved: &Pair<'_>) -> bool {
+        let all = |pair: &Pair<'_>| [pair.old, pair.new].into_iter().flatten().map(|route| route.matches.clone()).collect::<Vec<_>>();
+        let same = |pair: &Pair<'_>| match (pair.old, pair.new) {
+            (Some(old), Some(new)) => old.matches == new.matches,
+            _ => true,
+        };
+        let beats = |one: &RouteMatch, others: &[RouteMatch]| others.iter().all(|other| beats(one, other));
+        let stays = self.old.is_some_and(|old| same(self) && beats(&old.matches, &all(moved)));
+        let moves = moved.new.is_some_and(|new| same(moved) && beats(&new.matches, &all(self)));
+        stays || moves
+    }
+}
+
+/// Does the first take every request that both fit? In doubt it does not.
+fn beats(one: &RouteMatch, other: &RouteMatch) -> bool {
+    // One that also looks at anything else may pass a request on.
+    let bare = RouteMatch { hosts: one.hosts.clone(), path: one.path.clone(), priority: one.priority, ..RouteMatch::default() };
+    if bare != *one {
+        return false;
+    }
+    if one.priority != other.priority {
+        return one.priority > other.priority;
+    }
+    let plain = |path: &PathPattern| match path {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => !path.contains(['%', ';']),
+    };
+    let exact = |hosts: &[HostPattern]| hosts.iter().all(|host| matches!(host, HostPattern::Exact(_)));
+    let below = |hosts: &[HostPattern]| hosts.iter().all(|host| matches!(host, HostPattern::Below(_)));
+    if one.hosts != other.hosts {
+        let is_any = |hosts: &[HostPattern]| hosts.is_empty();
+        return !is_any(&one.hosts) && (is_any(&other.hosts) || (exact(&one.hosts) && below(&other.hosts)));
+    }
+    let depth = |path: &str| path.split('/').filter(|part| !part.is_empty()).count();
+    plain(&one.path)
+        && plain(&other.path)
+        && match (&one.path, &other.path) {
+            (PathPattern::Exact(_), PathPattern::Prefix(_)) => true,
+            (PathPattern::Prefix(one), PathPattern::Prefix(other)) => depth(one) > depth(other),
+            _ => false,
+        }
 }
 
 /// May both take the same request? In doubt they may.

@@ -112,6 +112,20 @@ fn a_guarded_path_is_not_opened_by_a_slip_in_its_new_route() {
 }
 
 #[test]
+fn a_changed_route_for_everything_does_not_hold_those_that_win_over_it() {
+    let text = |whole: &str, a: &str, status: &str| {
+        with(&format!(
+            "routes:\n  - {{name: all, to: a, timeouts: {{whole: {whole}}}}}\n  - {{name: x, match: {{path: {{prefix: /x}}}}, to: {a}}}\n  - {{name: y, match: {{path: {{exact: /y}}}}, to: {{answer: {{status: {status}}}}}}}\n"
+        ))
+    };
+    // A bad route that was there keeps its requests: the one for everything moves.
+    assert_eq!(held(&settled(&text("1s", "a", "200"), &text("2s", "c", "201"))), ["route `x` stays"]);
+    // A bad one that is new would leave its requests to the new one for everything, which nobody meant; others move.
+    let before = with("routes: [{name: all, to: a, timeouts: {whole: 1s}}, {name: y, match: {path: {exact: /y}}, to: a}]\n");
+    assert_eq!(held(&settled(&before, &text("2s", "c", "201"))), ["route `all` stays", "route `x` left out"]);
+}
+
+#[test]
 fn mistakes_that_no_item_can_be_blamed_for_are_no_business_of_quarantine() {
     for text in ["rotues: []\n", "services: 5\n", "services: {a: {}, a: {}}\n", "include: [nowhere.yaml]\n", "a: [\n"] {
         let after = checked(&format!("listeners: {{web: {{bind: 127.0.0.1:0}}}}\n{text}"));
@@ -171,11 +185,13 @@ fn made(seed: &mut Seed, slip: usize) -> String {
         let to = if slips(seed) { "nowhere" } else { ["a", "a", "{answer: {status: 200}}"][seed.below(3)] };
         let slipped = match seed.below(4) {
             0 if slips(seed) => ", mtach: 1",
-            1 if slips(seed) => ", priority: x",
+            1 if slips(seed) => ", retries: x",
             _ => "",
         };
         let path = if slips(seed) { "p" } else { path };
-        text += &format!("  - {{name: r{name}, match: {{path: {{{kind}: {path}}}{host}}}, to: {to}{plugins}{slipped}}}\n");
+        let tests = ["", "", ", methods: [GET]", ", headers: {x-a: present}"][seed.below(4)];
+        let priority = ["", "", "", ", priority: 1"][seed.below(4)];
+        text += &format!("  - {{name: r{name}, match: {{path: {{{kind}: {path}}}{host}{tests}}}, to: {to}{plugins}{slipped}{priority}}}\n");
     }
     text
 }
@@ -186,10 +202,15 @@ fn serves(plan: &Plan) -> HashMap<String, String> {
     let mut how = HashMap::new();
     for host in ["x.test", "y.test", "z"] {
         for path in ["/", "/p", "/p/q", "/p/q/1", "/r", "/r/s", "/r/t", "/else"] {
-            let head = RequestHead::from_text(Method::Get, host, path, None);
-            let route = routes.find(&head).route().and_then(|at| plan.routes.get(at));
-            // All that a request meets but its service's endpoints: chain, target, limits.
-            how.insert(format!("{host}{path}"), format!("{route:?}"));
+            for (method, field) in [("GET", ""), ("POST", ""), ("GET", "x-a"), ("POST", "x-a")] {
+                let mut head = RequestHead::from_text(Method::from_token(method), host, path, None);
+                if !field.is_empty() {
+                    head.fields.add(field.as_bytes(), b"1");
+                }
+                let route = routes.find(&head).route().and_then(|at| plan.routes.get(at));
+                // All that a request meets but its service's endpoints: chain, target, limits.
+                how.insert(format!("{method} {host}{path} {field}"), format!("{route:?}"));
+            }
         }
     }
     how

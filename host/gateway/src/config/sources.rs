@@ -73,6 +73,25 @@ pub struct Followed {
     pub folders: Vec<(PathBuf, String, Vec<String>)>,
 }
 
+impl Followed {
+    /// The same files and folders, read again. What is new in them is found by reading the configuration anew.
+    pub fn again(&self) -> Followed {
+        let file = |(path, _): &(PathBuf, Option<Vec<u8>>)| (path.clone(), Here.read(path, FILE_BYTES_MAX).ok());
+        let folder = |(folder, pattern, _): &(PathBuf, String, Vec<String>)| {
+            let names = Here.entries(folder, ENTRIES_MAX).unwrap_or_default();
+            (folder.clone(), pattern.clone(), chosen(names, pattern))
+        };
+        Followed { files: self.files.iter().map(file).collect(), folders: self.folders.iter().map(folder).collect() }
+    }
+}
+
+/// The names that fit a pattern, sorted. What begins with a dot is a draft of an editor.
+fn chosen(names: Vec<String>, pattern: &str) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().filter(|name| !name.starts_with('.') && fits(pattern, name)).collect();
+    names.sort();
+    names
+}
+
 /// All files of a configuration.
 pub(crate) struct Gathered {
     /// At least one, unless the one that was named could not be read.
@@ -245,9 +264,7 @@ impl Gathering<'_> {
             let mut next = Vec::new();
             for folder in found {
                 let names = self.outside.entries(&folder, ENTRIES_MAX).map_err(|error| (folder.clone(), error))?;
-                // What begins with a dot is a draft of an editor.
-                let mut names: Vec<String> = names.into_iter().filter(|name| !name.starts_with('.') && fits(part, name)).collect();
-                names.sort();
+                let names = chosen(names, part);
                 next.extend(names.iter().map(|name| folder.join(name)));
                 self.followed.folders.push((folder, part.to_owned(), names));
             }
