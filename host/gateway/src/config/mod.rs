@@ -9,12 +9,14 @@
 pub mod blame;
 mod chains;
 pub mod check;
+pub mod document;
 pub mod file;
 pub mod plan;
 pub mod quarantine;
 pub mod reader;
 pub mod report;
 pub mod schema;
+pub mod shape;
 pub mod sources;
 pub mod substitute;
 pub mod surroundings;

@@ -71,6 +71,18 @@ pub(crate) struct Reader<'t> {
     mistakes: &'t RefCell<Vec<Mistake>>,
 }
 
+/// What stands below a node, by the rules of YAML 1.2: what free values are read by.
+pub(crate) struct AsValue;
+
+impl AsValue {
+    /// As JSON. What JSON cannot hold is text.
+    pub(crate) fn of(node: &Node) -> serde_json::Value {
+        let mistakes = RefCell::default();
+        let read = serde_json::Value::deserialize(Reader { node, mistakes: &mistakes });
+        read.unwrap_or_else(|_| node.text().unwrap_or_default().into())
+    }
+}
+
 /// Reads a whole document.
 pub(crate) fn read<'t, T: Deserialize<'t>>(node: &'t Node, mistakes: &'t RefCell<Vec<Mistake>>) -> Option<T> {
     let item = Item::<T>::deserialize(Reader { node, mistakes });

@@ -6,6 +6,7 @@
 //!
 //! It does not know what a configuration means; that is `check.rs`. Several documents become one in `sources.rs`.
 
+pub(crate) use super::reader::AsValue;
 pub(crate) use super::reader::read;
 pub use super::reader::{FromShort, Item, Named, NotShort, OrShort, WholeForm};
 pub(crate) use super::words::nearest_or_all;
