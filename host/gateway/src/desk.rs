@@ -1,8 +1,11 @@
 //! The gateway's own desk: the configuration's state, routes with their effective chains, a reload.
 
-use crate::config::host_text;
+use crate::config::document::Document;
 use crate::config::plan::{Attachment, Route, Target};
+use crate::config::{Surroundings, host_text};
 use crate::control::{Control, Quarantined, Refused};
+use crate::explain::{self, Question};
+use crate::last_good;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,6 +32,10 @@ const STATE: &str = r#"{"type":"object","required":["file","generation","applied
 "properties":{"kind":{"type":"string"},"name":{"type":"string"},"serving":{"enum":["last good","nothing"]},"since_ms":{"type":"integer"},
 "why":{"type":"array","items":{"type":"string"}}}}},
 "problems":{"type":"array","items":{"type":"object"}},"needs_restart":{"type":"array","items":{"type":"string"}}}}"#;
+const EFFECTIVE: &str = r#"{"type":"object","description":"the sections of the configuration; each value is {value, from}, where `from` is a file and line, `default`, or `defaults` with a file and line"}"#;
+const EXPLAINED: &str = r#"{"type":"object","required":["path","tried"],"properties":{"path":{"type":"string"},"route":{"type":"string"},"to":{"type":"string"},
+"answer":{"type":"integer","description":"the status, if no route fits"},"chain":{"type":"array","items":{"type":"object"}},"endpoints":{"type":"array","items":{"type":"object"}},
+"settings":{"type":"array","items":{"type":"object"}},"tried":{"type":"array","items":{"type":"object"}},"source":{"type":"array","items":{"type":"object"}}}}"#;
 const ROUTES: &str = r#"{"type":"object","required":["routes"],"properties":{"routes":{"type":"array","items":{"type":"object",
 "properties":{"name":{"type":"string"},"to":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}},
 "hosts":{"type":"array","description":"chains for hosts that have plugins of their own; the most specific pattern counts","items":{"type":"object",
@@ -49,6 +56,26 @@ impl Desk for GatewayDesk {
         };
         vec![
             look("config.show", "/config", "Shows which configuration serves, and why the newest does not, if it does not.", STATE),
+            look(
+                "config.effective",
+                "/config/effective",
+                "Shows every setting that is in effect and where it comes from, defaults included, secrets left out.",
+                EFFECTIVE,
+            ),
+            Operation {
+                query: &[
+                    ("method", "The request's method; `GET` by default."),
+                    ("url", "Its URL, or only its path."),
+                    ("header", "Its headers, `name: value`, one on each line."),
+                    ("source", "The address that it comes from."),
+                ],
+                ..look(
+                    "config.explain",
+                    "/config/explain",
+                    "Says which route a request would take, why not the others, and what holds for it.",
+                    EXPLAINED,
+                )
+            },
             look("routes.list", "/routes", "Lists routes with their target and their effective chain of plugins and versions.", ROUTES),
             Operation {
                 name: "config.reload",
@@ -64,10 +91,12 @@ impl Desk for GatewayDesk {
         ]
     }
 
-    fn serve<'a>(&'a self, operation: &'a str, _: Ask) -> BoxFuture<'a, Result<Bytes, DeskError>> {
+    fn serve<'a>(&'a self, operation: &'a str, ask: Ask) -> BoxFuture<'a, Result<Bytes, DeskError>> {
         Box::pin(async move {
             let answer = match operation {
                 "config.show" => self.state(),
+                "config.effective" => self.effective().await?.json(),
+                "config.explain" => self.explain(&ask).await?,
                 "routes.list" => self.routes(),
                 "config.reload" => match self.control.ask_reload().await {
                     Some(Ok(_)) => self.state(),
@@ -114,6 +143,36 @@ impl GatewayDesk {
         })
     }
 
+    /// Made of the texts when somebody asks: kept, it would weigh more than all that serves.
+    async fn effective(&self) -> Result<Document, DeskError> {
+        let history = self.control.history();
+        let made = tokio::task::spawn_blocking(move || last_good::document(&history, &Surroundings::here())).await;
+        let none =
+            || DeskError::new(DeskErrorKind::Internal, "what serves cannot be read again: a file or variable that it names has changed");
+        made.ok().flatten().ok_or_else(|| none().hint("`wharf check` tells what is wrong with the file now"))
+    }
+
+    async fn explain(&self, ask: &Ask) -> Result<Value, DeskError> {
+        let invalid = |message: String| DeskError::new(DeskErrorKind::Invalid, message);
+        let source = match ask.arg("source").filter(|source| !source.is_empty()) {
+            Some(source) => Some(source.parse().map_err(|_| invalid(format!("`{source}` is not an address")))?),
+            None => None,
+        };
+        let question = Question {
+            method: ask.arg("method").unwrap_or_default().to_owned(),
+            url: ask.arg("url").unwrap_or("/").to_owned(),
+            headers: ask.arg("header").unwrap_or_default().lines().map(str::to_owned).collect(),
+            source,
+        };
+        let document = self.effective().await.ok();
+        let generation = self.control.serving();
+        let version_of = |attachment: &Attachment| {
+            let (version, roles) = generation.version_of(attachment)?;
+            Some((version, roles.iter().map(|role| role.as_str()).collect()))
+        };
+        explain::explain(&generation.plan, document.as_ref(), &question, &version_of).map_err(invalid)
+    }
+
     fn routes(&self) -> Value {
         let generation = self.control.serving();
         let step = |attachment: &Attachment| {
@@ -152,7 +211,7 @@ fn row(route: &Route, step: &dyn Fn(&Attachment) -> Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Surroundings, check};
+    use crate::config::check;
     use std::path::Path;
 
     #[test]

@@ -6,6 +6,7 @@
 //! other, as they were then. One file in the state folder, written beside and renamed, readable by its owner only.
 
 use crate::config::blame::{Blame, Blamed, ItemId, ItemKind};
+use crate::config::document::{self, Document};
 use crate::config::quarantine::settle;
 use crate::config::sources::{Kept, SourceFile};
 use crate::config::substitute::Secrets;
@@ -126,6 +127,44 @@ pub fn replay(history: &[Snapshot], around: &Surroundings) -> Option<Plan> {
         base = Some(settle(&before, &plan, &blame).plan);
     }
     base.filter(|plan| !plan.listeners.is_empty())
+}
+
+/// The configuration that the texts come to, as it is in effect.
+pub fn document(history: &[Snapshot], around: &Surroundings) -> Option<Document> {
+    let (mut base, mut shown): (Option<Plan>, Option<Document>) = (None, None);
+    for (at, snapshot) in history.iter().enumerate() {
+        let main = snapshot.files.first()?;
+        let Some(next) = document::read(&main.name, &main.path, &main.text, &mut Kept(&snapshot.files)) else { continue };
+        let before = base.take();
+        let plan = replay(history.get(..=at)?, around)?;
+        // What is not as this text says is what differs from the text alone.
+        let Some(Checked { plan: Some(alone), blame: Some(mut blame), .. }) = snapshot.check(around) else { continue };
+        blame.0.extend(snapshot.refused.iter().map(|name| (ItemId::new(ItemKind::Route, name), Blamed::default())));
+        let held = before.as_ref().map(|before| settle(before, &alone, &blame).held).unwrap_or_default();
+        let mut older: Vec<(String, String)> = held.iter().map(|held| section_of(&held.item)).collect();
+        // What stays only because a route that stays needs it.
+        let have = next.items();
+        let kept = |section: &str, name: &str| (section.to_owned(), name.to_owned());
+        let services = plan.services.iter().map(|service| kept("services", &service.name));
+        let plugins = plan.plugins.iter().map(|plugin| kept("plugins", &plugin.name));
+        older.extend(services.chain(plugins).filter(|key| !have.contains_key(key)).collect::<Vec<_>>());
+        shown = Some(next.with_older(shown.as_ref(), &older));
+        base = Some(plan);
+    }
+    shown
+}
+
+fn section_of(item: &ItemId) -> (String, String) {
+    let section = match item.kind {
+        ItemKind::Setting => return (item.name.to_string(), String::new()),
+        ItemKind::Listener => "listeners",
+        ItemKind::Service => "services",
+        ItemKind::Plugin => "plugins",
+        ItemKind::Route => "routes",
+        ItemKind::Attachments => "attachments",
+        ItemKind::Defaults => "defaults",
+    };
+    (section.to_owned(), item.name.to_string())
 }
 
 /// Writes and reads what is kept.

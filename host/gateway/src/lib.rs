@@ -5,6 +5,7 @@
 //! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
 //! - [`listen`]: sockets and accepting
+//! - [`explain`]: what would become of a request
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
 pub mod assemble;
@@ -16,6 +17,10 @@ mod config_tests;
 pub mod control;
 pub mod cores;
 pub mod desk;
+#[cfg(test)]
+#[path = "config/document_tests.rs"]
+mod document_tests;
+pub mod explain;
 pub mod follow;
 pub mod last_good;
 pub mod listen;

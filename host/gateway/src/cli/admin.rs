@@ -63,6 +63,15 @@ impl Client {
         self.answer(self.agent.get(self.url(path)).header("authorization", self.bearer()).call())
     }
 
+    /// With query arguments; empty ones are left out.
+    pub(super) fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        let mut request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.query(name, value);
+        }
+        self.answer(request.call())
+    }
+
     pub(super) fn post(&self, path: &[&str]) -> Result<Value, Failure> {
         self.answer(self.agent.post(self.url(path)).header("authorization", self.bearer()).send_empty())
     }

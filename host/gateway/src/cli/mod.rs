@@ -5,16 +5,20 @@
 //! here ever asks a question back.
 
 mod admin;
-mod explain;
+mod diff;
 mod show;
 
+use crate::config::document::Document;
 use crate::config::plan::LogTarget;
+use crate::config::warnings::{Warning, warnings};
 use crate::config::{self, Plan, Surroundings};
+use crate::explain::{self, Question};
 use admin::Client;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -52,8 +56,15 @@ pub enum Command {
     Services(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
-    /// Which route would a request take, and why? From the file, without a gateway
+    /// Which route would a request take, why, and what holds for it? From the file, or by the running gateway
     Explain(ExplainArgs),
+    /// What would change from one configuration to another
+    Diff(DiffArgs),
+    /// A script that completes this command line in a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
     /// Compile a component; started by the gateway for itself
     #[command(hide = true)]
     CompileChild {
@@ -83,6 +94,9 @@ pub struct CheckArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+    /// Take warnings for mistakes
+    #[arg(long)]
+    pub strict: bool,
     /// Print a file to begin with, and check nothing
     #[arg(long)]
     pub example: bool,
@@ -164,8 +178,18 @@ pub struct ConfigArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum ConfigCommand {
-    /// What the running gateway serves, and why the last change was refused if it was
-    Show,
+    /// Every setting that is in effect, defaults included and secrets left out: of the file, or of the running gateway
+    Show {
+        /// The configuration file; default as `--config` says
+        file: Option<PathBuf>,
+        /// Of the running gateway, in place of a file
+        #[arg(long, conflicts_with = "file")]
+        running: bool,
+    },
+    /// Which configuration the running gateway serves, and what of the newest it does not, if anything
+    Status,
+    /// Have the running gateway read its configuration now
+    Reload,
     /// The JSON Schema of the configuration file, for editors
     Schema,
 }
@@ -173,20 +197,36 @@ enum ConfigCommand {
 /// `wharf explain`
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// The request's URL, `http://api.example.com/orders/1`
-    pub url: String,
+    /// The request: its URL, `http://api.example.com/orders/1`, with its method before it if that is not GET
+    #[arg(value_name = "[METHOD] URL", num_args = 1..=2, required = true)]
+    pub request: Vec<String>,
     /// The request's method
-    #[arg(long, short = 'X', default_value = "GET")]
-    pub method: String,
+    #[arg(long, short = 'X')]
+    pub method: Option<String>,
     /// A header of the request, `name: value`; may be given several times
     #[arg(long = "header", short = 'H')]
     pub headers: Vec<String>,
-    /// The configuration file
-    #[arg(long, short, env = "WHARF_CONFIG", default_value = "wharf.yaml")]
-    pub config: PathBuf,
-    /// Answer in JSON
+    /// The address that the request comes from
+    #[arg(long, value_name = "IP")]
+    pub source: Option<IpAddr>,
+    /// Ask the running gateway, in place of the file
     #[arg(long)]
-    pub json: bool,
+    pub running: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `wharf diff`
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// The configuration before and the one after; with `--running` only the one after
+    #[arg(value_name = "FILE", num_args = 1..=2, required = true)]
+    pub files: Vec<PathBuf>,
+    /// Compare with what the running gateway serves
+    #[arg(long)]
+    pub running: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// How a command ended. The numbers are promised in `--help`.
@@ -245,22 +285,32 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => args.admin.json,
         Command::Routes(args) | Command::Services(args) => args.json,
         Command::Config(args) => args.admin.json,
-        Command::Explain(args) => args.json,
-        Command::Run(_) | Command::CompileChild { .. } => false,
+        Command::Explain(args) => args.admin.json,
+        Command::Diff(args) => args.admin.json,
+        Command::Run(_) | Command::CompileChild { .. } | Command::Completion { .. } => false,
     };
     let done = match command {
         Command::Check(args) => return check(&args, out, err),
         Command::Plugin(args) => plugin(args),
         Command::Routes(args) => Client::find(&args).and_then(|client| client.get(&["routes"])),
         Command::Services(args) => Client::find(&args).and_then(|client| client.get(&["services"])),
-        Command::Config(ConfigArgs { admin, command: ConfigCommand::Show }) => {
-            Client::find(&admin).and_then(|client| client.get(&["config"]))
-        }
-        Command::Config(ConfigArgs { command: ConfigCommand::Schema, .. }) => return print(out, &config::schema::text()),
-        Command::Explain(args) => match config::load(&args.config, &anywhere()) {
-            Ok(plan) => explain::explain(&plan, &args),
-            Err(mistakes) => return print_mistakes(&mistakes, json, out, err),
+        Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
+        Command::Explain(args) => match explained(&args) {
+            Ok(answer) => Ok(answer),
+            Err(Trouble::Mistakes(mistakes)) => return print_mistakes(&mistakes, json, out, err),
+            Err(Trouble::Failure(failure)) => Err(failure),
         },
+        Command::Diff(args) => match diff::of(&args) {
+            Ok(found) if json => return print(out, &format!("{found:#}\n")),
+            Ok(found) => return print(out, &diff::text(&found)),
+            Err(Trouble::Mistakes(mistakes)) => return print_mistakes(&mistakes, json, out, err),
+            Err(Trouble::Failure(failure)) => Err(failure),
+        },
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "wharf", &mut script);
+            return print(out, &String::from_utf8_lossy(&script));
+        }
         Command::Run(_) | Command::CompileChild { .. } => Err(Failure::new(Exit::Usage, "usage", "this command is not done here")),
     };
     match done {
@@ -268,6 +318,96 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Ok(answer) => print(out, &show::text(&answer)),
         Err(failure) => print_failure(&failure, json, out, err),
     }
+}
+
+/// What keeps a command that reads a configuration from answering.
+enum Trouble {
+    Mistakes(config::Mistakes),
+    Failure(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Trouble {
+        Trouble::Failure(failure)
+    }
+}
+
+impl From<config::Mistakes> for Trouble {
+    fn from(mistakes: config::Mistakes) -> Trouble {
+        Trouble::Mistakes(mistakes)
+    }
+}
+
+fn configuration(admin: &AdminArgs, command: ConfigCommand, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let is_reload = matches!(command, ConfigCommand::Reload);
+    let asked = match command {
+        ConfigCommand::Schema => return print(out, &config::schema::text()),
+        ConfigCommand::Show { file, running } => {
+            let document = if running {
+                Client::find(admin).and_then(|client| client.get(&["config", "effective"])).map(|value| Document::from_json(&value))
+            } else {
+                match document(file.as_ref().unwrap_or(&admin.config)) {
+                    Ok((_, document)) => Ok(document),
+                    Err(mistakes) => return print_mistakes(&mistakes, admin.json, out, err),
+                }
+            };
+            match document {
+                Ok(document) if admin.json => return print(out, &format!("{:#}\n", document.json())),
+                Ok(document) => return print(out, &document.yaml()),
+                Err(failure) => Err(failure),
+            }
+        }
+        ConfigCommand::Status => Client::find(admin).and_then(|client| client.get(&["config"])),
+        ConfigCommand::Reload => Client::find(admin).and_then(|client| client.post(&["config", "reload"])),
+    };
+    match asked {
+        Ok(answer) => {
+            print(out, &if admin.json { format!("{answer:#}\n") } else { show::text(&answer) });
+            let held = answer.get("quarantined").and_then(Value::as_array).is_some_and(|held| !held.is_empty());
+            if held && is_reload { Exit::Config } else { Exit::Done }
+        }
+        Err(failure) => print_failure(&failure, admin.json, out, err),
+    }
+}
+
+/// A configuration and all that is in effect by it; it may be meant for another host.
+fn document(path: &Path) -> Result<(Plan, Document), config::Mistakes> {
+    let plan = config::load(path, &anywhere())?;
+    let text = config::contents(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let made = config::document::read(&path.display().to_string(), path, &text, &mut config::sources::Here);
+    let gone = || config::Mistakes::whole(&path.display().to_string(), "the file changed while it was read".into(), "try again");
+    Ok((plan, made.ok_or_else(gone)?))
+}
+
+fn explained(args: &ExplainArgs) -> Result<Value, Trouble> {
+    let (method, url) = match args.request.as_slice() {
+        [method, url] => (Some(method), url.as_str()),
+        [url] => (None, url.as_str()),
+        _ => (None, "/"),
+    };
+    let method = args.method.as_ref().or(method).map_or("GET", String::as_str);
+    let question = Question { method: method.into(), url: url.into(), headers: args.headers.clone(), source: args.source };
+    if !args.running {
+        let (plan, document) = document(&args.admin.config)?;
+        let refused = |message| Failure::new(Exit::Usage, "usage", message);
+        return Ok(explain::explain(&plan, Some(&document), &question, &|_| None).map_err(refused)?);
+    }
+    let client = Client::find(&args.admin)?;
+    let source = args.source.map(|source| source.to_string()).unwrap_or_default();
+    let headers = args.headers.join("\n");
+    let query = [("method", method), ("url", url), ("header", headers.as_str()), ("source", source.as_str())];
+    let mut answer = client.get_with(&["config", "explain"], &query)?;
+    // What it knows of the endpoints now is more than what the file says of them.
+    let service = answer.get("to").and_then(Value::as_str).and_then(|to| to.strip_prefix("service ")?.split(',').next().map(str::to_owned));
+    if let Some(service) = service
+        && let Ok(all) = client.get(&["services"])
+        && let Some(found) =
+            all.get("services").and_then(Value::as_array).and_then(|all| all.iter().find(|have| have.get("name") == Some(&json!(service))))
+        && let Some(fields) = answer.as_object_mut()
+    {
+        fields.insert("now".into(), found.clone());
+    }
+    Ok(answer)
 }
 
 fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
@@ -283,12 +423,31 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
                 ("services", plan.services.len()),
                 ("plugins", plan.plugins.len()),
             ];
+            let found = warnings(&plan);
+            let exit = if args.strict && !found.is_empty() { Exit::Config } else { Exit::Done };
+            let places = document(&args.file).map(|(_, document)| document).ok();
+            let at = |warning: &Warning| {
+                places.as_ref().and_then(|places| places.place_of(warning.item.0, &warning.item.1)).unwrap_or_else(|| file.clone())
+            };
             if args.json {
                 let counts: serde_json::Map<String, Value> = counts.iter().map(|&(name, count)| (name.into(), count.into())).collect();
-                return print(out, &format!("{:#}\n", json!({ "file": file, "ok": true, "mistakes": [], "counts": counts })));
+                let list: Vec<Value> =
+                    found.iter().map(|warning| json!({ "at": at(warning), "message": warning.message, "hint": warning.hint })).collect();
+                let ok = exit == Exit::Done;
+                print(out, &format!("{:#}\n", json!({ "file": file, "ok": ok, "mistakes": [], "warnings": list, "counts": counts })));
+                return exit;
+            }
+            for warning in &found {
+                print(err, &format!("{}: warning: {}\n  hint: {}\n\n", at(warning), warning.message, warning.hint));
             }
             let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            print(out, &format!("{file} is good: {}\n", counts.join(", ")))
+            let told = match found.len() {
+                0 => String::new(),
+                1 => "; 1 warning".into(),
+                several => format!("; {several} warnings"),
+            };
+            print(out, &format!("{file} is good: {}{told}\n", counts.join(", ")));
+            exit
         }
         Err(mistakes) => print_mistakes(&mistakes, args.json, out, err),
     }

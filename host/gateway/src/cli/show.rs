@@ -46,7 +46,8 @@ fn block(out: &mut String, value: &Value, indent: usize) {
 
 /// What something is called stands first, however its fields are sorted.
 fn rank(name: &str) -> usize {
-    ["name", "plugin", "version"].iter().position(|first| *first == name).unwrap_or(3)
+    let first = ["name", "kind", "plugin", "version", "route", "to", "of", "setting", "value"];
+    first.iter().position(|known| *known == name).unwrap_or(first.len())
 }
 
 /// The first moment, in milliseconds since 1970, that is taken for a time and not for a duration: in 2001.

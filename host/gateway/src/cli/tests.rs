@@ -69,7 +69,8 @@ fn every_plugin_command_asks_for_what_the_admin_api_offers() {
         (vec!["plugin", "inspect", "a/../b", "3"], "GET /v1/plugins/a%2F..%2Fb/versions/3 HTTP/1.1", b""),
         (vec!["routes"], "GET /v1/routes HTTP/1.1", b""),
         (vec!["services"], "GET /v1/services HTTP/1.1", b""),
-        (vec!["config", "show"], "GET /v1/config HTTP/1.1", b""),
+        (vec!["config", "status"], "GET /v1/config HTTP/1.1", b""),
+        (vec!["config", "reload"], "POST /v1/config/reload HTTP/1.1", b""),
     ] {
         let (address, asked) = gateway("200 OK", r#"{"plugins":[{"name":"auth","version":3,"roles":["auth"]}]}"#);
         let said = wharf(&[&line[..], &["--admin", &address, "--token-file", &token]].concat());
@@ -139,7 +140,7 @@ fn a_gateway_that_was_never_started_is_told_from_a_token_that_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wharf.yaml");
     std::fs::write(&file, EXAMPLE).unwrap();
-    let said = wharf(&["config", "show", "--config", file.to_str().unwrap()]);
+    let said = wharf(&["config", "status", "--config", file.to_str().unwrap()]);
     assert!(
         said.exit == Exit::Unreachable && said.err.contains("no gateway was started with") && said.err.contains("wharf run"),
         "{said:?}"

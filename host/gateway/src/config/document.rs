@@ -118,7 +118,7 @@ impl Making<'_> {
             Sort::Group(group) => match node.text() {
                 None => Part::Map(self.group(&group, Some(node))),
                 Some(_) => {
-                    let short = group.short().map(|short| (short.to_owned(), self.leaf(node, name)));
+                    let short = group.short().map(|short| (short.to_owned(), self.leaf(node, name, Sort::Value("text"))));
                     let rest = self.group(&group, None);
                     let rest = rest.into_iter().filter(|(have, _)| short.as_ref().is_none_or(|(short, _)| have != short));
                     Part::Map(short.iter().cloned().chain(rest).collect())
@@ -138,9 +138,9 @@ impl Making<'_> {
                     let schema = choices.iter().find_map(|choice| choice.get("properties")?.get(word)).unwrap_or(&Value::Null);
                     Part::Map(vec![(word.to_owned(), self.part(schema, value, word)?)])
                 }
-                _ => self.leaf(node, name),
+                _ => self.leaf(node, name, Sort::Value("text")),
             },
-            Sort::Value(_) | Sort::Free => self.leaf(node, name),
+            sort @ (Sort::Value(_) | Sort::Free) => self.leaf(node, name, sort),
         })
     }
 
@@ -179,9 +179,14 @@ impl Making<'_> {
         }
     }
 
-    fn leaf(&self, node: &Node, name: &str) -> Part {
-        let real = AsValue::of(node);
-        let value = shown(node, name);
+    fn leaf(&self, node: &Node, name: &str, sort: Sort<'_>) -> Part {
+        // Text stays as it is written; only what is free has the type that it looks like.
+        let text = match sort {
+            Sort::Value("text" | "time" | "size" | "percentage") => node.text(),
+            _ => None,
+        };
+        let real = text.map_or_else(|| AsValue::of(node), Value::from);
+        let value = if text.is_some() && node.written().is_none() { real.clone() } else { shown(node, name) };
         Part::Leaf(Leaf { value, from: self.at(node.place), real })
     }
 }
@@ -270,6 +275,16 @@ impl Document {
             }
         }
         items
+    }
+
+    /// Where an item is written, file and line, as far as it has a value that is.
+    pub fn place_of(&self, section: &str, name: &str) -> Option<String> {
+        let items = self.items();
+        let part = items.get(&(section.to_owned(), name.to_owned()))?;
+        part.leaves().into_iter().find_map(|(_, leaf)| match &leaf.from {
+            From::Written(at) => Some(at.clone()),
+            _ => None,
+        })
     }
 
     /// The same with these items as they were in `before`, or without them if they were not: what serves where they stay.
@@ -410,9 +425,13 @@ pub fn word(value: &Value) -> String {
                 && !text.ends_with(':')
                 && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off")
                 && text.parse::<f64>().is_err();
-            if is_plain { text.clone() } else { Value::from(text.replace("${", "$${")).to_string() }
+            match is_plain {
+                true => text.clone(),
+                false if text.starts_with(HIDDEN) => Value::from(text.as_str()).to_string(),
+                false => Value::from(text.replace("${", "$${")).to_string(),
+            }
         }
-        other => other.to_string(),
+        other => other.to_string().replace("${", "$${"),
     }
 }
 

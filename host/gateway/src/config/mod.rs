@@ -9,6 +9,7 @@
 pub mod blame;
 mod chains;
 pub mod check;
+pub mod diff;
 pub mod document;
 pub mod file;
 pub mod plan;
@@ -23,6 +24,7 @@ pub mod surroundings;
 pub mod tree;
 pub mod units;
 mod values;
+pub mod warnings;
 mod words;
 
 pub use check::{Checked, check, check_files, host_text};

@@ -278,14 +278,24 @@ fn blocks(page: &str) -> Vec<String> {
     blocks
 }
 
+/// Every whole configuration of the docs, and the one that is printed. What is only a part of one begins with `# part`.
+pub(crate) fn examples() -> Vec<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let mut pages: Vec<PathBuf> = std::fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"));
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    let mut examples: Vec<String> = pages.iter().flat_map(|page| blocks(&std::fs::read_to_string(page).unwrap())).collect();
+    examples.push(crate::cli::EXAMPLE.to_owned());
+    examples
+}
+
 #[test]
 fn every_example_is_good_and_fits_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(&schema::text()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let mut examples = blocks(&std::fs::read_to_string(page).unwrap());
+    let examples = examples();
     assert!(examples.len() >= 5, "{} examples", examples.len());
-    examples.push(crate::cli::EXAMPLE.to_owned());
     for example in examples {
         let mut mistakes = Vec::new();
         let tree = tree::parse(&example, &mut mistakes).unwrap();

@@ -21,10 +21,10 @@ pub struct Plugin {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
-    /// The key-value store (`wharf:host/kv`).
+    /// The key-value store (`wharf:host/kv`). Default not granted.
     #[serde(default)]
     pub kv: Opt<KvGrant>,
-    /// Calls to services (`wharf:host/http`).
+    /// Calls to services (`wharf:host/http`). Default not granted.
     #[serde(default)]
     pub http: Opt<HttpGrant>,
 }

@@ -1,0 +1,112 @@
+//! What is no mistake and most likely not meant: what is named and used nowhere, and routes that are never taken. Pure.
+
+use super::plan::{HostPattern, Plan, Route, Target};
+use std::collections::HashSet;
+use wharf_core::head::Method;
+use wharf_http::routes::PathPattern;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The section of the file, and the name in it.
+    pub item: (&'static str, String),
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+/// All of them, in the order of the file.
+pub fn warnings(plan: &Plan) -> Vec<Warning> {
+    let mut found = Vec::new();
+    // Every name in a plan is shown between quotes, whatever kinds of targets there may be.
+    let named: HashSet<String> = plan
+        .routes
+        .iter()
+        .flat_map(|route| format!("{route:?}").split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let called: HashSet<&str> = plan.plugins.iter().flat_map(|plugin| &plugin.http_services).map(|name| &**name).collect();
+    // A route plugin may name any service.
+    let any = plan.routes.iter().any(|route| matches!(route.target, Target::Plugin(_)));
+    for service in &plan.services {
+        if !any && !named.contains(&*service.name) && !called.contains(&*service.name) {
+            found.push(Warning {
+                item: ("services", service.name.to_string()),
+                message: format!("no route leads to service `{}`, and no plugin may call it", service.name),
+                hint: "remove it, or name it as the target of a route",
+            });
+        }
+    }
+    for plugin in &plan.plugins {
+        if !named.contains(&*plugin.name) {
+            found.push(Warning {
+                item: ("plugins", plugin.name.to_string()),
+                message: format!("plugin `{}` is attached nowhere", plugin.name),
+                hint: "attach it under `attachments` or `plugins`, or remove it",
+            });
+        }
+    }
+    for (at, route) in plan.routes.iter().enumerate() {
+        let over = plan.routes.iter().enumerate().find(|(other, over)| *other != at && hides(over, *other < at, route));
+        if let Some((_, over)) = over {
+            found.push(Warning {
+                item: ("routes", route.name.to_string()),
+                message: format!("route `{}` is never taken: route `{}` takes every request that it matches", route.name, over.name),
+                hint: "give it the higher `priority`, make the other one narrower, or remove it",
+            });
+        }
+    }
+    found
+}
+
+/// Does one route take every request that another one fits? `earlier`: it stands before it. In doubt it does not.
+fn hides(over: &Route, earlier: bool, route: &Route) -> bool {
+    let (one, two) = (&over.matches, &route.matches);
+    let mut bare = one.clone();
+    bare.methods.clear();
+    // Whatever else it looks at may say no.
+    let looks_at_more = bare
+        != wharf_http::routes::RouteMatch {
+            hosts: one.hosts.clone(),
+            path: one.path.clone(),
+            priority: one.priority,
+            ..Default::default()
+        };
+    if looks_at_more || !takes_methods(&one.methods, &two.methods) {
+        return false;
+    }
+    if one.priority > two.priority {
+        return takes_hosts(&one.hosts, &two.hosts) && takes_path(&one.path, &two.path);
+    }
+    let mut same = two.clone();
+    same.methods.clone_from(&one.methods);
+    // Equally specific, with a list of methods both: the first in the file.
+    same == *one && earlier && one.methods.is_empty() == two.methods.is_empty()
+}
+
+fn takes_methods(one: &[Method], two: &[Method]) -> bool {
+    let has = |method: &Method| one.contains(method) || (*method == Method::Head && one.contains(&Method::Get));
+    one.is_empty() || (!two.is_empty() && two.iter().all(has))
+}
+
+fn takes_hosts(one: &[HostPattern], two: &[HostPattern]) -> bool {
+    let below = |name: &str, above: &str| name.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'));
+    let takes = |wide: &HostPattern, narrow: &HostPattern| match (wide, narrow) {
+        (HostPattern::Below(above), HostPattern::Exact(name)) => below(name, above),
+        (HostPattern::Below(above), HostPattern::Below(name)) => name == above || below(name, above),
+        (HostPattern::Exact(_), HostPattern::Below(_)) => false,
+        (one, two) => one == two,
+    };
+    one.is_empty() || (!two.is_empty() && two.iter().all(|narrow| one.iter().any(|wide| takes(wide, narrow))))
+}
+
+fn takes_path(one: &PathPattern, two: &PathPattern) -> bool {
+    let under = |prefix: &str, path: &str| {
+        let prefix = prefix.trim_end_matches('/');
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match (one, two) {
+        (PathPattern::Prefix(prefix), PathPattern::Exact(path) | PathPattern::Prefix(path)) => under(prefix, path),
+        (one, two) => one == two,
+    }
+}

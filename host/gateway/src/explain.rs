@@ -1,0 +1,165 @@
+//! Which route would a request take, and what would happen to it? Asks the same matcher that serves; pure.
+//!
+//! The route with the reasons why the others lost, the plugins in the order in which they are asked, the service with its
+//! endpoints, and every setting that holds for it with the place that it comes from.
+
+use crate::config::document::{Document, Leaf, Part};
+use crate::config::plan::{Attachment, Plan, Policy, Role, Target};
+use serde_json::{Map, Value, json};
+use std::net::IpAddr;
+use wharf_core::head::{Method, RequestHead};
+use wharf_http::routes::{Found, HostTable, Routes, Verdict};
+
+/// A request as somebody describes it.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// `GET`.
+    pub method: String,
+    /// `http://api.example.com/orders/1?x=1`, or only the path.
+    pub url: String,
+    /// `name: value`.
+    pub headers: Vec<String>,
+    /// The address that it comes from.
+    pub source: Option<IpAddr>,
+}
+
+/// What answers for an attachment: version and roles, where it is known.
+pub type VersionOf<'a> = dyn Fn(&Attachment) -> Option<(u32, Vec<&'static str>)> + 'a;
+
+/// The answer as JSON.
+///
+/// # Errors
+/// No request can look like this: why.
+pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, version_of: &VersionOf<'_>) -> Result<Value, String> {
+    let head = head(question)?;
+    let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
+    let mut tried = Vec::new();
+    for judged in routes.explain(&head) {
+        let Some(route) = plan.routes.get(judged.route) else { continue };
+        let taken = judged.verdict == Verdict::Fits;
+        tried.push(json!({ "route": &*route.name, "verdict": judged.verdict.to_string() }));
+        if taken {
+            break;
+        }
+    }
+    let mut answer = Map::new();
+    answer.insert("path".into(), head.path().into());
+    if let Some(source) = question.source {
+        let trusts = plan.listeners.iter().map(|listener| {
+            let trusted = listener.trusted_proxies.iter().any(|network| network.holds(source));
+            json!({ "listener": &*listener.name, "is_a_trusted_proxy": trusted })
+        });
+        answer.insert("source".into(), trusts.collect());
+    }
+    let found = routes.find(&head);
+    let Some(route) = found.route().and_then(|at| plan.routes.get(at)) else {
+        let status = if found == Found::MethodRefused { 405 } else { 404 };
+        answer.insert("answer".into(), status.into());
+        answer.insert("tried".into(), tried.into());
+        return Ok(answer.into());
+    };
+    let patterns: Vec<_> = route.host_chains.iter().map(|(pattern, _)| pattern.clone()).collect();
+    let chain = HostTable::compile(&patterns)
+        .find(head.authority())
+        .and_then(|at| route.host_chains.get(at))
+        .map_or(&route.chain, |(_, chain)| chain);
+    let to = match &route.target {
+        Target::Service { name, subset: None } => format!("service {name}"),
+        Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
+        Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
+        Target::Answer(answer) => format!("answer {}", answer.status),
+    };
+    answer.insert("route".into(), (*route.name).into());
+    answer.insert("to".into(), to.into());
+    answer.insert("chain".into(), chain.iter().map(|attachment| step(attachment, version_of)).collect());
+    let items = document.map(Document::items).unwrap_or_default();
+    let item = |section: &str, name: &str| items.get(&(section.to_owned(), name.to_owned())).copied();
+    if let Target::Service { name, subset } = &route.target
+        && let Some(service) = item("services", name)
+    {
+        answer.insert("endpoints".into(), endpoints(service, subset.as_deref()));
+    }
+    let mut settings = Vec::new();
+    if let Some(part) = item("routes", &route.name) {
+        settings.extend(settings_of("route", part, &["name", "to", "match", "plugins"]));
+    }
+    if let Target::Service { name, .. } = &route.target
+        && let Some(part) = item("services", name)
+    {
+        settings.extend(settings_of("service", part, &["endpoints", "plugins"]));
+    }
+    answer.insert("settings".into(), settings.into());
+    answer.insert("tried".into(), tried.into());
+    Ok(answer.into())
+}
+
+fn step(attachment: &Attachment, version_of: &VersionOf<'_>) -> Value {
+    let level = format!("{:?}", attachment.level).to_lowercase();
+    let policy = match attachment.policy {
+        Some(Policy::Closed) => "closed",
+        Some(Policy::Open) => "open",
+        Some(Policy::LastGood) => "last-good",
+        None if attachment.role == Some(Role::Degrade) => "open, by default",
+        None => "closed, by default",
+    };
+    let known = version_of(attachment);
+    let (version, roles) = known.map_or((None, Vec::new()), |(version, roles)| (Some(version), roles));
+    let role =
+        if roles.is_empty() { attachment.role.map_or("all of its roles", |role| role.as_str()).to_owned() } else { roles.join(", ") };
+    json!({ "plugin": &*attachment.plugin, "role": role, "level": level, "order": attachment.order, "policy": policy, "version": version })
+}
+
+/// The endpoints as the file has them, and which of them are chosen from.
+fn endpoints(service: &Part, subset: Option<&str>) -> Value {
+    let Some(Part::List(list)) = service.get("endpoints") else {
+        let name = service.get("dns").and_then(|dns| leaf(dns.get("name")?)).map(|leaf| leaf.value.clone());
+        return json!([{ "address": name, "chosen": "as its addresses are looked up" }]);
+    };
+    let text = |part: &Part, name: &str| part.get(name).and_then(leaf).map(|leaf| leaf.value.clone()).unwrap_or_default();
+    let tagged = |part: &Part, tag: &str| match part.get("tags") {
+        Some(Part::List(tags)) => tags.iter().filter_map(leaf).any(|have| have.value == tag),
+        _ => false,
+    };
+    let any_tagged = subset.is_none_or(|tag| list.iter().any(|part| tagged(part, tag)));
+    let rows = list.iter().map(|part| {
+        let chosen = match subset {
+            _ if text(part, "weight") == 0 => "no: its weight is 0",
+            Some(tag) if any_tagged && !tagged(part, tag) => "no: it has not the tag",
+            Some(_) if !any_tagged => "yes: none has the tag, if `subset_fallback` allows it",
+            _ => "yes",
+        };
+        json!({ "address": text(part, "address"), "weight": text(part, "weight"), "chosen": chosen })
+    });
+    rows.collect()
+}
+
+fn leaf(part: &Part) -> Option<&Leaf> {
+    match part {
+        Part::Leaf(leaf) => Some(leaf),
+        Part::List(_) | Part::Map(_) => None,
+    }
+}
+
+fn settings_of(of: &str, part: &Part, without: &[&str]) -> Vec<Value> {
+    let leaves = part.leaves().into_iter();
+    let wanted = leaves.filter(|(path, _)| !without.iter().any(|name| path.split(['.', '[']).next() == Some(name)));
+    wanted.map(|(path, leaf)| json!({ "of": of, "setting": path, "value": leaf.value, "from": leaf.from.text() })).collect()
+}
+
+fn head(question: &Question) -> Result<RequestHead, String> {
+    let url = question.url.split_once("://").map_or(question.url.as_str(), |(_, rest)| rest);
+    let (authority, path) = url.find('/').map_or((url, "/"), |at| url.split_at(at));
+    let path = path.split('#').next().unwrap_or_default();
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let canonical = wharf_core::path::canonical(path.as_bytes())
+        .map_err(|bad| format!("a request for `{path}` is refused with 400: {bad}"))?
+        .map(|canonical| String::from_utf8_lossy(&canonical).into_owned());
+    let method = if question.method.is_empty() { "GET" } else { &question.method };
+    let mut head =
+        RequestHead::from_text(Method::from_token(method), &authority.to_ascii_lowercase(), canonical.as_deref().unwrap_or(path), query);
+    for header in &question.headers {
+        let Some((name, value)) = header.split_once(':') else { return Err(format!("`{header}` is not of the form `name: value`")) };
+        head.fields.add(name.trim().to_ascii_lowercase().as_bytes(), value.trim().as_bytes());
+    }
+    Ok(head)
+}
