@@ -27,5 +27,8 @@ pub mod listen;
 #[cfg(test)]
 #[path = "config/quarantine_tests.rs"]
 mod quarantine_tests;
+#[cfg(test)]
+#[path = "config/reference_tests.rs"]
+mod reference_tests;
 pub mod run;
 pub mod telemetry;

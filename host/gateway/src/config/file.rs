@@ -31,7 +31,7 @@ pub struct File {
     /// This gateway process.
     #[serde(default)]
     pub node: Opt<Node>,
-    /// Threads that serve requests, one for each CPU core by default. 1 to 256.
+    /// Threads that serve requests. Default one for each CPU core.
     #[serde(default)]
     pub workers: Opt<Whole>,
     /// What the gateway says about itself, on standard error.
