@@ -276,13 +276,12 @@ impl Control {
         // Binding test sockets and reading files may wait for the disk.
         let read = tokio::task::spawn_blocking(move || config::read_all(&path, &Surroundings::here())).await;
         let done = match read {
-            Ok(Ok((checked, followed))) => {
+            Ok((checked, followed)) => {
                 self.lock().followed = followed;
-                self.take(checked).await
-            }
-            Ok(Err((mistakes, followed))) => {
-                self.lock().followed = followed;
-                Err(Refused::Mistakes(mistakes))
+                match checked {
+                    Ok(checked) => self.take(checked).await,
+                    Err(mistakes) => Err(Refused::Mistakes(mistakes)),
+                }
             }
             Err(panicked) => {
                 tracing::error!(%panicked, "reading the configuration panicked");

@@ -10,6 +10,9 @@ use std::net::IpAddr;
 use wharf_core::head::{Method, RequestHead};
 use wharf_http::routes::{Found, HostTable, Routes, Verdict};
 
+/// Most listeners of which settings are told.
+const LISTENERS_MAX: usize = 4;
+
 /// A request as somebody describes it.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
@@ -80,6 +83,12 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         answer.insert("endpoints".into(), endpoints(service, subset.as_deref()));
     }
     let mut settings = Vec::new();
+    // Which of several listeners it comes in by is not said: what holds at each.
+    for listener in plan.listeners.iter().take(LISTENERS_MAX) {
+        if let Some(part) = item("listeners", &listener.name) {
+            settings.extend(settings_of(&format!("listener {}", listener.name), part, &["bind", "advertise", "trusted_proxies"]));
+        }
+    }
     if let Some(part) = item("routes", &route.name) {
         settings.extend(settings_of("route", part, &["name", "to", "match", "plugins"]));
     }

@@ -85,8 +85,8 @@ impl Loaded {
 /// It has mistakes, and nothing good was kept that could serve in their place.
 pub fn load(path: &Path, strict: bool) -> Result<Loaded, Mistakes> {
     let around = Surroundings::here();
-    let (checked, followed) = config::read_all(path, &around).map_err(|(mistakes, _)| mistakes)?;
-    let Checked { plan, mistakes, blame, files, secrets } = checked;
+    let (checked, followed) = config::read_all(path, &around);
+    let Checked { plan, mistakes, blame, files, secrets } = checked?;
     let text = files.first().map_or("", |file| file.text.as_str());
     let folder = path.parent().unwrap_or(Path::new(""));
     let state = plan.as_ref().map_or_else(|| config::check::state_dir_of(text, folder), |plan| plan.node.state_dir.clone());

@@ -178,6 +178,44 @@ fn what_a_plugin_does_not_accept_holds_its_route_and_no_other() {
     assert_eq!(quarantined(&wharf.admin().get("/v1/config").expect()), ["route shaped last good"]);
 }
 
+#[test]
+fn the_command_line_shows_what_serves_and_what_would_change() {
+    let upstream = Upstream::echo();
+    let text = |weight: u32, status: u16| {
+        format!(
+            "{HEAD}services: {{ up: {{ endpoints: [{{ address: \"{}\", weight: {weight} }}] }} }}\nplugins: {{ auth: {{}} }}\nroutes:\n  - {{ name: all, to: up }}\n  - {{ name: hello, match: {{ path: {{ exact: /hello }} }}, to: {{ answer: {{ status: {status}, body: \"${{WORD}}\" }} }} }}\n",
+            upstream.address()
+        )
+    };
+    let wharf = Setup::new(text(1, 200)).env("WORD", "a-secret-word").start().unwrap();
+    assert_eq!(get(&wharf, "/hello"), (200, "a-secret-word".to_owned()));
+    let said = |args: &[&str], exit: i32| -> String {
+        let output = wharf.cli(args);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = said(&["config", "show", "--running"], 0);
+    assert!(shown.contains("whole: 60s  # default") && shown.contains("*** ${WORD}") && !shown.contains("a-secret-word"), "{shown}");
+    let explained: Value = serde_json::from_str(&said(&["explain", "GET", "/x/y", "--running", "--json"], 0)).unwrap();
+    assert_eq!((&explained["route"], &explained["now"]["name"]), (&json!("all"), &json!("up")), "{explained}");
+
+    // What is running, against a file with a slip that is not one in this environment: the variable is not here.
+    let new = text(2, 999).replace("999", "201").replace("${WORD}", "${WORD:-x}");
+    fs::write(wharf.dir().join("new.yaml"), new.replace("@DIR@", &wharf.dir().display().to_string())).unwrap();
+    let found: Value = serde_json::from_str(&said(&["diff", "--running", "new.yaml", "--json"], 0)).unwrap();
+    let names: Vec<&str> = found["changes"].as_array().unwrap().iter().map(|change| change["name"].as_str().unwrap()).collect();
+    assert_eq!((names, &found["affected"]), (vec!["hello", "up"], &json!([{ "route": "all", "by": ["service up"] }])), "{found:#}");
+
+    wharf.write_config(&text(2, 999));
+    said(&["config", "reload"], 3);
+    assert!(said(&["config", "status"], 0).contains("999 is no status to answer with"));
+    let shown = said(&["config", "show", "--running"], 0);
+    assert!(shown.contains("weight: 2") && shown.contains("status: 200"), "the service moved, the route stays: {shown}");
+    wharf.write_config(&text(2, 202));
+    said(&["config", "reload"], 0);
+    assert_eq!(get(&wharf, "/hello").0, 202);
+}
+
 /// Under the load that runs; the middle of a few looks, because the allocator breathes.
 fn pss_kib(wharf: &Wharf) -> f64 {
     let looks: Vec<f64> = (0..9)
@@ -196,11 +234,12 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
     let mark = reloads / 5;
     let (blue, green) = (Upstream::named("blue"), Upstream::named("green"));
     let text = |number: u64| {
-        let (first, second) = if number % 2 == 0 { (&blue, &green) } else { (&green, &blue) };
+        let (first, second) = if number.is_multiple_of(2) { (&blue, &green) } else { (&green, &blue) };
         // Routes come and go, a service comes and goes, another one changes its endpoints and its limits, and there is always
         // something that is wrong.
         let routes: String = (0..10 + number % 7).map(|at| answer(&format!("/r{at}/{}", number % 3), 200 + (number % 5) as u16)).collect();
-        let extra = if number % 3 == 0 { format!("  extra: {{ endpoints: [\"{}\"] }}\n", second.address()) } else { String::new() };
+        let extra =
+            if number.is_multiple_of(3) { format!("  extra: {{ endpoints: [\"{}\"] }}\n", second.address()) } else { String::new() };
         let slip = match number % 4 {
             0 => "  - { name: slip, match: { path: { exact: /slip } }, to: nowhere }\n",
             1 => "  - { name: slip, match: { path: { exact: /slip } }, to: { answer: { status: 999 } } }\n",

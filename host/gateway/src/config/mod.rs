@@ -45,20 +45,21 @@ pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// # Errors
 /// All mistakes. A file that cannot be read is one.
 pub fn load(path: &Path, around: &Surroundings) -> Result<Plan, Mistakes> {
-    read_all(path, around).map_err(|(mistakes, _)| mistakes)?.0.into_plan()
+    read_all(path, around).0?.into_plan()
 }
 
-/// Reads and checks a file with what it includes, also one with mistakes.
-///
-/// # Errors
-/// The file itself cannot be read: why, and what is to be looked at until it can be.
-pub fn read_all(path: &Path, around: &Surroundings) -> Result<(Checked, Followed), (Mistakes, Followed)> {
+/// Reads and checks a file with what it includes, also one with mistakes; and what is to be looked at to see it change. An
+/// error is that the file itself cannot be read.
+pub fn read_all(path: &Path, around: &Surroundings) -> (Result<Checked, Mistakes>, Followed) {
     let name = path.display().to_string();
     match read(path) {
-        Ok(text) => Ok(check_files(&name, path, &text, around, &mut sources::Here)),
+        Ok(text) => {
+            let (checked, followed) = check_files(&name, path, &text, around, &mut sources::Here);
+            (Ok(checked), followed)
+        }
         Err((why, hint)) => {
             let followed = Followed { files: vec![(path.to_owned(), contents(path).ok())], folders: Vec::new() };
-            Err((Mistakes::whole(&name, format!("the file cannot be read: {why}"), hint), followed))
+            (Err(Mistakes::whole(&name, format!("the file cannot be read: {why}"), hint)), followed)
         }
     }
 }

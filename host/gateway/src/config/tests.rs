@@ -396,8 +396,8 @@ fn included_files_stand_as_if_they_were_written_in_the_one_that_includes_them() 
     write("routes.d/30.yaml", "# nothing yet\n");
     write("routes.d/.40.yaml.swp", "routes: [\n");
     write("routes.d/readme.txt", "not read\n");
-    let (checked, followed) = read_all(&folder.path().join("wharf.yaml"), &around()).unwrap();
-    let plan = checked.into_plan().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let (checked, followed) = read_all(&folder.path().join("wharf.yaml"), &around());
+    let plan = checked.unwrap().into_plan().unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let routes: Vec<&str> = plan.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(routes, ["first", "second", "third"]);
     assert_eq!(names(&plan.routes[0].chain), ["a@Global", "b@Global"]);
