@@ -77,12 +77,8 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     }
 
     let given_up = Cell::new(false);
-    let is_gone = |task: &mut Context<'_>| {
-        given_up.set(stream.respond.borrow_mut().poll_reset(task).is_ready());
-        given_up.get()
-    };
     let grpc = crate::grpc::is_grpc(&exchange.facts.request.fields);
-    let came = Came { protocol: PROTOCOL, grpc, secured: visit.secured.as_deref(), gone: Gone::Polled(&is_gone) };
+    let came = Came { protocol: PROTOCOL, grpc, secured: visit.secured.as_deref(), gone: GivenUp { stream: &stream, seen: &given_up } };
     let mut done = flow::answer(core, limits, &alarm, exchange, came).await;
     if given_up.get() {
         common.patience.set(common.patience.get().saturating_sub(1));
@@ -101,6 +97,19 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     let fault = written.as_ref().err().map(Fault::word);
     done.finish(&limits.name, done.answer.head.status, stream.bytes_in.get(), bytes_out, fault);
     done.over();
+}
+
+/// Whether the client has reset its stream.
+struct GivenUp<'a> {
+    stream: &'a Stream,
+    seen: &'a Cell<bool>,
+}
+
+impl Gone for GivenUp<'_> {
+    fn polled(&self, task: &mut Context<'_>) -> bool {
+        self.seen.set(self.stream.respond.borrow_mut().poll_reset(task).is_ready());
+        self.seen.get()
+    }
 }
 
 /// What is there of a body already. The usual case for small ones: all of it.
