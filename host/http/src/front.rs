@@ -27,7 +27,6 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::Facts;
-use wharf_core::head::Scheme;
 
 /// A client's connection that is ready for requests.
 pub(crate) struct Visit {
@@ -39,12 +38,6 @@ pub(crate) struct Visit {
     /// The other end; what the PROXY protocol said it is.
     pub(crate) peer: SocketAddr,
     pub(crate) secured: Option<Rc<Secured>>,
-}
-
-impl Visit {
-    pub(crate) fn scheme(&self) -> Scheme {
-        if self.secured.is_some() { Scheme::Https } else { Scheme::Http }
-    }
 }
 
 /// What a TLS handshake has shown.

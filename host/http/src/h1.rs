@@ -13,7 +13,7 @@ use crate::front::{Secured, Visit};
 use crate::h2;
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
-use crate::{reply, tunnel};
+use crate::{reply, tunnel, websocket};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -364,8 +364,17 @@ impl Front {
     }
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.
-    async fn switch(self: &Rc<Self>, done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
+    async fn switch(self: &Rc<Self>, mut done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
         let mut out = Vec::with_capacity(512);
+        if done.answer.head.status != 101 {
+            // Its upstream speaks HTTP/2, which has no such proof.
+            let key = done.exchange.facts.request.fields.get(websocket::KEY).unwrap_or_default();
+            let accept = websocket::accept(key);
+            let head = &mut done.answer.head;
+            head.status = 101;
+            head.fields.set(websocket::ACCEPT, accept.as_bytes());
+            head.fields.set(b"upgrade", b"websocket");
+        }
         let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
         let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
         write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &done.date(), upgrade);

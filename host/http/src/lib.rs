@@ -27,3 +27,4 @@ mod reply;
 pub mod routes;
 pub mod tls;
 mod tunnel;
+mod websocket;
