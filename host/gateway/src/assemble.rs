@@ -195,7 +195,7 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     for service in &plan.services {
         let Some(shared) = generation.services.get(&service.name) else { continue };
         let before = before.get(&service.name).map(|outlet| &**outlet);
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, outlet_config(service, true), home.number.into(), before));
         outlets.insert(service.name.as_ref().into(), outlet.clone());
         home.services.borrow_mut().insert(service.name.clone(), outlet);
@@ -274,7 +274,7 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
             return Some(shared);
         }
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         Some(Rc::new(ServiceOutlet::new(
             shared.service().clone(),
             protocol,
