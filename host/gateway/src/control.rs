@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wharf_core::directory::{Directory, Listed};
 use wharf_core::metrics::{Count, Level, Registry};
@@ -83,6 +83,8 @@ pub struct Control {
     counts: Counts,
     /// Keeps what serves for the next start.
     keeper: Keeper,
+    /// There is something to keep; see [`Control::keep_on`].
+    to_keep: Notify,
 }
 
 struct Counts {
@@ -172,6 +174,7 @@ impl Control {
         let control = Arc::new(Control {
             path,
             keeper: Keeper::new(&started.node.state_dir),
+            to_keep: Notify::new(),
             started,
             catalog,
             services,
@@ -218,7 +221,7 @@ impl Control {
         control.adopt(plan, prepared).await;
         control.quarantine(held);
         control.lock().shown.refused = refused;
-        control.keep().await;
+        control.to_keep.notify_one();
         (control, asked)
     }
 
@@ -297,7 +300,7 @@ impl Control {
                 return Err(refused);
             }
         }
-        self.keep().await;
+        self.to_keep.notify_one();
         Ok(self.serving().number)
     }
 
@@ -313,7 +316,7 @@ impl Control {
         let base = self.serving().plan.clone();
         let Fitted { settled, prepared, refuses, routes } = self.fit(&base, &plan, &mut blame, &secrets).await?;
         let Settled { plan, held } = settled;
-        let is_new = held.is_empty() || format!("{plan:?}") != format!("{base:?}");
+        let is_new = held.is_empty() || !plan.is_like(&base);
         {
             let mut state = self.lock();
             state.waits_for_plugin = !refuses.is_empty();
@@ -376,12 +379,27 @@ impl Control {
         }
     }
 
-    /// Keeps what serves for the next start.
+    /// Keeps what serves for the next start, whenever that is another than before. Aside, since a disk may take half a minute
+    /// for a small file, and whoever changes the configuration need not wait for it. Never resolves.
+    pub async fn keep_on(self: Arc<Self>) {
+        loop {
+            self.to_keep.notified().await;
+            self.keep().await;
+        }
+    }
+
     async fn keep(&self) {
-        let (keeper, path, history, plan) = (self.keeper.clone(), self.path.clone(), self.history(), self.serving().plan.clone());
+        let before = self.history();
+        let (keeper, path, history, plan) = (self.keeper.clone(), self.path.clone(), before.clone(), self.serving().plan.clone());
         let kept = tokio::task::spawn_blocking(move || keeper.keep(&path, history, &plan)).await;
         match kept {
-            Ok(Ok(history)) => self.lock().history = history,
+            Ok(Ok(history)) => {
+                let mut state = self.lock();
+                // What came meanwhile is kept next.
+                if state.history == before {
+                    state.history = history;
+                }
+            }
             Ok(Err(error)) => tracing::error!(%error, "the last good configuration could not be kept for the next start"),
             Err(panicked) => tracing::error!(%panicked, "keeping the configuration panicked"),
         }

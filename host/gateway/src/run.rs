@@ -181,6 +181,7 @@ async fn serve(
     // Changes, from the file and from the catalog.
     tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
     spawn_local(control.clone().follow_catalog());
+    spawn_local(control.clone().keep_on());
     spawn_local(follow::follow(control.clone(), asked));
 
     // The admin API, made of the desks.

@@ -43,6 +43,12 @@ fn reload(wharf: &Wharf) -> Value {
     wharf.admin().post("/v1/config/reload", &Value::Null).expect()
 }
 
+/// Waits until what is kept for the next start says this.
+fn kept(wharf: &Wharf, says: &str) {
+    let file = wharf.dir().join("state/config.last-good.json");
+    until("what serves is kept", WAIT, || fs::read_to_string(&file).unwrap_or_default().contains(says).then_some(()));
+}
+
 fn quarantined(shown: &Value) -> Vec<String> {
     let rows = shown["quarantined"].as_array().unwrap();
     let mut rows: Vec<String> =
@@ -95,6 +101,7 @@ fn a_restart_with_a_slip_serves_what_was_good_of_it() {
     let wharf = Wharf::start(first).unwrap();
     wharf.write_config(&slip(202));
     assert_eq!(quarantined(&reload(&wharf)), ["route a last good"]);
+    kept(&wharf, "status: 202");
     wharf.write_config(&slip(203));
     let wharf = wharf.kill_and_start().unwrap();
     assert_eq!((get(&wharf, "/a").0, get(&wharf, "/b").0), (201, 203), "the new file, and the bad route as it was");
@@ -104,6 +111,7 @@ fn a_restart_with_a_slip_serves_what_was_good_of_it() {
     // Twice: what is kept is not lost by being used.
     let wharf = wharf.kill_and_start().unwrap();
     assert_eq!((get(&wharf, "/a").0, get(&wharf, "/b").0), (201, 203));
+    kept(&wharf, "status: 203");
     // And with a file that says nothing at all.
     wharf.write_config(&format!("{HEAD}routes: [\n"));
     let wharf = wharf.kill_and_start().unwrap();
@@ -172,6 +180,7 @@ fn what_a_plugin_does_not_accept_holds_its_route_and_no_other() {
     assert_eq!(quarantined(&shown), ["route shaped last good"], "{shown}");
     assert!(shown["quarantined"][0]["why"].to_string().contains("does not fit the schema"), "{shown}");
     assert_eq!((get(&wharf, "/shaped").0, get(&wharf, "/plain").0), (200, 202));
+    kept(&wharf, "\"refused\":[\"shaped\"]");
     // So it is after a restart.
     let wharf = wharf.kill_and_start().unwrap();
     assert_eq!((get(&wharf, "/shaped").0, get(&wharf, "/plain").0), (200, 202), "{}", wharf.log());

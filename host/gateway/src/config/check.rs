@@ -109,7 +109,7 @@ impl Checked {
 /// Checks a file with what it includes.
 pub fn check_files(name: &str, path: &Path, text: &str, around: &Surroundings, outside: &mut dyn Outside) -> (Checked, Followed) {
     let gathered = sources::gather(name, path, text, outside);
-    let Gathered { files, root, mut mistakes, followed, secrets } = gathered;
+    let Gathered { files, root, mut mistakes, mut followed, secrets } = gathered;
     let mut plan = None;
     if let Some(root) = &root {
         let told: HashSet<Place> = mistakes.iter().map(|mistake| mistake.place).collect();
@@ -122,6 +122,8 @@ pub fn check_files(name: &str, path: &Path, text: &str, around: &Surroundings, o
             // Whoever asks whether something else is wrong already means all of it.
             let mut checker = Checker::new(folder, of_files, around, &file, mistakes.iter().cloned().chain(found).collect());
             plan = Some(checker.plan(&file));
+            // What the plan was read from is followed like the texts.
+            followed.files.extend(plan.iter().flat_map(Plan::files).map(|path| (path.clone(), super::contents(path).ok())));
             found = checker.mistakes.split_off(mistakes.len());
         }
         // What could not be substituted is told once: that the text as it stands fits nowhere follows from it.

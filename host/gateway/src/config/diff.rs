@@ -5,8 +5,8 @@ use super::document::{Document, From, Leaf, Part};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is taken at a restart only. `log.level` of `log` is taken at once.
-const AT_RESTART: [&str; 5] = ["node", "workers", "access_log", "admin", "listeners"];
+/// What is taken at a restart only; of `log` all but its level, of listeners their sockets.
+const AT_RESTART: [&str; 4] = ["node", "workers", "access_log", "admin"];
 
 /// As JSON: `{"same", "needs_restart", "changes": [...], "affected": [...]}`.
 pub fn diff(old: &Document, new: &Document) -> Value {
@@ -44,8 +44,12 @@ pub fn diff(old: &Document, new: &Document) -> Value {
             }
             (None, None) => continue,
         };
-        let is_level_only = section == "log" && !settings.is_empty() && settings.iter().all(|setting| setting.path == "level");
-        let needs_restart = AT_RESTART.contains(&section.as_str()) || (section == "log" && !is_level_only);
+        let any = |is: fn(&Setting) -> bool| settings.is_empty() || settings.iter().any(is);
+        let needs_restart = match section.as_str() {
+            "log" => any(|setting| setting.path != "level"),
+            "listeners" => any(|setting| setting.path == "bind"),
+            section => AT_RESTART.contains(&section),
+        };
         if needs_restart {
             restart.insert(section.clone());
         }

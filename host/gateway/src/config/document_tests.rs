@@ -138,7 +138,7 @@ routes:
   - {name: b, match: {path: {prefix: /b}}, to: s, plugins: [auth]}
   - {name: c, match: {path: {prefix: /c}}, to: {answer: {status: 200}}}
 ";
-    let after = "listeners: {web: {bind: 127.0.0.1:0, connections_max: 5}}
+    let after = "listeners: {web: {bind: 127.0.0.1:1, connections_max: 5}}
 services: {s: {endpoints: [127.0.0.1:9001], retries: {max: 2}}}
 plugins: {auth: {limits: {deadline: 60ms}}}
 defaults: {body_bytes_max: 1MiB}
@@ -167,7 +167,7 @@ routes:
         lines,
         [
             "changed defaults  body_bytes_max: 10MiB -> 1MiB",
-            "changed listener web connections_max: 20000 -> 5",
+            "changed listener web bind: 127.0.0.1:0 -> 127.0.0.1:1 connections_max: 20000 -> 5",
             "changed plugin auth limits.deadline: 50ms -> 60ms",
             "changed route a body_bytes_max: 10MiB -> 1MiB timeouts.whole: 60s -> 5s",
             "added route d",

@@ -121,7 +121,7 @@ impl Checker<'_> {
 
     /// What a file holds that the configuration names.
     pub(super) fn contents(&mut self, file: &Item<String>, files: &mut Vec<PathBuf>) -> Option<Vec<u8>> {
-        let path = self.folder.join(file.get()?);
+        let path = self.path(file)?;
         match super::super::contents(&path) {
             Ok(bytes) => {
                 files.push(path);
