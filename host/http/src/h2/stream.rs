@@ -26,7 +26,9 @@ pub(super) fn begin(common: &Rc<Common>, request: http::Request<RecvStream>, res
     common.open.set(common.open.get() + 1);
     common.alarm.set_in(LONG);
     let open = Open(common.clone());
-    tokio::task::spawn_local(async move { serve(&open.0, request, respond).await });
+    // Made in its box: it is some kilobytes, and a task moves what it is given several times.
+    let made = Box::write(Box::new_uninit(), async move { serve(&open.0, request, respond).await });
+    tokio::task::spawn_local(Box::into_pin(made));
 }
 
 /// Counts a stream while it lasts.
