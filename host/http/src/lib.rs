@@ -9,6 +9,7 @@
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
+pub mod admission;
 pub mod client;
 pub mod codec;
 mod date;
@@ -21,6 +22,7 @@ mod h1;
 mod h2;
 pub mod house;
 mod io;
+mod pace;
 mod proxied;
 pub mod record;
 mod reply;

@@ -23,7 +23,7 @@ pub struct Listener {
     /// HTTP/2: `on` (default; by TLS as negotiated, in the clear with prior knowledge), `off`, or its limits.
     #[serde(default)]
     pub http2: Opt<OrShort<ListenerHttp2>>,
-    /// Connections open at once, over all cores. Default 20,000, and never more than half the files that the process may open.
+    /// Connections open at once, over all cores. Default 20,000. Never more than half the files that the process may open.
     #[serde(default)]
     pub connections_max: Opt<Whole>,
     /// Connections open at once from one address (of IPv6: one /64), over all cores. Default no limit: behind a balancer or a NAT many clients have one address.
