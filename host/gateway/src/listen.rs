@@ -106,7 +106,11 @@ impl Gate {
                 "connections closed at once because `connections_max` was reached, or half of the files that may be open",
                 &labels,
             ),
-            failed: metrics.count("wharf_connections_failed_total", "connections that could not be accepted, for want of files or memory", &labels),
+            failed: metrics.count(
+                "wharf_connections_failed_total",
+                "connections that could not be accepted, for want of files or memory",
+                &labels,
+            ),
             level: metrics.level("wharf_connections_open", "client connections open", &labels),
         })
     }

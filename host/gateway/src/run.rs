@@ -66,7 +66,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut bound = Vec::new();
     for listener in &plan.listeners {
         let (address, sockets) = listen::bind(&listener.name, listener.bind, cores)?;
-        bound.push((listener.clone(), address, Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics), sockets));
+        bound.push((
+            listener.clone(),
+            address,
+            Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics),
+            sockets,
+        ));
     }
     let (admin_address, mut admin) = listen::bind("admin", plan.admin.bind, 1)?;
     let admin = admin.pop().context("no socket for the admin listener")?;

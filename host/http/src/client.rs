@@ -315,7 +315,10 @@ impl Inner {
         let Some(file) = self.files.take() else {
             return Err(Fault::overload(
                 "files",
-                format!("all {} files for connections are open; hint: raise the limit of open files (`ulimit -n`, `LimitNOFILE`)", self.files.max()),
+                format!(
+                    "all {} files for connections are open; hint: raise the limit of open files (`ulimit -n`, `LimitNOFILE`)",
+                    self.files.max()
+                ),
             ));
         };
         let alarm = self.deadlines.alarm();
