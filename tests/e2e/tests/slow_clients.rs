@@ -42,7 +42,13 @@ fn text(text: &str) -> Vec<u8> {
 
 const KINDS: [Kind; 7] = [
     Kind { name: "says nothing", lasts: Duration::from_secs(2), first: Vec::new, then: b"", reads_slowly: false },
-    Kind { name: "slow head", lasts: Duration::from_secs(2), first: || text("GET / HTTP/1.1\r\nhost: a\r\nx: "), then: b"a", reads_slowly: false },
+    Kind {
+        name: "slow head",
+        lasts: Duration::from_secs(2),
+        first: || text("GET / HTTP/1.1\r\nhost: a\r\nx: "),
+        then: b"a",
+        reads_slowly: false,
+    },
     Kind {
         name: "slow body",
         lasts: Duration::from_secs(6),
@@ -64,7 +70,13 @@ const KINDS: [Kind; 7] = [
         then: b"",
         reads_slowly: true,
     },
-    Kind { name: "rests", lasts: Duration::from_secs(3), first: || text("GET / HTTP/1.1\r\nhost: a\r\n\r\n"), then: b"", reads_slowly: false },
+    Kind {
+        name: "rests",
+        lasts: Duration::from_secs(3),
+        first: || text("GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        then: b"",
+        reads_slowly: false,
+    },
     Kind {
         name: "asks on without reading",
         lasts: Duration::from_secs(16),

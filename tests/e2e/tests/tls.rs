@@ -1,12 +1,6 @@
 //! TLS at the front door and to upstreams, from the street.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests stop at the first surprise"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -75,7 +69,8 @@ fn the_protocol_is_agreed_on_and_sessions_are_resumed() {
     let pair = authority.pair("a", &["a.example"]);
     let wharf = start(&[&pair], false, "", "", HELLO, &[]);
     let address = wharf.listener("main");
-    let agreed = |offered: &[&str]| Client::new(&authority, None, offered).connect(address, "a.example").map(|connection| connection.protocol());
+    let agreed =
+        |offered: &[&str]| Client::new(&authority, None, offered).connect(address, "a.example").map(|connection| connection.protocol());
     assert_eq!(agreed(&["h2", "http/1.1"]).unwrap().as_deref(), Some("h2"));
     assert_eq!(agreed(&["http/1.1"]).unwrap().as_deref(), Some("http/1.1"));
     assert_eq!(agreed(&[]).unwrap(), None);
@@ -141,7 +136,8 @@ fn upstreams_prove_who_they_are_whatever_version_they_speak() {
         behind.listener("clear")
     );
     let names = ["auto", "one", "two", "clear", "misnamed", "unbelieved"];
-    let routes: String = names.iter().map(|name| format!("  - {{ name: {name}, match: {{ path: {{ exact: /{name} }} }}, to: {name} }}\n")).collect();
+    let routes: String =
+        names.iter().map(|name| format!("  - {{ name: {name}, match: {{ path: {{ exact: /{name} }} }}, to: {name} }}\n")).collect();
     let files = [("ca.pem", authority.pem()), ("other.pem", other.pem())];
     let wharf = start(&[&pair], true, "", &services, &routes, &files);
     let mut connection = Connection::open(wharf.listener("clear")).unwrap();
