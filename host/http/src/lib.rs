@@ -5,6 +5,7 @@
 //! - [`client`]: one try over one upstream connection
 //! - [`codec`]: the strict HTTP/1.1 codec, bytes in, events out
 //! - [`routes`]: which route a request matches; pure
+//! - [`probe`]: checks whether an endpoint is well
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
@@ -17,6 +18,7 @@ mod flow;
 pub mod h1;
 pub mod house;
 mod io;
+pub mod probe;
 pub mod record;
 mod reply;
 pub mod routes;

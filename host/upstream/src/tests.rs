@@ -528,7 +528,7 @@ async fn nothing_is_tried_again_after_the_deadline_or_for_an_upgrade() {
     upgrade.upgrade = Some("websocket".into());
     assert!(outlet.call(&mut upgrade, &Wish::default()).await.is_err());
     assert_eq!(upgrade.trail.tries, 1);
-    let once = house.outlet(OutletConfig { retry: RetryPolicy { tries_max: 1, budget_percent: 20 }, ..config(Policy::RoundRobin) });
+    let once = house.outlet(OutletConfig { retry: RetryPolicy { tries_max: 1, ..RetryPolicy::default() }, ..config(Policy::RoundRobin) });
     house.fake.seen.take();
     assert!(get(&once).await.is_err());
     assert_eq!(house.fake.ports().len(), 1);
