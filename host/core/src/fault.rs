@@ -70,6 +70,8 @@ pub enum FaultKind {
     NoRoute,
     /// The method is not served here; refused with 405 or 501.
     MethodRefused,
+    /// The request is for another host than the one its connection was made to, and other rules hold there.
+    Misdirected,
     /// A wait was too long.
     Timeout(Phase),
     /// The client was too slow: head, body or reading the answer.
@@ -153,6 +155,7 @@ impl Fault {
             FaultKind::TooLarge { head: false } => "body_too_large",
             FaultKind::NoRoute => "no_route",
             FaultKind::MethodRefused => "method_refused",
+            FaultKind::Misdirected => "misdirected",
             FaultKind::Timeout(Phase::Connect) => "timeout_connect",
             FaultKind::Timeout(Phase::Head) => "timeout_head",
             FaultKind::Timeout(Phase::Body) => "timeout_body",

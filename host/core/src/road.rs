@@ -186,6 +186,7 @@ async fn degrade(exchange: &mut Exchange, rules: &Rules, memory: &Memory, fault:
         | FaultKind::TooLarge { .. }
         | FaultKind::NoRoute
         | FaultKind::MethodRefused
+        | FaultKind::Misdirected
         | FaultKind::ClientTimeout(_)
         | FaultKind::ClientGone => return None,
     };

@@ -3,6 +3,7 @@
 //! The caller is told what it can act on. What happened behind the gateway (addresses, plugin versions, limits) is in
 //! the log under the same id.
 
+use crate::grpc;
 use bytes::Bytes;
 use wharf_core::exchange::{Answer, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase};
@@ -16,6 +17,7 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
         FaultKind::TooLarge { head: false } => (413, "the body of the request is too large"),
         FaultKind::NoRoute => (404, "nothing is served here"),
         FaultKind::MethodRefused => (405, "this method is not served here"),
+        FaultKind::Misdirected => (421, "this connection was made to another host; make one to this host"),
         FaultKind::ClientTimeout(_) | FaultKind::ClientGone => (408, "the request took too long to arrive"),
         FaultKind::Timeout(Phase::Plugin) => (503, "a rule of this gateway did not answer in time"),
         FaultKind::Timeout(_) => (504, "the service behind did not answer in time"),
@@ -40,6 +42,14 @@ pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
         answer.head.fields.add(b"retry-after", fault.retry_after.max(1).to_string().as_bytes());
     }
     answer
+}
+
+/// The same for a caller that speaks gRPC: all of it is in the head, which is the trailers as well.
+pub(crate) fn grpc_answer_for(fault: &Fault) -> Answer {
+    let (_, text) = status_of(fault);
+    let mut fields = grpc::status(grpc::code(fault), text);
+    fields.add(b"content-type", b"application/grpc");
+    Answer::full(ResponseHead { status: 200, fields }, Bytes::new())
 }
 
 /// An error answer in the gateway's own form.
