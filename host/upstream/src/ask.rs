@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn a_key_is_found_where_it_was_said_to_be() {
         let of = |key_is: Key, facts: &Facts| key(&key_is, facts);
-        let call = facts(Some("a=1&user=7&users=8&user=9"), &[("x-user", "7"), ("cookie", "a=b; user=7;b=c"), ("cookie", "user2=9; last=7")]);
+        let call =
+            facts(Some("a=1&user=7&users=8&user=9"), &[("x-user", "7"), ("cookie", "a=b; user=7;b=c"), ("cookie", "user2=9; last=7")]);
         let seven = Some(hash(b"7", 0));
         assert_eq!(of(Key::Header("x-user".into()), &call), seven);
         assert_eq!(of(Key::Query("user".into()), &call), seven);

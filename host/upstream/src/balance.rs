@@ -13,7 +13,8 @@ use random::Random;
 /// How the next endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// In turn, whatever the weights.
+    /// In turn, whatever the weights: whoever makes the shares of the members leaves them out of account (`share`). What is
+    /// left of differences is meant: slow starts, other zones.
     RoundRobin,
     /// In turn, as often as the weights say, and spread out: weights 5, 1, 1 give `a a b a c a a`, not `a a a a a b c`.
     /// One addition for each member and call; nothing at all where the weights are equal.
@@ -77,7 +78,8 @@ impl Balancer {
     /// same endpoint; chance is drawn from it, too.
     pub fn new(policy: Policy, weights: Box<[u32]>, start: u64) -> Balancer {
         let plain = weights.windows(2).all(|two| two.first() == two.last());
-        let owed = if policy == Policy::WeightedRoundRobin && !plain { vec![0; weights.len()] } else { Vec::new() };
+        let owed =
+            if matches!(policy, Policy::RoundRobin | Policy::WeightedRoundRobin) && !plain { vec![0; weights.len()] } else { Vec::new() };
         let by_chance = policy == Policy::Random || policy.compares_latency();
         let sum = |sum: &mut u64, &weight: &u32| {
             *sum += u64::from(weight);
@@ -125,16 +127,11 @@ impl Balancer {
     }
 
     /// The next member that is not skipped. `in_flight` and `cost` are only asked by policies that need them.
-    pub fn pick(
-        &mut self,
-        skip: impl Fn(usize) -> bool,
-        in_flight: impl Fn(usize) -> u32,
-        cost: impl Fn(usize) -> f64,
-    ) -> Option<usize> {
+    pub fn pick(&mut self, skip: impl Fn(usize) -> bool, in_flight: impl Fn(usize) -> u32, cost: impl Fn(usize) -> f64) -> Option<usize> {
         match self.policy {
             Policy::LeastRequest => self.least(&skip, &in_flight),
-            Policy::WeightedRoundRobin if !self.owed.is_empty() => self.weighted(&skip),
-            Policy::WeightedRoundRobin | Policy::RoundRobin => self.in_turn(&skip),
+            Policy::RoundRobin | Policy::WeightedRoundRobin if !self.owed.is_empty() => self.weighted(&skip),
+            Policy::RoundRobin | Policy::WeightedRoundRobin => self.in_turn(&skip),
             Policy::Random => self.drawn(&skip),
             Policy::P2cEwma | Policy::RingHash | Policy::Maglev => self.cheaper(&skip, &cost),
         }
@@ -212,10 +209,12 @@ impl Balancer {
         let left = || self.weights.iter().enumerate().filter(|(at, _)| !skip(*at)).map(|(at, &weight)| (at, u64::from(weight)));
         let drawn = self.random.below(left().map(|(_, weight)| weight).sum());
         let mut sum = 0;
-        left().find(|(_, weight)| {
-            sum += weight;
-            drawn < sum
-        }).map(|(at, _)| at)
+        left()
+            .find(|(_, weight)| {
+                sum += weight;
+                drawn < sum
+            })
+            .map(|(at, _)| at)
     }
 
     /// The cheaper of two; of three or four, if both are dear.
@@ -240,8 +239,8 @@ impl Balancer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::latency::{Estimate, Weighing};
+    use super::*;
     use crate::tests::Dice;
     use std::time::Duration;
 
@@ -422,9 +421,7 @@ mod tests {
                     false => weighing.answered(estimates[at], ends, lasted),
                 };
             }
-            let at = balancer
-                .pick(|_| false, |at| in_flight[at], |at| weighing.cost(estimates[at], now, in_flight[at]))
-                .unwrap();
+            let at = balancer.pick(|_| false, |at| in_flight[at], |at| weighing.cost(estimates[at], now, in_flight[at])).unwrap();
             counts[at] += 1.0 / CALLS as f64;
             in_flight[at] += 1;
             let work = match at {
@@ -448,8 +445,7 @@ mod tests {
     #[test]
     fn two_choices_by_latency_avoid_the_slow_and_the_failing() {
         for seed in 0..10 {
-            let [turns, least, p2c] =
-                [Policy::RoundRobin, Policy::LeastRequest, Policy::P2cEwma].map(|policy| simulate(policy, seed));
+            let [turns, least, p2c] = [Policy::RoundRobin, Policy::LeastRequest, Policy::P2cEwma].map(|policy| simulate(policy, seed));
             if seed == 0 {
                 println!("round robin {turns:.3?}\nleast request {least:.3?}\np2c ewma {p2c:.3?}");
             }

@@ -420,7 +420,11 @@ mod tests {
     fn it_never_locks_itself_out() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let b = breaker(BreakerPolicy { trials: 1 + random.below(4) as u32, calls_min: 1 + random.below(30) as u32, ..BreakerPolicy::default() });
+            let b = breaker(BreakerPolicy {
+                trials: 1 + random.below(4) as u32,
+                calls_min: 1 + random.below(30) as u32,
+                ..BreakerPolicy::default()
+            });
             let (mut now, mut open) = (0, Vec::new());
             for _ in 0..2_000 {
                 now += random.below(200);

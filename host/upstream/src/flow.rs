@@ -106,12 +106,7 @@ async fn call_with_care<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut E
     said
 }
 
-async fn call<P: Protocol>(
-    outlet: &ServiceOutlet<P>,
-    exchange: &mut Exchange,
-    wish: &Wish,
-    ask: Option<&Ask>,
-) -> Result<Answer, Fault> {
+async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish, ask: Option<&Ask>) -> Result<Answer, Fault> {
     let place = outlet.admit()?;
     outlet.save();
     let idempotent = exchange.facts.request.method.is_idempotent() && exchange.upgrade.is_none();

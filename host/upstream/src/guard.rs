@@ -44,7 +44,9 @@ fn outcome(said: &Result<Answer, Fault>) -> Option<Said> {
         Ok(answer) => Some(Said { failed: answer.head.status >= 500, late: matches!(answer.head.status, 429 | 503 | 504) }),
         Err(fault) => match fault.kind {
             FaultKind::Timeout(_) => Some(Said { failed: true, late: true }),
-            FaultKind::Connect | FaultKind::Reset | FaultKind::BadAnswer | FaultKind::NoEndpoint => Some(Said { failed: true, late: false }),
+            FaultKind::Connect | FaultKind::Reset | FaultKind::BadAnswer | FaultKind::NoEndpoint => {
+                Some(Said { failed: true, late: false })
+            }
             _ => None,
         },
     }

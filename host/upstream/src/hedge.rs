@@ -64,7 +64,11 @@ pub(crate) async fn send<P: Protocol>(
 }
 
 /// The better of two: the first good answer; if one has failed, whatever the other says.
-async fn either<P>(outlet: &ServiceOutlet<P>, mut first: Pin<&mut impl Future<Output = Sent>>, mut second: Pin<&mut impl Future<Output = Sent>>) -> Sent {
+async fn either<P>(
+    outlet: &ServiceOutlet<P>,
+    mut first: Pin<&mut impl Future<Output = Sent>>,
+    mut second: Pin<&mut impl Future<Output = Sent>>,
+) -> Sent {
     let is_good = |sent: &Sent| sent.said.as_ref().is_ok_and(|answer| answer.head.status < 500);
     let (mut ended_first, mut ended_second) = (false, false);
     let mut bad: Option<Sent> = None;

@@ -165,11 +165,7 @@ impl ServiceLevels {
                 &labels,
             ),
             fit: registry.level("wharf_upstream_endpoints_used", "Endpoints that get calls.", &labels),
-            panic: registry.level(
-                "wharf_upstream_panic",
-                "1 while so few endpoints are fit that all are used, ill or not.",
-                &labels,
-            ),
+            panic: registry.level("wharf_upstream_panic", "1 while so few endpoints are fit that all are used, ill or not.", &labels),
             ejections: registry.count("wharf_upstream_ejections_total", "Endpoints left out for what their calls came to.", &labels),
             checks_good: registry.count(CHECKS, CHECKS_HELP, &[("service", service), ("outcome", "good")]),
             checks_bad: registry.count(CHECKS, CHECKS_HELP, &[("service", service), ("outcome", "bad")]),

@@ -90,7 +90,8 @@ struct Start {
 impl Roster {
     pub(crate) fn new(registry: Arc<Registry>, policy: Policy, weighing: Weighing, core: usize, seed: u64) -> Roster {
         let start = Start { core: core as u64, seed: seed ^ (core as u64) << 32 };
-        let all = View { members: Vec::new(), balancer: Balancer::new(policy, [].into(), start.core).seeded(start.seed), reserve: Vec::new() };
+        let all =
+            View { members: Vec::new(), balancer: Balancer::new(policy, [].into(), start.core).seeded(start.seed), reserve: Vec::new() };
         let (rows, subsets) = (Vec::new(), Vec::new());
         Roster { registry, policy, weighing, start, seen: 0, rows, keyed: None, all, subsets, sparing_until: None }
     }
@@ -198,7 +199,8 @@ impl Roster {
                 if let Some(row) = before.filter(|row| Arc::ptr_eq(&row.endpoint, endpoint) && row.share == share) {
                     return row.clone();
                 }
-                let made = || EndpointCounts::new(self.registry.clone(), endpoint.service.clone(), endpoint.address.to_string(), standing.clone());
+                let made =
+                    || EndpointCounts::new(self.registry.clone(), endpoint.service.clone(), endpoint.address.to_string(), standing.clone());
                 Rc::new(Row {
                     endpoint: endpoint.clone(),
                     counts: before.map_or_else(|| Rc::new(made()), |row| row.counts.clone()),

@@ -360,8 +360,8 @@ impl Services {
         }
     }
 
-    /// The breakers that stand, for operators.
-    pub(crate) fn breakers(&self, of: Guards, name: &str) -> Option<Arc<Breaker>> {
+    /// The breaker that stands, for operators.
+    pub(crate) fn breaker_of(&self, of: Guards, name: &str) -> Option<Arc<Breaker>> {
         locked(&self.breakers).get(&(of, Arc::from(name))).and_then(Weak::upgrade)
     }
 

@@ -82,7 +82,8 @@ impl Standing {
     /// Good and bad tries, over all cores.
     pub(crate) fn tallies(&self) -> (u64, u64) {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |wanted| tallies.iter().filter(|(outcome, _)| *outcome == wanted).filter_map(|(_, count)| Some(count.upgrade()?.get())).sum();
+        let of =
+            |wanted| tallies.iter().filter(|(outcome, _)| *outcome == wanted).filter_map(|(_, count)| Some(count.upgrade()?.get())).sum();
         (of(Outcome::Good), of(Outcome::Bad))
     }
 

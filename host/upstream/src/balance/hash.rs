@@ -97,7 +97,10 @@ impl Table {
         };
         // Who is skipped is rare, and found often on the way: a walk of that length has met nearly everybody.
         let walk = all.min(16 * self.members.len() + 64);
-        (0..walk).filter_map(|step| self.owners.get((start + step).checked_rem(all)?)).map(|&owner| usize::from(owner)).find(|&at| !skip(at))
+        (0..walk)
+            .filter_map(|step| self.owners.get((start + step).checked_rem(all)?))
+            .map(|&owner| usize::from(owner))
+            .find(|&at| !skip(at))
     }
 
     /// Bytes it takes.
@@ -214,8 +217,7 @@ mod tests {
             for seed in 0..5 {
                 let all: Vec<Member> = (0..20).map(|n| member(n + 20 * seed, 1)).collect();
                 let fewer: Vec<Member> = all.iter().enumerate().filter(|(n, _)| *n != 7).map(|(_, member)| member.clone()).collect();
-                let (before, after) =
-                    (owners(&Table::new(kind, all.clone()), &all), owners(&Table::new(kind, fewer.clone()), &fewer));
+                let (before, after) = (owners(&Table::new(kind, all.clone()), &all), owners(&Table::new(kind, fewer.clone()), &fewer));
                 let gone = &all[7].name;
                 let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count() as f64 / KEYS as f64;
                 let strays = before.iter().zip(&after).filter(|(a, b)| a != b && *a != gone).count() as f64 / KEYS as f64;
@@ -281,11 +283,10 @@ mod tests {
 
     #[test]
     fn hashes_are_the_same_for_ever() {
-        assert_eq!([hash(b"", 0), hash(b"a", 0), hash(b"10.0.0.7:8080", 3)], [
-            7_022_605_541_712_141_888,
-            8_716_640_839_128_233_063,
-            467_470_087_478_442_445
-        ]);
+        assert_eq!(
+            [hash(b"", 0), hash(b"a", 0), hash(b"10.0.0.7:8080", 3)],
+            [7_022_605_541_712_141_888, 8_716_640_839_128_233_063, 467_470_087_478_442_445]
+        );
         assert_eq!([2, 3, 4, 65_537, 65_539, 65_541].map(is_prime), [true, true, false, true, true, false]);
     }
 }
