@@ -1,8 +1,8 @@
 //! Outlets: who gets an answer, and from which endpoint.
 
-use crate::{BoxFuture, LocalBoxFuture};
 use crate::exchange::{Answer, Exchange};
 use crate::fault::Fault;
+use crate::{BoxFuture, LocalBoxFuture};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;

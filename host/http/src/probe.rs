@@ -66,10 +66,8 @@ impl Http {
     async fn get(&self, endpoint: &EndpointRef) -> Result<(), String> {
         let mut stream = connect(endpoint).await?;
         let host = self.host.as_deref().unwrap_or(&endpoint.text);
-        let request = format!(
-            "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: wharf-check\r\naccept: */*\r\nconnection: close\r\n\r\n",
-            self.path
-        );
+        let request =
+            format!("GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: wharf-check\r\naccept: */*\r\nconnection: close\r\n\r\n", self.path);
         stream.write_all(request.as_bytes()).await.map_err(broke)?;
         let mut buf = BytesMut::with_capacity(4096);
         let (head, received) = head(&mut stream, &mut buf).await?;

@@ -43,9 +43,7 @@ fn care(plan: &Plan, service: &Planned) -> Care {
 fn ask(check: &Check) -> Arc<dyn Probe> {
     match check {
         Check::Tcp => Arc::new(probe::Tcp),
-        Check::Http { path, host, statuses, body } => {
-            Arc::new(probe::Http::new(path, host.as_deref(), statuses.clone(), body.as_deref()))
-        }
+        Check::Http { path, host, statuses, body } => Arc::new(probe::Http::new(path, host.as_deref(), statuses.clone(), body.as_deref())),
         Check::Grpc(service) => Arc::new(probe::Grpc::new(service)),
     }
 }
@@ -90,9 +88,7 @@ impl Guards {
         let of_routes = plan.routes.iter().filter_map(|route| Some((route, route.breaker?)));
         Guards {
             services: guarded.map(of_service).collect(),
-            routes: of_routes
-                .map(|(route, policy)| (route.name.clone(), services.breaker(Guarding::Route, &route.name, policy)))
-                .collect(),
+            routes: of_routes.map(|(route, policy)| (route.name.clone(), services.breaker(Guarding::Route, &route.name, policy))).collect(),
         }
     }
 

@@ -55,9 +55,14 @@ impl Weighing {
     }
 
     /// What a call there is expected to cost: the estimate of now, once for each call that would be in flight.
-    /// Unknown ones are cheap: they are asked, and then they are known.
+    /// Of whom nothing is known one call is cheap, and more are dear until it is answered: a slow one must not take all the
+    /// calls of the time that its first answer needs.
     pub fn cost(&self, estimate: Estimate, now_us: u64, in_flight: u32) -> f64 {
-        (self.faded(estimate, now_us) + 1.0) * (f64::from(in_flight) + 1.0)
+        let one = match estimate.us {
+            0.0 if in_flight > 0 => us(self.failure_penalty),
+            _ => self.faded(estimate, now_us),
+        };
+        (one + 1.0) * (f64::from(in_flight) + 1.0)
     }
 
     /// What is left of an estimate at a later time.
@@ -128,7 +133,8 @@ mod tests {
         let estimate = Estimate { us: 1_000.0, at_us: 0 };
         let costs: Vec<f64> = (0..4).map(|calls| weighing.cost(estimate, 0, calls)).collect();
         assert!(costs.windows(2).all(|two| two[0] < two[1]));
-        assert!(weighing.cost(Estimate::default(), 0, 5) < costs[0], "who is unknown is tried");
+        assert!(weighing.cost(Estimate::default(), 0, 0) < costs[0], "who is unknown is tried");
+        assert!(weighing.cost(Estimate::default(), 0, 1) > costs[3], "once");
         // A clock that goes back, and times without end, are numbers all the same.
         assert!(weighing.cost(Estimate { us: 1.0, at_us: u64::MAX }, 0, u32::MAX).is_finite());
         assert!(weighing.failed(estimate, 1, Duration::MAX).us.is_finite());

@@ -21,7 +21,11 @@ impl Checker<'_> {
                 connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
                 ..usual
             };
-            let policy = balance(given(&service.balance).copied().unwrap_or(file::Balance::RoundRobin));
+            let policy = match &service.balance {
+                None => Policy::RoundRobin,
+                // A word that is not understood: with this one all that may stand beside it has a meaning.
+                Some(item) => item.get().copied().map_or(Policy::Maglev, balance),
+            };
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),

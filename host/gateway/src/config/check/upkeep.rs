@@ -66,11 +66,9 @@ impl Checker<'_> {
         match (&sticky.cookie, &sticky.header) {
             (Some(cookie), None) => {
                 let OrShort(set) = cookie.get()?;
-                Some(Sticky::Cookie {
-                    name: self.value_at(&set.name, cookie.place, values::cookie_name)?,
-                    ttl: self.maybe_time(&set.ttl, SECOND, 400 * DAY, "ttl"),
-                    secure: given(&set.secure).copied().unwrap_or(false),
-                })
+                let ttl = self.maybe_time(&set.ttl, SECOND, 400 * DAY, "ttl");
+                let name = self.value_at(&set.name, cookie.place, values::cookie_name)?;
+                Some(Sticky::Cookie { name, ttl, secure: given(&set.secure).copied().unwrap_or(false) })
             }
             (None, Some(header)) => match wharf_core::edit::check_fields([(self.value(header, values::field_name)?.as_ref(), "x")]) {
                 Ok(()) => self.value(header, values::field_name).map(Sticky::Header),
@@ -128,14 +126,15 @@ impl Checker<'_> {
         if let Some(body) = &http.body
             && body.get().is_some_and(|text| text.is_empty() || text.len() > CHECK_TEXT_MAX)
         {
-            self.say(body.place, "this text cannot be looked for in an answer", format!("give 1 to {CHECK_TEXT_MAX} bytes, or remove `body`"));
+            self.say(
+                body.place,
+                "this text cannot be looked for in an answer",
+                format!("give 1 to {CHECK_TEXT_MAX} bytes, or remove `body`"),
+            );
         }
-        Some(plan::Check::Http {
-            path: self.value_at(&http.path, item.place, values::check_path)?,
-            host: http.host.as_ref().and_then(|host| self.value(host, field_value)).map(String::into_boxed_str),
-            statuses,
-            body: given(&http.body).map(|body| body.as_str().into()),
-        })
+        let host = http.host.as_ref().and_then(|host| self.value(host, field_value)).map(String::into_boxed_str);
+        let path = self.value_at(&http.path, item.place, values::check_path)?;
+        Some(plan::Check::Http { path, host, statuses, body: given(&http.body).map(|body| body.as_str().into()) })
     }
 
     pub(super) fn ejection(&mut self, item: &Opt<file::Ejection>) -> EjectionPolicy {
@@ -263,7 +262,11 @@ impl Checker<'_> {
         let given = *item.as_ref()?.get()?;
         if given.0 < least || given.0 > most {
             let place = item.as_ref().map(|item| item.place).unwrap_or_default();
-            self.say(place, format!("`{what}` is {given}, and it may be from {} to {}", Time(least), Time(most)), "without it there is none");
+            self.say(
+                place,
+                format!("`{what}` is {given}, and it may be from {} to {}", Time(least), Time(most)),
+                "without it there is none",
+            );
             return None;
         }
         Some(given.0)
