@@ -196,7 +196,7 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     for service in &plan.services {
         let Some(shared) = generation.services.get(&service.name) else { continue };
         let before = before.get(&service.name).map(|outlet| &**outlet);
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = services::outlet_config(service, true);
         let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, config, home.number.into(), before));
         outlets.insert(service.name.as_ref().into(), generation.guards.before(&service.name, outlet.clone()));
@@ -261,7 +261,7 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
         }
         let shared = home.services.borrow().get(name)?.clone();
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = services::outlet_config(service, false);
         let outlet = ServiceOutlet::new(shared.service().clone(), protocol, config, home.number.into(), Some(&shared));
         Some(generation.guards.before(name, Rc::new(outlet)))

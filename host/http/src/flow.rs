@@ -59,30 +59,41 @@ impl Drop for InFlight {
 }
 
 /// How a request came.
-pub(crate) struct Came<'a> {
+pub(crate) struct Came<'a, G> {
     /// `HTTP/1.1`, for the record.
     pub(crate) protocol: &'static str,
     /// Its caller speaks gRPC: has a deadline of its own, and understands faults in its own way.
     pub(crate) grpc: bool,
     /// What TLS says about the client.
     pub(crate) secured: Option<&'a Secured>,
-    pub(crate) gone: Gone<'a>,
+    pub(crate) gone: G,
 }
 
-/// Whether the client has given its request up, so that nobody is worth an answer.
-#[derive(Clone, Copy)]
-pub(crate) enum Gone<'a> {
-    /// Costs a system call: asked once a second, which costs a quick request nothing.
-    Asked(&'a dyn Fn() -> bool),
-    /// Wakes the task: asked whenever the road has to wait.
-    Polled(&'a dyn Fn(&mut Context<'_>) -> bool),
+/// Has the client given its request up, so that nobody is worth an answer? A type of each front's own, which makes the
+/// whole of [`answer`] one: what a request passes is compiled in one piece with its front.
+pub(crate) trait Gone {
+    /// Asked once a second, which costs a quick request nothing.
+    fn asked(&self) -> bool {
+        false
+    }
+
+    /// Asked whenever the road has to wait, for who can be woken by it.
+    fn polled(&self, _: &mut Context<'_>) -> bool {
+        false
+    }
 }
 
 /// Gets the answer to a request. Never fails: every fault is an answer by then.
 ///
 /// # Cancel safety
 /// Dropping it ends the exchange unanswered; upstream connections are closed.
-pub(crate) async fn answer(core: &Rc<Core>, limits: &ListenerLimits, alarm: &Alarm, mut exchange: Box<Exchange>, came: Came<'_>) -> Done {
+pub(crate) async fn answer<G: Gone>(
+    core: &Rc<Core>,
+    limits: &ListenerLimits,
+    alarm: &Alarm,
+    mut exchange: Box<Exchange>,
+    came: Came<'_, G>,
+) -> Done {
     let Came { protocol, grpc, secured, gone } = came;
     let started = Instant::now();
     let (id, time_ms) = core.next_id(started);
@@ -137,7 +148,7 @@ pub(crate) async fn answer(core: &Rc<Core>, limits: &ListenerLimits, alarm: &Ala
 }
 
 /// The road, within the limits of its route.
-async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: Gone<'_>) -> Result<Answer, Fault> {
+async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: impl Gone) -> Result<Answer, Fault> {
     let max = entry.body_bytes_max;
     if exchange.body.size().is_some_and(|size| size > max) {
         return Err(too_large(max));
@@ -160,18 +171,13 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: Gon
         if let Poll::Ready(said) = road.as_mut().poll(task) {
             return Poll::Ready(said);
         }
-        let given_up = || Poll::Ready(Err(Fault::caller(FaultKind::ClientGone, "the client gave the request up before it was answered")));
-        if let Gone::Polled(is_gone) = gone
-            && is_gone(task)
-        {
-            return given_up();
+        if gone.polled(task) {
+            return Poll::Ready(Err(given_up()));
         }
         loop {
             std::task::ready!(alarm.poll_elapsed(task));
-            if let Gone::Asked(is_gone) = gone
-                && is_gone()
-            {
-                return given_up();
+            if gone.asked() {
+                return Poll::Ready(Err(given_up()));
             }
             // Whoever waits on the road knows the deadline; this is for whoever forgot.
             if Instant::now() >= deadline {
@@ -182,6 +188,11 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: Gon
         }
     })
     .await
+}
+
+#[cold]
+fn given_up() -> Fault {
+    Fault::caller(FaultKind::ClientGone, "the client gave the request up before it was answered")
 }
 
 fn too_large(max: u64) -> Fault {

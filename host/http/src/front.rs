@@ -25,8 +25,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::net::TcpStream;
+use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::Facts;
-use wharf_core::head::Scheme;
 
 /// A client's connection that is ready for requests.
 pub(crate) struct Visit {
@@ -38,12 +38,6 @@ pub(crate) struct Visit {
     /// The other end; what the PROXY protocol said it is.
     pub(crate) peer: SocketAddr,
     pub(crate) secured: Option<Rc<Secured>>,
-}
-
-impl Visit {
-    pub(crate) fn scheme(&self) -> Scheme {
-        if self.secured.is_some() { Scheme::Https } else { Scheme::Http }
-    }
 }
 
 /// What a TLS handshake has shown.
@@ -73,22 +67,24 @@ impl Secured {
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; exchanges in progress end unanswered.
-pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer: SocketAddr) {
+pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer: SocketAddr) -> LocalBoxFuture<'static, ()> {
     // Answers go out in one piece or as fast as they come: waiting for acknowledgements only delays them.
     let _ = stream.set_nodelay(true);
     let socket = Socket::new(stream, core.spare.clone());
     let alarm = core.deadlines.alarm();
     let visit = Visit { core, limits, socket, alarm, peer, secured: None };
+    // Each in a box of its own: a connection holds what it needs, and not the room for what others may come to.
     if visit.limits.tls.is_none() && visit.limits.proxied_by.is_empty() {
-        return h1::serve(visit, BytesMut::new()).await;
+        return Box::pin(h1::serve(visit, BytesMut::new()));
     }
-    // Apart and boxed: what comes once in a connection's life is not carried along for all of it.
-    let opened = Box::pin(open(visit)).await;
-    match opened {
-        Ok((visit, early, true)) => h2::serve(visit, early).await,
-        Ok((visit, early, false)) => h1::serve(visit, early).await,
-        Err(()) => {}
-    }
+    Box::pin(async move {
+        let opened = Box::pin(open(visit)).await;
+        match opened {
+            Ok((visit, early, true)) => Box::pin(h2::serve(visit, early)).await,
+            Ok((visit, early, false)) => Box::pin(h1::serve(visit, early)).await,
+            Err(()) => {}
+        }
+    })
 }
 
 /// The connection, what was read of it already, and whether it speaks HTTP/2. Refusals are counted, and nobody is answered: there is no protocol yet to

@@ -13,7 +13,7 @@ use crate::front::{Secured, Visit};
 use crate::h2;
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
-use crate::{reply, tunnel};
+use crate::{reply, tunnel, websocket};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase};
@@ -66,8 +67,10 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
                 return;
             }
         }
-        // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them.
-        match Box::pin(front.busy()).await {
+        // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them. By a trait object, so
+        // that the compiler keeps what a request passes in one piece instead of making it part of what happens once.
+        let busy: LocalBoxFuture<'_, Next> = Box::pin(front.busy());
+        match busy.await {
             Next::Rest => {}
             Next::Close => return,
             Next::Two => break,
@@ -75,7 +78,7 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     }
     // It was the preface of HTTP/2 that came.
     if let Ok(Front { core, limits, socket, alarm, peer, secured, buf, .. }) = Rc::try_unwrap(front) {
-        h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner()).await;
+        Box::pin(h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner())).await;
     }
 }
 
@@ -110,6 +113,19 @@ struct Front {
     bytes_in: Cell<u64>,
 }
 
+/// Whether the client has reset its connection. Costs a system call.
+struct Reset<'a> {
+    socket: &'a Socket,
+    seen: &'a Cell<bool>,
+}
+
+impl Gone for Reset<'_> {
+    fn asked(&self) -> bool {
+        self.seen.set(self.socket.is_reset());
+        self.seen.get()
+    }
+}
+
 /// How far the body of the request in progress has been read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyState {
@@ -137,11 +153,7 @@ impl Front {
             self.first.set(false);
             let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
             let gone = Cell::new(false);
-            let is_gone = || {
-                gone.set(self.socket.is_reset());
-                gone.get()
-            };
-            let came = Came { protocol, grpc: false, secured: self.secured.as_deref(), gone: Gone::Asked(&is_gone) };
+            let came = Came { protocol, grpc: false, secured: self.secured.as_deref(), gone: Reset { socket: &self.socket, seen: &gone } };
             let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, came).await;
             if gone.get() {
                 done.finish(&self.limits.name, 0, self.bytes_in.get(), 0, None);
@@ -352,8 +364,17 @@ impl Front {
     }
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.
-    async fn switch(self: &Rc<Self>, done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
+    async fn switch(self: &Rc<Self>, mut done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
         let mut out = Vec::with_capacity(512);
+        if done.answer.head.status != 101 {
+            // Its upstream speaks HTTP/2, which has no such proof.
+            let key = done.exchange.facts.request.fields.get(websocket::KEY).unwrap_or_default();
+            let accept = websocket::accept(key);
+            let head = &mut done.answer.head;
+            head.status = 101;
+            head.fields.set(websocket::ACCEPT, accept.as_bytes());
+            head.fields.set(b"upgrade", b"websocket");
+        }
         let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
         let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
         write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &done.date(), upgrade);

@@ -4,17 +4,19 @@
 //! Frames, HPACK and flow control are the library's. Each stream is a task of this core, the connection another; what the
 //! streams have to say in one turn goes out in one write.
 
-mod line;
+pub(crate) mod line;
 mod stream;
 
-use crate::front::Visit;
-use crate::house::Http2Limits;
+use crate::deadlines::Alarm;
+use crate::front::{Secured, Visit};
+use crate::house::{Core, Http2Limits, ListenerLimits};
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use h2::server::{Builder, Connection};
 use line::Line;
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -40,7 +42,11 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// What the streams of one connection share.
 struct Common {
-    visit: Visit,
+    core: Rc<Core>,
+    limits: Rc<ListenerLimits>,
+    alarm: Alarm,
+    peer: SocketAddr,
+    secured: Option<Rc<Secured>>,
     /// Streams that have not ended.
     open: Cell<u32>,
     /// How many more streams its client may give up. Each answer gives one back.
@@ -54,11 +60,12 @@ struct Common {
 /// # Cancel safety
 /// Dropping the future closes the connection; its streams end unanswered.
 pub(crate) async fn serve(visit: Visit, early: BytesMut) {
-    let common = Common { visit, open: Cell::new(0), patience: Cell::new(GIVEN_UP_MAX), going: Cell::new(false) };
-    let common = Rc::new(common);
-    let Visit { core, limits, alarm, .. } = &common.visit;
+    let Visit { core, limits, socket, alarm, peer, secured } = visit;
+    let (open, patience, going) = (Cell::new(0), Cell::new(GIVEN_UP_MAX), Cell::new(false));
+    let common = Rc::new(Common { core, limits, alarm, peer, secured, open, patience, going });
+    let Common { core, limits, alarm, .. } = &*common;
     alarm.set_in(limits.head);
-    let mut handshake = pin!(builder(&common.visit).handshake::<_, Bytes>(Line::new(common.clone(), early)));
+    let mut handshake = pin!(builder(limits).handshake::<_, Bytes>(Line::new(Rc::new(socket), early)));
     let shaken = poll_fn(|task| match handshake.as_mut().poll(task) {
         Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
         Poll::Pending => alarm.poll_elapsed(task).map(|()| None),
@@ -103,16 +110,16 @@ impl Common {
         self.going.set(true);
         connection.graceful_shutdown();
         if self.open.get() == 0 {
-            self.visit.alarm.set_in(FAREWELL);
+            self.alarm.set_in(FAREWELL);
         }
     }
 }
 
-fn builder(visit: &Visit) -> Builder {
-    let Http2Limits { streams_max, window } = visit.limits.http2.unwrap_or_default();
+fn builder(limits: &ListenerLimits) -> Builder {
+    let Http2Limits { streams_max, window } = limits.http2.unwrap_or_default();
     let mut builder = Builder::new();
     // A little more than our own limit, which is the one that is answered with words: the library counts 32 a field.
-    let head_max = visit.limits.head_bytes_max + 64 * visit.limits.fields_max + 1024;
+    let head_max = limits.head_bytes_max + 64 * limits.fields_max + 1024;
     builder
         .max_concurrent_streams(streams_max)
         .initial_window_size(window)

@@ -35,6 +35,7 @@ impl Spare {
     }
 
     /// An empty buffer.
+    #[inline(always)]
     pub(crate) fn take(&self) -> BytesMut {
         let last = self.buffers.borrow_mut().pop();
         if let Some(mut buffer) = last
@@ -209,6 +210,7 @@ impl Socket {
     }
 
     /// Its TLS session, if it has one.
+    #[inline]
     pub(crate) fn tls(&self) -> Option<std::cell::Ref<'_, Tls>> {
         self.tls.as_ref().map(|tls| tls.borrow())
     }
@@ -229,6 +231,7 @@ impl Socket {
     }
 
     /// Is there something to read (or an end, or an error)? Takes no buffer.
+    #[inline(always)]
     pub(crate) fn poll_readable(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             None => self.wire.poll_readable(task),
@@ -238,6 +241,7 @@ impl Socket {
 
     /// Appends what is there, as much as one buffer takes. `0`: the other side has ended. A buffer is taken only when
     /// there is something to put into it.
+    #[inline(always)]
     pub(crate) fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &self.tls {
             None => self.wire.poll_read(task, &self.spare, into),
@@ -247,6 +251,7 @@ impl Socket {
 
     /// The same for a socket that is known, or very likely, to be readable: saves the look. A buffer that was taken in
     /// vain is given back.
+    #[inline(always)]
     pub(crate) fn poll_read_ready(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &self.tls {
             None => self.wire.poll_read_ready(task, &self.spare, into),
@@ -263,6 +268,7 @@ impl Socket {
     }
 
     /// Writes some of the two pieces, as one. With TLS what was taken may still be here: see [`Socket::poll_flush`].
+    #[inline(always)]
     pub(crate) fn poll_write(&self, task: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         match &self.tls {
             None => self.wire.poll_write(task, first, second),
@@ -271,6 +277,7 @@ impl Socket {
     }
 
     /// Ready when everything that was written is with the kernel.
+    #[inline(always)]
     pub(crate) fn poll_flush(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             None => Poll::Ready(Ok(())),
@@ -304,6 +311,7 @@ fn not_ready(stream: &TcpStream, what: Interest) {
 }
 
 /// Writes all of both pieces, consuming them. Ready when everything is with the kernel.
+#[inline]
 pub(crate) fn poll_write_all(socket: &Socket, task: &mut Context<'_>, first: &mut impl Buf, second: &mut impl Buf) -> Poll<io::Result<()>> {
     while first.has_remaining() || second.has_remaining() {
         let written = std::task::ready!(socket.poll_write(task, first.chunk(), second.chunk()))?;

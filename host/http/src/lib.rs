@@ -29,3 +29,4 @@ mod reply;
 pub mod routes;
 pub mod tls;
 mod tunnel;
+mod websocket;

@@ -1,6 +1,6 @@
 //! The connection as the library wants it: a stream of bytes to read and write.
 
-use super::Common;
+use crate::io::Socket;
 use bytes::{Buf as _, BytesMut};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Plaintext gathered before it is encrypted: frames that are written in one turn go out as one record, not one each.
 const GATHERED_MAX: usize = 16 * 1024;
 
-pub(super) struct Line {
-    common: Rc<Common>,
+pub(crate) struct Line {
+    socket: Rc<Socket>,
     /// Read before the library was asked.
     early: BytesMut,
     /// Not yet given to TLS.
@@ -20,18 +20,18 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(common: Rc<Common>, early: BytesMut) -> Line {
-        Line { common, early, gathered: BytesMut::new() }
+    pub(crate) fn new(socket: Rc<Socket>, early: BytesMut) -> Line {
+        Line { socket, early, gathered: BytesMut::new() }
     }
 
     fn poll_hand_over(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Line { common, gathered, .. } = self;
+        let Line { socket, gathered, .. } = self;
         while !gathered.is_empty() {
-            let written = ready!(common.visit.socket.poll_write(task, gathered, &[]))?;
+            let written = ready!(socket.poll_write(task, gathered, &[]))?;
             gathered.advance(written);
         }
         // What is quiet holds no buffer.
-        common.visit.socket.give(gathered);
+        socket.give(gathered);
         Poll::Ready(Ok(()))
     }
 }
@@ -47,14 +47,14 @@ impl AsyncRead for Line {
             }
             return Poll::Ready(Ok(()));
         }
-        self.common.visit.socket.poll_read_slice(task, into)
+        self.socket.poll_read_slice(task, into)
     }
 }
 
 impl AsyncWrite for Line {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.common.visit.socket.has_tls() {
-            return self.common.visit.socket.poll_write(task, from, &[]);
+        if !self.socket.has_tls() {
+            return self.socket.poll_write(task, from, &[]);
         }
         if self.gathered.len() >= GATHERED_MAX {
             ready!(self.poll_hand_over(task))?;
@@ -68,20 +68,20 @@ impl AsyncWrite for Line {
         let mut pieces = pieces.iter().filter(|piece| !piece.is_empty());
         let (first, second) = (pieces.next(), pieces.next());
         let (first, second) = (first.map_or(&[][..], |piece| piece), second.map_or(&[][..], |piece| piece));
-        self.common.visit.socket.poll_write(task, first, second)
+        self.socket.poll_write(task, first, second)
     }
 
     fn is_write_vectored(&self) -> bool {
-        !self.common.visit.socket.has_tls()
+        !self.socket.has_tls()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_hand_over(task))?;
-        self.common.visit.socket.poll_flush(task)
+        self.socket.poll_flush(task)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(task))?;
-        self.common.visit.socket.poll_shutdown(task)
+        self.socket.poll_shutdown(task)
     }
 }

@@ -4,7 +4,7 @@ use super::{Common, FAREWELL, GIVEN_UP_MAX, LONG};
 use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
-use crate::{reply, tunnel};
+use crate::{reply, tunnel, websocket};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::Answer;
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known, Method};
+use wharf_core::head::{Fields, Known, Method, Scheme};
 
 const PROTOCOL: &str = "HTTP/2";
 
 /// Takes a stream into care: a task of its own, which ends with the stream.
 pub(super) fn begin(common: &Rc<Common>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     common.open.set(common.open.get() + 1);
-    common.visit.alarm.set_in(LONG);
+    common.alarm.set_in(LONG);
     let open = Open(common.clone());
     tokio::task::spawn_local(async move { serve(&open.0, request, respond).await });
 }
@@ -34,10 +34,10 @@ struct Open(Rc<Common>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let Common { visit, open, going, .. } = &*self.0;
+        let Common { limits, alarm, open, going, .. } = &*self.0;
         open.set(open.get().saturating_sub(1));
         if open.get() == 0 {
-            visit.alarm.set_in(if going.get() { FAREWELL } else { visit.limits.keep_alive });
+            alarm.set_in(if going.get() { FAREWELL } else { limits.keep_alive });
         }
     }
 }
@@ -50,19 +50,19 @@ struct Stream {
 }
 
 async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let visit = &common.visit;
-    let (core, limits) = (&visit.core, &visit.limits);
+    let (core, limits) = (&common.core, &common.limits);
     let stream = Rc::new(Stream { common: common.clone(), respond: RefCell::new(respond), bytes_in: Cell::new(0) });
     let (parts, mut received) = request.into_parts();
     let mut exchange = core.blank();
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
     let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
-    let asked = match two::request(&parts, protocol, &head_limits, visit.scheme(), &mut exchange.facts.request) {
+    let scheme = if common.secured.is_some() { Scheme::Https } else { Scheme::Http };
+    let asked = match two::request(&parts, protocol, &head_limits, scheme, &mut exchange.facts.request) {
         Ok(asked) => asked,
         Err(what) => return stream.refuse(what),
     };
     drop(parts);
-    exchange.peer = visit.peer.ip();
+    exchange.peer = common.peer.ip();
     exchange.facts.client = exchange.peer;
     exchange.upgrade = asked.upgrade;
     let head_method = exchange.facts.request.method == Method::Head;
@@ -70,6 +70,7 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     // A tunnel's bytes come on the same stream; they are not the request's body.
     let mut tunnelled = None;
     if exchange.upgrade.is_some() {
+        websocket::ask(&mut exchange.facts.request.fields);
         tunnelled = Some(received);
     } else if !received.is_end_stream() {
         let first = poll_fn(|task| Poll::Ready(first_piece(&mut received, task))).await;
@@ -77,12 +78,8 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     }
 
     let given_up = Cell::new(false);
-    let is_gone = |task: &mut Context<'_>| {
-        given_up.set(stream.respond.borrow_mut().poll_reset(task).is_ready());
-        given_up.get()
-    };
     let grpc = crate::grpc::is_grpc(&exchange.facts.request.fields);
-    let came = Came { protocol: PROTOCOL, grpc, secured: visit.secured.as_deref(), gone: Gone::Polled(&is_gone) };
+    let came = Came { protocol: PROTOCOL, grpc, secured: common.secured.as_deref(), gone: GivenUp { stream: &stream, seen: &given_up } };
     let mut done = flow::answer(core, limits, &alarm, exchange, came).await;
     if given_up.get() {
         common.patience.set(common.patience.get().saturating_sub(1));
@@ -103,6 +100,19 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     done.over();
 }
 
+/// Whether the client has reset its stream.
+struct GivenUp<'a> {
+    stream: &'a Stream,
+    seen: &'a Cell<bool>,
+}
+
+impl Gone for GivenUp<'_> {
+    fn polled(&self, task: &mut Context<'_>) -> bool {
+        self.seen.set(self.stream.respond.borrow_mut().poll_reset(task).is_ready());
+        self.seen.get()
+    }
+}
+
 /// What is there of a body already. The usual case for small ones: all of it.
 fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> Option<(Bytes, bool)> {
     match received.poll_data(task) {
@@ -118,12 +128,11 @@ fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> Option<(Byt
 impl Stream {
     /// Answers what is no request. The connection goes on: it is the stream that is malformed.
     fn refuse(&self, what: RefusalKind) {
-        let visit = &self.common.visit;
-        let core = &visit.core;
+        let Common { core, limits, peer, .. } = &*self.common;
         core.count_refused(what.word());
         let started = Instant::now();
         let (id, time_ms) = core.next_id(started);
-        tracing::debug!(id = %id, peer = %visit.peer, reason = what.word(), "request refused");
+        tracing::debug!(id = %id, peer = %peer, reason = what.word(), "request refused");
         let refusal = crate::codec::Refusal::from(what);
         let answer = reply::error(refusal.status, what.word(), &what.to_string(), &id.to_string());
         let Body::Full(body) = answer.body else { return };
@@ -135,7 +144,7 @@ impl Stream {
             send.send_data(body, true).ok()
         });
         let bytes_out = if said.is_some() { len } else { 0 };
-        flow::refused(core, &visit.limits, visit.peer, PROTOCOL, (id, time_ms), started, refusal.status, what.word(), bytes_out);
+        flow::refused(core, limits, *peer, PROTOCOL, (id, time_ms), started, refusal.status, what.word(), bytes_out);
     }
 
     fn body(self: &Rc<Self>, received: RecvStream, first: Option<(Bytes, bool)>, length: Option<u64>, expects_continue: bool) -> Body {
@@ -153,7 +162,7 @@ impl Stream {
             left: length,
             piece,
             trailers: None,
-            alarm: self.common.visit.core.deadlines.alarm(),
+            alarm: self.common.core.deadlines.alarm(),
             armed: false,
             held: expects_continue,
         }))
@@ -161,10 +170,14 @@ impl Stream {
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.
     async fn switch(self: &Rc<Self>, mut done: Done, alarm: &Alarm, received: Option<RecvStream>, other_side: Box<dyn Tunnel>) {
-        let limits = &self.common.visit.limits;
+        let limits = &self.common.limits;
         // RFC 8441 section 5: an extended CONNECT succeeds with a 2xx; key and accept belong to HTTP/1.1.
+        if done.answer.head.status == 101 && !websocket::fits(&done.exchange.facts.request.fields, &done.answer.head.fields) {
+            self.respond.borrow_mut().send_reset(Reason::CANCEL);
+            return done.finish(&limits.name, 502, 0, 0, Some("bad_answer"));
+        }
         done.answer.head.status = 200;
-        done.answer.head.fields.remove(b"sec-websocket-accept");
+        done.answer.head.fields.remove(websocket::ACCEPT);
         let head = two::response(&done.answer.head, None, &done.date());
         let sent = head.ok().and_then(|head| self.respond.borrow_mut().send_response(head, false).ok());
         let (Some(send), Some(received)) = (sent, received) else {
@@ -197,7 +210,7 @@ struct ClientBody {
 
 impl BodyStream for ClientBody {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let limits = self.stream.common.visit.limits.clone();
+        let limits = self.stream.common.limits.clone();
         if std::mem::take(&mut self.held) {
             let mut go_on = http::Response::new(());
             *go_on.status_mut() = http::StatusCode::CONTINUE;
@@ -247,7 +260,7 @@ impl BodyStream for ClientBody {
 
 impl ClientBody {
     fn poll_trailers(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let limits = &self.stream.common.visit.limits;
+        let limits = &self.stream.common.limits;
         let refused = |what: String| Poll::Ready(Err(Fault::caller(FaultKind::Malformed, what)));
         match self.received.poll_trailers(task) {
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
@@ -259,7 +272,7 @@ impl ClientBody {
                         Poll::Ready(Ok(None))
                     }
                     Err(what) => {
-                        self.stream.common.visit.core.count_refused(what.word());
+                        self.stream.common.core.count_refused(what.word());
                         refused(what.to_string())
                     }
                 }
@@ -288,7 +301,7 @@ struct Writing<'a> {
 impl<'a> Writing<'a> {
     fn new(stream: &'a Stream, alarm: &'a Alarm, head_method: bool, done: &mut Done) -> Writing<'a> {
         let (event_stream, date) = (done.answer.head.is_event_stream(), done.date());
-        let limits = &stream.common.visit.limits;
+        let limits = &stream.common.limits;
         let Answer { head, body, .. } = &mut done.answer;
         let no_body = head_method || matches!(head.status, 204 | 304);
         let said = || head.fields.known(Known::ContentLength).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());

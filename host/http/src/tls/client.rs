@@ -6,12 +6,12 @@ use super::session::Tls;
 use super::{BadTls, H2, HTTP_1_1, provider};
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Sessions remembered for resumption, for one service.
 const SESSIONS_MAX: usize = 256;
@@ -21,8 +21,8 @@ const SESSIONS_MAX: usize = 256;
 pub enum Authorities {
     /// These, PEM.
     Given(Vec<u8>),
-    /// Those that the machine trusts, as certificates (DER).
-    Machine(Arc<[Vec<u8>]>),
+    /// Those that the machine trusts.
+    Machine,
 }
 
 /// What is asked of an upstream.
@@ -40,10 +40,34 @@ pub struct Demand {
     pub http1: bool,
 }
 
+/// Read once: a machine's trust changes with its packages, and the gateway is started anew then.
+fn machines_roots() -> Result<RootCertStore, BadTls> {
+    static FOUND: LazyLock<RootCertStore> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    });
+    match FOUND.is_empty() {
+        true => Err(BadTls::new("this machine trusts no authority; hint: install `ca-certificates`, or name a file with `ca`")),
+        false => Ok(FOUND.clone()),
+    }
+}
+
 /// Our side of TLS to the endpoints of one service, shared by all cores.
 pub struct Client {
+    /// With HTTP/2, if it is spoken.
     config: Arc<ClientConfig>,
+    /// Without.
+    older: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    demand: Demand,
+}
+
+/// By what is asked.
+impl PartialEq for Client {
+    fn eq(&self, other: &Client) -> bool {
+        self.demand == other.demand
+    }
 }
 
 impl Client {
@@ -54,14 +78,7 @@ impl Client {
     pub fn new(demand: &Demand) -> Result<Client, BadTls> {
         let roots = match &demand.authorities {
             Authorities::Given(pem) => roots(pem)?,
-            Authorities::Machine(all) => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(all.iter().map(|der| CertificateDer::from(der.clone())));
-                if roots.is_empty() {
-                    return Err(BadTls::new("this machine trusts no authority; hint: install `ca-certificates`, or name a file with `ca`"));
-                }
-                roots
-            }
+            Authorities::Machine => machines_roots()?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -76,6 +93,8 @@ impl Client {
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        let mut older = config.clone();
+        older.alpn_protocols = vec![HTTP_1_1.to_vec()];
         config.alpn_protocols.extend(demand.http2.then(|| H2.to_vec()));
         config.alpn_protocols.extend(demand.http1.then(|| HTTP_1_1.to_vec()));
         let name = match &demand.name {
@@ -85,12 +104,13 @@ impl Client {
                     .map_err(|_| BadTls::new(format!("{name:?} is no name that a certificate could have")))?,
             ),
         };
-        Ok(Client { config: Arc::new(config), name })
+        Ok(Client { config: Arc::new(config), older: Arc::new(older), name, demand: demand.clone() })
     }
 
-    /// A session for a connection to `address` that begins.
-    pub(crate) fn session(&self, address: IpAddr) -> io::Result<Tls> {
+    /// A session for a connection to `address` that begins; `two`: HTTP/2 may be chosen.
+    pub(crate) fn session(&self, address: IpAddr, two: bool) -> io::Result<Tls> {
+        let config = if two { &self.config } else { &self.older };
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(address));
-        UnbufferedClientConnection::new(self.config.clone(), name).map(Tls::client).map_err(io::Error::other)
+        UnbufferedClientConnection::new(config.clone(), name).map(Tls::client).map_err(io::Error::other)
     }
 }

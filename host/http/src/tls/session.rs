@@ -106,6 +106,8 @@ impl Tls {
     }
 
     /// Is there plaintext, or an end, or an error?
+    #[cold]
+    #[inline(never)]
     pub(crate) fn poll_readable(&mut self, task: &mut Context<'_>, wire: &Wire, spare: &Spare) -> Poll<io::Result<()>> {
         loop {
             if !self.plain.is_empty() || self.ended || self.cut {
@@ -122,6 +124,8 @@ impl Tls {
     }
 
     /// Appends plaintext. `0`: the other side has ended, and said so.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn poll_read(&mut self, task: &mut Context<'_>, wire: &Wire, spare: &Spare, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         ready!(self.poll_readable(task, wire, spare))?;
         let read = self.plain.len();
@@ -161,6 +165,8 @@ impl Tls {
     }
 
     /// Takes plaintext, as one. What it could not send at once stays here until [`Tls::poll_flush`].
+    #[cold]
+    #[inline(never)]
     pub(crate) fn poll_write(
         &mut self,
         task: &mut Context<'_>,
@@ -182,6 +188,8 @@ impl Tls {
     }
 
     /// Ready when everything is with the kernel.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn poll_flush(&mut self, task: &mut Context<'_>, wire: &Wire, spare: &Spare) -> Poll<io::Result<()>> {
         while let Some(rest) = self.out.bytes.get(self.out.from..self.out.to)
             && !rest.is_empty()

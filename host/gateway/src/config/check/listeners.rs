@@ -71,8 +71,8 @@ impl Checker<'_> {
         let (mut certificates, mut default) = (Vec::new(), None);
         for entry in tls.certificates.get()? {
             let Some(pair) = entry.get() else { continue };
-            let chain = self.read(&pair.chain, &mut files);
-            let key = self.read(&pair.key, &mut files);
+            let chain = self.contents(&pair.chain, &mut files);
+            let key = self.contents(&pair.key, &mut files);
             let (Some(chain), Some(key)) = (chain, key) else { continue };
             let certificate = match Certificate::from_pem(&chain, &key, SystemTime::now()) {
                 Ok(certificate) => certificate,
@@ -92,9 +92,9 @@ impl Checker<'_> {
             self.say(tls.certificates.place, "there is no certificate to show", "add `{chain: FILE, key: FILE}`");
         }
         let clients = group(&tls.clients).and_then(|clients| {
-            let authorities = self.read(&clients.ca, &mut files)?;
+            let authorities = self.contents(&clients.ca, &mut files)?;
             let revoked = match &clients.crl {
-                Some(crl) => self.read(crl, &mut files)?,
+                Some(crl) => self.contents(crl, &mut files)?,
                 None => Vec::new(),
             };
             Some(ClientCertificates { authorities, revoked, required: given(&clients.required).copied().unwrap_or(true) })
@@ -120,7 +120,7 @@ impl Checker<'_> {
     }
 
     /// What a file holds that the configuration names.
-    fn read(&mut self, file: &Item<String>, files: &mut Vec<PathBuf>) -> Option<Vec<u8>> {
+    pub(super) fn contents(&mut self, file: &Item<String>, files: &mut Vec<PathBuf>) -> Option<Vec<u8>> {
         let path = self.folder.join(file.get()?);
         match super::super::contents(&path) {
             Ok(bytes) => {

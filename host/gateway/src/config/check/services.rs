@@ -1,6 +1,8 @@
 //! Checks services.
 
 use super::*;
+use wharf_http::client::Speaks;
+use wharf_http::tls::client::{Authorities, Client, Demand};
 use wharf_upstream::Policy;
 use wharf_upstream::retry::Causes;
 
@@ -28,6 +30,8 @@ impl Checker<'_> {
             };
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
+                speaks: self.speaks(service),
+                tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
                 retry_share_max: self.share(of(retries, |r| &r.budget), 20.0, "budget"),
                 retry_causes: causes(of(retries, |r| &r.on)),
@@ -43,7 +47,7 @@ impl Checker<'_> {
                 slow_start: self.time(&service.slow_start, Duration::ZERO, Duration::ZERO, HOUR, "slow_start"),
                 zone_enough: self.percent(&service.zone_enough, 70.0, 1.0, 100.0, "zone_enough"),
                 panic_below: self.percent(&service.panic_below, 25.0, 0.0, 100.0, "panic_below"),
-                health: self.health(&service.health),
+                health: self.health(service),
                 ejection: self.ejection(&service.ejection),
                 breaker: self.breaker(&service.breaker),
                 in_flight_max: self.maybe_number(&service.in_flight_max, 1, 10_000_000, "in_flight_max"),
@@ -114,6 +118,49 @@ impl Checker<'_> {
             );
         }
         endpoints
+    }
+
+    fn speaks(&mut self, service: &file::Service) -> Speaks {
+        match (given(&service.protocol), &service.protocol, service.tls.is_some()) {
+            (None, _, false) | (Some(file::Speaks::Http1), ..) => Speaks::Http1,
+            (Some(file::Speaks::Http2), ..) => Speaks::Http2,
+            (None, _, true) | (Some(file::Speaks::Auto), _, true) => Speaks::Either,
+            (Some(file::Speaks::Auto), item, false) => {
+                let place = item.as_ref().map(|item| item.place).unwrap_or_default();
+                self.say(place, "`protocol: auto` needs `tls`: in the clear nothing says what an endpoint speaks", "`http1` or `http2`");
+                Speaks::Http1
+            }
+        }
+    }
+
+    fn service_tls(&mut self, item: &Item<file::ServiceTls>, service: &file::Service) -> Option<plan::ServiceTls> {
+        let tls = item.get()?;
+        let mut files = Vec::new();
+        let authorities = match &tls.ca {
+            Some(ca) => Authorities::Given(self.contents(ca, &mut files)?),
+            None => Authorities::Machine,
+        };
+        let shown = match (&tls.chain, &tls.key) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some((self.contents(chain, &mut files)?, self.contents(key, &mut files)?)),
+            (Some(one), None) | (None, Some(one)) => {
+                self.say(one.place, "a certificate to show needs both `chain` and `key`", "add the other one");
+                return None;
+            }
+        };
+        let of_dns = || Some(values::host_and_port(group(&service.dns)?.0.name.get()?).ok()?.0);
+        let name = given(&tls.server_name).map(|name| name.as_str().into()).or_else(of_dns);
+        let speaks = given(&service.protocol);
+        let (http1, http2) = (!matches!(speaks, Some(file::Speaks::Http2)), !matches!(speaks, Some(file::Speaks::Http1)));
+        let demand = Demand { authorities, name, shown, http2, http1 };
+        match Client::new(&demand) {
+            Ok(client) => Some(plan::ServiceTls { demand, client: Arc::new(client), files }),
+            Err(bad) => {
+                let (message, hint) = bad.told();
+                self.say(item.place, message, hint);
+                None
+            }
+        }
     }
 }
 

@@ -87,9 +87,22 @@ impl Checker<'_> {
 
     // === who is well ===
 
-    pub(super) fn health(&mut self, health: &Opt<file::Health>) -> Option<plan::Health> {
-        let item = health.as_ref()?;
+    pub(super) fn health(&mut self, service: &file::Service) -> Option<plan::Health> {
+        let item = service.health.as_ref()?;
         let health = item.get()?;
+        let only_http2 = matches!(given(&service.protocol), Some(file::Speaks::Http2));
+        for (setting, place, no, why) in [
+            ("http", health.http.as_ref().map(|item| item.place), service.tls.is_some(), "TLS"),
+            ("http", health.http.as_ref().map(|item| item.place), service.tls.is_none() && only_http2, "HTTP/2"),
+            ("grpc", health.grpc.as_ref().map(|item| item.place), service.tls.is_some(), "TLS"),
+        ] {
+            if let Some(place) = place
+                && no
+            {
+                let message = format!("a check by `{setting}` does not speak {why}, and the endpoints of this service do");
+                self.say(place, message, "check the connection: `tcp: true`; what calls come to is judged in any case (`ejection`)");
+            }
+        }
         let tcp = given(&health.tcp) == Some(&true);
         let checks = [health.http.is_some(), tcp, health.grpc.is_some()].into_iter().filter(|given| *given).count();
         if checks != 1 {
