@@ -92,56 +92,80 @@ impl<P: Protocol> Outlet for ServiceOutlet<P> {
             return Box::pin(call_with_care(self, exchange, wish));
         }
         // Made in its box: `Box::pin` would make it on the stack and move it there.
-        let made = Box::write(Box::new_uninit(), call(self, exchange, wish, None));
+        let made = Box::write(Box::new_uninit(), call(self, exchange, wish));
         Box::into_pin(made)
     }
 }
 
+/// The plain road: one try, nearly always. What follows a failure is [`go_on`]'s, so that nobody else carries it along.
+async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
+    let place = outlet.admit()?;
+    outlet.save();
+    let mut tried = Tried::default();
+    let started = now();
+    let row = outlet.choose(wish, &tried, started, None)?;
+    exchange.trail.tries += 1;
+    exchange.trail.endpoint = Some(row.endpoint.clone());
+
+    // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
+    let replayable = exchange.body.is_replayable();
+    let one_try = Try::of(row.clone());
+    let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
+    let ended = now();
+    let in_flight = one_try.ended(&said);
+    outlet.note(&row, &said, started, ended);
+    if said.is_ok() {
+        return match outlet.holds_bodies() {
+            // As it is: an answer is large enough for every move of it to be felt.
+            false => said,
+            true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
+        };
+    }
+    tried.add(row.endpoint.id);
+    let first = Made { said, in_flight, ended, replayable };
+    Box::pin(go_on(outlet, exchange, wish, None, tried, place, Some(first))).await
+}
+
+/// The road of services that want more.
 async fn call_with_care<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
+    let place = outlet.admit()?;
+    outlet.save();
     let ask = Ask::of(&outlet.config, &exchange.facts);
-    let mut said = Box::pin(call(outlet, exchange, wish, Some(&ask))).await;
+    let mut said = go_on(outlet, exchange, wish, Some(&ask), Tried::default(), place, None).await;
     if let (Some(sticky), Ok(answer)) = (&outlet.config.sticky, &mut said) {
         ask::tell(sticky, &ask, exchange, answer);
     }
     said
 }
 
-async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish, ask: Option<&Ask>) -> Result<Answer, Fault> {
-    let place = outlet.admit()?;
-    outlet.save();
+/// A try that was made.
+struct Made {
+    said: Result<Answer, Fault>,
+    in_flight: Option<InFlight>,
+    ended: Instant,
+    /// All of the body could have been sent once more.
+    replayable: bool,
+}
+
+/// Judge, and try again, until there is an answer or no reason to go on. Begins with a try that has failed, if there is one.
+async fn go_on<P: Protocol>(
+    outlet: &ServiceOutlet<P>,
+    exchange: &mut Exchange,
+    wish: &Wish,
+    ask: Option<&Ask>,
+    mut tried: Tried,
+    place: Option<Place>,
+    mut first: Option<Made>,
+) -> Result<Answer, Fault> {
     let idempotent = exchange.facts.request.method.is_idempotent() && exchange.upgrade.is_none();
-    let mut tried = Tried::default();
-    let mut started = now();
     loop {
-        let row = outlet.choose(wish, &tried, started, ask)?;
-        tried.add(row.endpoint.id);
-        exchange.trail.tries += 1;
-        exchange.trail.endpoint = Some(row.endpoint.clone());
-
-        // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
-        let replayable = exchange.body.is_replayable();
-        let (said, in_flight, ended);
-        match ask {
-            None => {
-                let one_try = Try::of(row.clone());
-                said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
-                ended = now();
-                in_flight = one_try.ended(&said);
-                outlet.note(&row, &said, started, ended);
-            }
-            Some(ask) => {
-                let sent = Box::pin(hedge::send(outlet, exchange, wish, ask, &mut tried, row)).await;
-                exchange.trail.tries += sent.more;
-                exchange.trail.endpoint = Some(sent.row.endpoint.clone());
-                (said, in_flight, ended) = (sent.said, sent.in_flight, now());
-            }
-        }
-
+        let made = match first.take() {
+            Some(made) => made,
+            None => outlet.try_once(exchange, wish, ask, &mut tried).await?,
+        };
         let answered;
-        let fault = match &said {
-            Ok(answer) if ask.is_none() || !outlet.config.retry.statuses.has(answer.head.status) => {
-                return outlet.answer(said, in_flight, place);
-            }
+        let fault = match &made.said {
+            Ok(answer) if ask.is_none() || !outlet.config.retry.statuses.has(answer.head.status) => return outlet.answer(made, place),
             Ok(_) => {
                 answered = Fault::upstream(FaultKind::BadAnswer, Retry::IfIdempotent, "");
                 &answered
@@ -152,20 +176,42 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
             fault,
             tries: exchange.trail.tries,
             idempotent,
-            body_whole: replayable || (fault.retry == Retry::Safe && matches!(exchange.body, Body::Stream(_))),
+            body_whole: made.replayable || (fault.retry == Retry::Safe && matches!(exchange.body, Body::Stream(_))),
             others: outlet.has_others(wish, &tried),
-            time_left: ended < exchange.deadline,
+            time_left: made.ended < exchange.deadline,
         };
-        let wait = if retry::may_repeat(&outlet.config.retry, &failed) { outlet.wait(&failed, exchange.deadline, ended) } else { None };
-        let Some(wait) = wait.filter(|_| outlet.pay()) else {
-            return outlet.answer(said, in_flight, place);
+        let wait = match retry::may_repeat(&outlet.config.retry, &failed) {
+            true => outlet.wait(&failed, exchange.deadline, made.ended),
+            false => None,
         };
-        drop((said, in_flight));
-        started = ended;
+        let Some(wait) = wait.filter(|_| outlet.pay()) else { return outlet.answer(made, place) };
+        drop(made);
         if !wait.is_zero() {
-            Box::pin(tokio::time::sleep(wait)).await;
-            started = now();
+            tokio::time::sleep(wait).await;
         }
+    }
+}
+
+impl<P: Protocol> ServiceOutlet<P> {
+    /// One more try, with or without care.
+    async fn try_once(&self, exchange: &mut Exchange, wish: &Wish, ask: Option<&Ask>, tried: &mut Tried) -> Result<Made, Fault> {
+        let started = now();
+        let row = self.choose(wish, tried, started, ask)?;
+        tried.add(row.endpoint.id);
+        exchange.trail.tries += 1;
+        exchange.trail.endpoint = Some(row.endpoint.clone());
+        let replayable = exchange.body.is_replayable();
+        if let Some(ask) = ask {
+            let sent = Box::pin(hedge::send(self, exchange, wish, ask, tried, row)).await;
+            exchange.trail.tries += sent.more;
+            exchange.trail.endpoint = Some(sent.row.endpoint.clone());
+            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
+        }
+        let one_try = Try::of(row.clone());
+        let said = self.protocol.send(&row.endpoint, exchange, &self.config.limits).await;
+        let (ended, in_flight) = (now(), one_try.ended(&said));
+        self.note(&row, &said, started, ended);
+        Ok(Made { said, in_flight, ended, replayable })
     }
 }
 
@@ -189,6 +235,7 @@ impl<P> ServiceOutlet<P> {
     }
 
     /// What one try says of its endpoint, for all cores.
+    #[inline]
     pub(crate) fn note(&self, row: &Row, said: &Result<Answer, Fault>, started: Instant, ended: Instant) {
         match said {
             Ok(answer) => {
@@ -215,11 +262,10 @@ impl<P> ServiceOutlet<P> {
     }
 
     /// An answer, or the fault that it has come to, as it is handed on.
-    fn answer(&self, said: Result<Answer, Fault>, in_flight: Option<InFlight>, place: Option<Place>) -> Result<Answer, Fault> {
+    fn answer(&self, made: Made, place: Option<Place>) -> Result<Answer, Fault> {
         match self.holds_bodies() {
-            // As it is: an answer is large enough for every move of it to be felt.
-            false => said,
-            true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
+            false => made.said,
+            true => made.said.map(|answer| hold::until_the_end(answer, (made.in_flight, place))),
         }
     }
 

@@ -4,7 +4,7 @@
 //! each [`Service`] (`care`); cores look at one number a call to see whether something changed. Nothing here is chosen or
 //! tried: that is `flow`.
 
-use crate::balance::hash::Table;
+use crate::balance::hash::{Table, hash};
 use crate::breaker::{Breaker, BreakerPolicy};
 use crate::care::{Keeping, now};
 use crate::config::Care;
@@ -217,7 +217,7 @@ impl Service {
 
     /// Looks after the service for ever.
     async fn watch(self: Arc<Service>) {
-        tokio::join!(self.follow(), health::look_after(&self, self.seed));
+        tokio::join!(self.follow(), health::look_after(&self, self.seed ^ hash(self.name.as_bytes(), 0)));
     }
 
     /// Follows the directory, and what becomes of the endpoints.
