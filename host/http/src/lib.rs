@@ -10,6 +10,7 @@
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
+pub mod admission;
 pub mod client;
 pub mod codec;
 mod date;
@@ -22,6 +23,7 @@ mod h1;
 mod h2;
 pub mod house;
 mod io;
+mod pace;
 pub mod probe;
 mod proxied;
 pub mod record;
