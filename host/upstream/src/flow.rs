@@ -101,28 +101,29 @@ impl<P: Protocol> Outlet for ServiceOutlet<P> {
 async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
     let place = outlet.admit()?;
     outlet.save();
-    let mut tried = Tried::default();
     let started = now();
-    let row = outlet.choose(wish, &tried, started, None)?;
-    exchange.trail.tries += 1;
-    exchange.trail.endpoint = Some(row.endpoint.clone());
+    let (tried, first) = {
+        let row = outlet.choose(wish, &Tried::NONE, started, None)?;
+        exchange.trail.tries += 1;
+        exchange.trail.endpoint = Some(row.endpoint.clone());
 
-    // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
-    let replayable = exchange.body.is_replayable();
-    let one_try = Try::of(row.clone());
-    let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
-    let ended = now();
-    let in_flight = one_try.ended(&said);
-    outlet.note(&row, &said, started, ended);
-    if said.is_ok() {
-        return match outlet.holds_bodies() {
-            // As it is: an answer is large enough for every move of it to be felt.
-            false => said,
-            true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
-        };
-    }
-    tried.add(row.endpoint.id);
-    let first = Made { said, in_flight, ended, replayable };
+        // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
+        let replayable = exchange.body.is_replayable();
+        let one_try = Try::of(row.clone());
+        let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
+        let ended = now();
+        let in_flight = one_try.ended(&said);
+        outlet.note(&row, &said, started, ended);
+        if said.is_ok() {
+            return match outlet.holds_bodies() {
+                // As it is: an answer is large enough for every move of it to be felt.
+                false => said,
+                true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
+            };
+        }
+        // In a block, or the future would have room for the answer, and every answer would pass through it.
+        (Tried::NONE.and(row.endpoint.id), Made { said, in_flight, ended, replayable })
+    };
     Box::pin(go_on(outlet, exchange, wish, None, tried, place, Some(first))).await
 }
 
@@ -225,6 +226,8 @@ impl<P> ServiceOutlet<P> {
         })
     }
 
+    // Always: the plain road would pay for the calls of the others.
+    #[inline(always)]
     pub(crate) fn choose(&self, wish: &Wish, tried: &Tried, now: Instant, ask: Option<&Ask>) -> Result<Rc<Row>, Fault> {
         let mut roster = self.core.roster.borrow_mut();
         roster.look(&self.service);
@@ -235,7 +238,7 @@ impl<P> ServiceOutlet<P> {
     }
 
     /// What one try says of its endpoint, for all cores.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&self, row: &Row, said: &Result<Answer, Fault>, started: Instant, ended: Instant) {
         match said {
             Ok(answer) => {

@@ -44,6 +44,15 @@ pub(crate) struct Tried {
 }
 
 impl Tried {
+    /// None.
+    pub(crate) const NONE: Tried = Tried { ids: [0; TRIES_MAX], len: 0 };
+
+    /// These and one more.
+    pub(crate) fn and(mut self, id: u64) -> Tried {
+        self.add(id);
+        self
+    }
+
     pub(crate) fn add(&mut self, id: u64) {
         if let Some(free) = self.ids.get_mut(self.len) {
             *free = id;
