@@ -62,10 +62,10 @@ impl Statuses {
     pub fn of(statuses: impl IntoIterator<Item = u16>) -> Statuses {
         let mut set = Statuses::default();
         for status in statuses {
-            if let Some((word, bit)) = set.place(status) {
-                if let Some(word) = set.0.get_mut(word) {
-                    *word |= bit;
-                }
+            if let Some((word, bit)) = set.place(status)
+                && let Some(word) = set.0.get_mut(word)
+            {
+                *word |= bit;
             }
         }
         set

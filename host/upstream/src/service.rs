@@ -263,12 +263,15 @@ pub(crate) fn age(listing: &Listing) -> Duration {
     SystemTime::now().duration_since(listing.confirmed).unwrap_or_default()
 }
 
+/// Held by those that they stand before; what they have counted goes with the last of them.
+type Breakers = BTreeMap<(Guards, Arc<str>), Weak<Breaker>>;
+
 /// All services of the house by name, and the desk that lists them.
 pub struct Services {
     registry: Arc<Registry>,
     seed: u64,
     by_name: Mutex<BTreeMap<Arc<str>, Arc<Service>>>,
-    breakers: Mutex<BTreeMap<(Guards, Arc<str>), Weak<Breaker>>>,
+    breakers: Mutex<Breakers>,
     limiters: Mutex<BTreeMap<Arc<str>, Weak<Limiter>>>,
     changed: Notify,
 }
