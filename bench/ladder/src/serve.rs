@@ -109,7 +109,7 @@ async fn serve(
     let mut outlets = Outlets::new();
     for (name, service) in &file.services {
         let shared = services.get(name).with_context(|| format!("service {name:?} has gone"))?;
-        let retry = RetryPolicy { tries_max: 2, budget_percent: 20 };
+        let retry = RetryPolicy { tries_max: 2, ..RetryPolicy::default() };
         let config = OutletConfig { limits: service.timeouts.limits()?, retry, ..OutletConfig::default() };
         let outlet: Rc<dyn Outlet> = Rc::new(ServiceOutlet::new(shared, Rc::new(core.client.clone()), config, 0, None));
         outlets.insert(name.as_str().into(), outlet);

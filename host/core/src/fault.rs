@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who has to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +103,15 @@ pub struct Fault {
     pub blame: Blame,
     /// May it be tried again?
     pub retry: Retry,
+    /// Seconds after which it may go better, for the caller; 0: not known.
+    pub retry_after: u16,
     detail: Cow<'static, str>,
 }
 
 impl Fault {
     /// A fault; `detail` names the object, the limit and the remedy.
     pub fn new(kind: FaultKind, blame: Blame, retry: Retry, detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { kind, blame, retry, detail: detail.into() }
+        Fault { kind, blame, retry, retry_after: 0, detail: detail.into() }
     }
 
     /// The caller's fault, never to be tried again.
@@ -129,6 +132,14 @@ impl Fault {
     /// A limit of ours.
     pub fn overload(limit: &'static str, detail: impl Into<Cow<'static, str>>) -> Fault {
         Fault::new(FaultKind::Overload(limit), Blame::Host, Retry::Safe, detail)
+    }
+
+    /// Says when it may go better: in whole seconds, at least one.
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Fault {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        self.retry_after = u16::try_from(seconds).unwrap_or(u16::MAX);
+        self
     }
 
     /// What happened in words, for the log.
@@ -170,3 +181,19 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_too_short() {
+        let told = |wait| Fault::overload("x", "x").after(wait).retry_after;
+        let cases = [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (7_500, 8), (u64::MAX, u16::MAX)];
+        for (ms, seconds) in cases {
+            assert_eq!(told(Duration::from_millis(ms)), seconds, "{ms} ms");
+        }
+        // It has room where there was none used: a fault goes through many hands.
+        assert!(size_of::<Fault>() <= 56, "{}", size_of::<Fault>());
+    }
+}

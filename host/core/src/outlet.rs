@@ -1,8 +1,8 @@
 //! Outlets: who gets an answer, and from which endpoint.
 
-use crate::LocalBoxFuture;
 use crate::exchange::{Answer, Exchange};
 use crate::fault::Fault;
+use crate::{BoxFuture, LocalBoxFuture};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -51,6 +51,21 @@ pub trait Protocol {
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
     ) -> impl Future<Output = Result<Answer, Fault>> + 'a;
+}
+
+/// Is this endpoint well? House-wide; asked on the control runtime, never for a request.
+pub trait Probe: Send + Sync {
+    /// Asks once. It sets no time-out of its own: whoever asks bounds it by dropping the future.
+    ///
+    /// # Errors
+    /// What is wrong, for operators: short, one line, without the endpoint's name.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    fn ask<'a>(&'a self, endpoint: &'a EndpointRef) -> BoxFuture<'a, Result<(), String>>;
+
+    /// What is asked, for operators, such as `GET /healthz`. Two probes with the same text ask the same.
+    fn what(&self) -> &str;
 }
 
 /// The bounds of one call.

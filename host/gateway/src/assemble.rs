@@ -23,8 +23,10 @@ use wharf_http::client::Client;
 use wharf_http::fixed::{Fixed, Stripped};
 use wharf_http::house::{Core, Entry, HostRules, House, Meters};
 use wharf_http::routes::{HostTable, Routes};
-use wharf_upstream::{OutletConfig, Policy as Balancing, RetryPolicy, Service, ServiceOutlet, Services, SubsetMissing};
+use wharf_upstream::{Guarded, Service, ServiceOutlet, Services};
 use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, Wanted, Wants, WasmCore, rules};
+
+mod services;
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -35,6 +37,7 @@ pub struct Generation {
     /// The compiled matcher.
     pub routes: Arc<Routes>,
     services: HashMap<Arc<str>, Arc<Service>>,
+    guards: services::Guards,
     ready: HashMap<(Arc<str>, Arc<str>), Answering>,
     /// What plugin calls stand on; `None` while no plugin is attached: then there is no engine.
     parts: Option<Parts>,
@@ -69,8 +72,9 @@ impl Generation {
         let parts = any.then(|| catalog.parts()).and_then(|parts| {
             parts.inspect_err(|error| tracing::error!(%error, "no plugin can run; attachments answer by their failure policy")).ok()
         });
-        let by_name = plan.services.iter().filter_map(|service| Some((service.name.clone(), services.get(&service.name)?))).collect();
-        Generation { number, plan, routes, services: by_name, ready, parts, catalog: changed }
+        let guards = services::Guards::of(&plan, services);
+        let by_name = services::cared_for(&plan, services);
+        Generation { number, plan, routes, services: by_name, guards, ready, parts, catalog: changed }
     }
 
     /// The version that answers an attachment, for operators.
@@ -196,8 +200,9 @@ pub fn house(generation: &Generation, home: &Home) -> House {
         let Some(shared) = generation.services.get(&service.name) else { continue };
         let before = before.get(&service.name).map(|outlet| &**outlet);
         let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
-        let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, outlet_config(service, true), home.number.into(), before));
-        outlets.insert(service.name.as_ref().into(), outlet.clone());
+        let config = services::outlet_config(service, true);
+        let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, config, home.number.into(), before));
+        outlets.insert(service.name.as_ref().into(), generation.guards.before(&service.name, outlet.clone()));
         home.services.borrow_mut().insert(service.name.clone(), outlet);
     }
     let outlets = Rc::new(outlets);
@@ -243,25 +248,10 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     House { routes: generation.routes.clone(), entries }
 }
 
-fn outlet_config(service: &plan::Service, retries: bool) -> OutletConfig {
-    OutletConfig {
-        policy: match service.balance {
-            plan::Balance::RoundRobin => Balancing::RoundRobin,
-            plan::Balance::Weighted => Balancing::WeightedRoundRobin,
-            plan::Balance::LeastRequest => Balancing::LeastRequest,
-        },
-        limits: service.limits.clone(),
-        retry: RetryPolicy {
-            tries_max: if retries { service.retries_max.saturating_add(1) } else { 1 },
-            budget_percent: (service.retry_share_max * 100.0).round() as u32,
-        },
-        in_flight_max: None,
-        subset_missing: if service.subset_fallback { SubsetMissing::Any } else { SubsetMissing::Refuse },
-    }
-}
-
 fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &Rc<Outlets>) -> Target {
+    let breaker = generation.guards.of_route(&route.name);
     let stripped = |outlet: Rc<dyn Outlet>| -> Rc<dyn Outlet> {
+        let outlet = Guarded::outlet(outlet, breaker.clone(), None);
         match &route.strip_prefix {
             Some(prefix) => Rc::new(Stripped { prefix: prefix.clone(), inner: outlet }),
             None => outlet,
@@ -269,26 +259,22 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
     };
     // A route without retries asks its services through outlets of its own, which share all that is counted.
     let outlet_of = |name: &Arc<str>| -> Option<Rc<dyn Outlet>> {
-        let shared = home.services.borrow().get(name)?.clone();
         if route.retries {
-            return Some(shared);
+            return outlets.get(&**name).cloned();
         }
+        let shared = home.services.borrow().get(name)?.clone();
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
         let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
-        Some(Rc::new(ServiceOutlet::new(
-            shared.service().clone(),
-            protocol,
-            outlet_config(service, false),
-            home.number.into(),
-            Some(&shared),
-        )))
+        let config = services::outlet_config(service, false);
+        let outlet = ServiceOutlet::new(shared.service().clone(), protocol, config, home.number.into(), Some(&shared));
+        Some(generation.guards.before(name, Rc::new(outlet)))
     };
     match &route.target {
         plan::Target::Service { name, subset } => match outlet_of(name) {
             Some(outlet) => Target::Fixed(stripped(outlet), Wish { subset: subset.clone() }),
             None => Target::Picked(Rc::default()),
         },
-        plan::Target::Plugin(_) if route.retries && route.strip_prefix.is_none() => Target::Picked(outlets.clone()),
+        plan::Target::Plugin(_) if route.retries && route.strip_prefix.is_none() && breaker.is_none() => Target::Picked(outlets.clone()),
         plan::Target::Plugin(_) => Target::Picked(Rc::new(
             generation
                 .plan

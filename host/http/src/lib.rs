@@ -6,6 +6,7 @@
 //! - [`client`]: one try over one upstream connection
 //! - [`codec`]: the strict HTTP/1.1 codec, bytes in, events out
 //! - [`routes`]: which route a request matches; pure
+//! - [`probe`]: checks whether an endpoint is well
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
@@ -23,6 +24,7 @@ mod h2;
 pub mod house;
 mod io;
 mod pace;
+pub mod probe;
 mod proxied;
 pub mod record;
 mod reply;

@@ -39,7 +39,7 @@ pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
     };
     let mut answer = error(status, fault.word(), said, &id.to_string());
     if matches!(fault.kind, FaultKind::Overload(_) | FaultKind::Connect | FaultKind::NoEndpoint) {
-        answer.head.fields.add(b"retry-after", b"1");
+        answer.head.fields.add(b"retry-after", fault.retry_after.max(1).to_string().as_bytes());
     }
     answer
 }

@@ -1,10 +1,15 @@
 //! THE LIFE OF A CALL: refuse early, choose, try, judge, try again.
 //!
-//! Core-local. It sets no timer: the protocol bounds each try by its limits and the exchange's deadline. What is decided
-//! without waiting is in `balance` and `retry`; what all cores share is in `service`.
+//! Core-local. The plain road sets no timer: the protocol bounds each try by its limits and the exchange's deadline. What is
+//! decided without waiting is in `balance` and `retry`; what all cores share is in `service`. What only some services want
+//! (keys, stickiness, a time for each try, hedges) is in `ask` and `hedge`; a call of the others passes it by.
 
+use crate::ask::{self, Ask};
 use crate::balance::Policy;
+use crate::balance::random::Random;
+use crate::care::now;
 use crate::config::{OutletConfig, SubsetMissing};
+use crate::hedge;
 use crate::hold::{self, InFlight, Place};
 use crate::metrics::ServiceCounts;
 use crate::retry::{self, Failed};
@@ -13,7 +18,7 @@ use crate::service::Service;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wharf_core::LocalBoxFuture;
 use wharf_core::body::Body;
 use wharf_core::exchange::{Answer, Exchange};
@@ -23,8 +28,10 @@ use wharf_core::outlet::{Outlet, Protocol, Wish};
 /// One service as one core calls it in one generation, by the protocol `P`.
 pub struct ServiceOutlet<P> {
     service: Arc<Service>,
-    protocol: Rc<P>,
-    config: OutletConfig,
+    pub(crate) protocol: Rc<P>,
+    pub(crate) config: OutletConfig,
+    /// Calls of this service want more than the plain road has.
+    careful: bool,
     core: Rc<Core>,
 }
 
@@ -34,6 +41,8 @@ struct Core {
     counts: ServiceCounts,
     /// Paid into the service's retry budget every few calls.
     saved: Cell<u32>,
+    /// For waits.
+    random: RefCell<Random>,
 }
 
 /// Calls' worth of retry budget that a core keeps back, so that calls do not fight for one cache line.
@@ -54,12 +63,21 @@ impl<P: Protocol> ServiceOutlet<P> {
         let core = kept.unwrap_or_else(|| {
             let registry = service.registry().clone();
             Rc::new(Core {
-                roster: RefCell::new(Roster::new(registry.clone(), config.policy, core)),
+                roster: RefCell::new(Roster::new(registry.clone(), config.policy, config.weighing, core, service.seed)),
                 counts: ServiceCounts::new(&registry, service.name()),
                 saved: Cell::new(0),
+                random: RefCell::new(Random::new(service.seed ^ core as u64)),
             })
         });
-        ServiceOutlet { service, protocol, config, core }
+        core.roster.borrow_mut().weigh(config.weighing);
+        let retry = &config.retry;
+        let careful = config.policy.compares_latency()
+            || config.sticky.is_some()
+            || config.hedge_after.is_some()
+            || retry.per_try.is_some()
+            || retry.backoff.is_some()
+            || !retry.statuses.is_empty();
+        ServiceOutlet { service, protocol, config, careful, core }
     }
 
     /// The service that is called.
@@ -70,21 +88,22 @@ impl<P: Protocol> ServiceOutlet<P> {
 
 impl<P: Protocol> Outlet for ServiceOutlet<P> {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        if self.careful {
+            return Box::pin(call_with_care(self, exchange, wish));
+        }
         // Made in its box: `Box::pin` would make it on the stack and move it there.
         let made = Box::write(Box::new_uninit(), call(self, exchange, wish));
         Box::into_pin(made)
     }
 }
 
+/// The plain road: one try, nearly always. What follows a failure is [`go_on`]'s, so that nobody else carries it along.
 async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
     let place = outlet.admit()?;
     outlet.save();
-    let idempotent = exchange.facts.request.method.is_idempotent() && exchange.upgrade.is_none();
-    let mut tried = Tried::default();
-    let mut started = now();
-    loop {
-        let row = outlet.choose(wish, &tried, started)?;
-        tried.add(row.endpoint.id);
+    let started = now();
+    let (tried, first) = {
+        let row = outlet.choose(wish, &Tried::NONE, started, None)?;
         exchange.trail.tries += 1;
         exchange.trail.endpoint = Some(row.endpoint.clone());
 
@@ -94,36 +113,106 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
         let ended = now();
         let in_flight = one_try.ended(&said);
+        outlet.note(&row, &said, started, ended);
+        if said.is_ok() {
+            return match outlet.holds_bodies() {
+                // As it is: an answer is large enough for every move of it to be felt.
+                false => said,
+                true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
+            };
+        }
+        // In a block, or the future would have room for the answer, and every answer would pass through it.
+        (Tried::NONE.and(row.endpoint.id), Made { said, in_flight, ended, replayable })
+    };
+    Box::pin(go_on(outlet, exchange, wish, None, tried, place, Some(first))).await
+}
 
-        let fault = match &said {
+/// The road of services that want more.
+async fn call_with_care<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, wish: &Wish) -> Result<Answer, Fault> {
+    let place = outlet.admit()?;
+    outlet.save();
+    let ask = Ask::of(&outlet.config, &exchange.facts);
+    let mut said = go_on(outlet, exchange, wish, Some(&ask), Tried::default(), place, None).await;
+    if let (Some(sticky), Ok(answer)) = (&outlet.config.sticky, &mut said) {
+        ask::tell(sticky, &ask, exchange, answer);
+    }
+    said
+}
+
+/// A try that was made.
+struct Made {
+    said: Result<Answer, Fault>,
+    in_flight: Option<InFlight>,
+    ended: Instant,
+    /// All of the body could have been sent once more.
+    replayable: bool,
+}
+
+/// Judge, and try again, until there is an answer or no reason to go on. Begins with a try that has failed, if there is one.
+async fn go_on<P: Protocol>(
+    outlet: &ServiceOutlet<P>,
+    exchange: &mut Exchange,
+    wish: &Wish,
+    ask: Option<&Ask>,
+    mut tried: Tried,
+    place: Option<Place>,
+    mut first: Option<Made>,
+) -> Result<Answer, Fault> {
+    let idempotent = exchange.facts.request.method.is_idempotent() && exchange.upgrade.is_none();
+    loop {
+        let made = match first.take() {
+            Some(made) => made,
+            None => outlet.try_once(exchange, wish, ask, &mut tried).await?,
+        };
+        let answered;
+        let fault = match &made.said {
+            Ok(answer) if ask.is_none() || !outlet.config.retry.statuses.has(answer.head.status) => return outlet.answer(made, place),
             Ok(_) => {
-                outlet.core.counts.head.record(ended.saturating_duration_since(started));
-                outlet.service.reached();
-                return match outlet.holds_bodies() {
-                    // As it is: an answer is large enough for every move of it to be felt.
-                    false => said,
-                    true => said.map(|answer| hold::until_the_end(answer, (in_flight, place))),
-                };
+                answered = Fault::upstream(FaultKind::BadAnswer, Retry::IfIdempotent, "");
+                &answered
             }
             Err(fault) => fault,
         };
-        drop(in_flight);
-        if retry::is_unreachable(fault) {
-            outlet.core.roster.borrow_mut().spare(&row, ended);
-            outlet.service.unreachable();
-        }
         let failed = Failed {
             fault,
             tries: exchange.trail.tries,
             idempotent,
-            body_whole: replayable || (fault.retry == Retry::Safe && matches!(exchange.body, Body::Stream(_))),
+            body_whole: made.replayable || (fault.retry == Retry::Safe && matches!(exchange.body, Body::Stream(_))),
             others: outlet.has_others(wish, &tried),
-            time_left: ended < exchange.deadline,
+            time_left: made.ended < exchange.deadline,
         };
-        if !retry::may_repeat(&outlet.config.retry, &failed) || !outlet.pay() {
-            return said;
+        let wait = match retry::may_repeat(&outlet.config.retry, &failed) {
+            true => outlet.wait(&failed, exchange.deadline, made.ended),
+            false => None,
+        };
+        let Some(wait) = wait.filter(|_| outlet.pay()) else { return outlet.answer(made, place) };
+        drop(made);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
-        started = ended;
+    }
+}
+
+impl<P: Protocol> ServiceOutlet<P> {
+    /// One more try, with or without care.
+    async fn try_once(&self, exchange: &mut Exchange, wish: &Wish, ask: Option<&Ask>, tried: &mut Tried) -> Result<Made, Fault> {
+        let started = now();
+        let row = self.choose(wish, tried, started, ask)?;
+        tried.add(row.endpoint.id);
+        exchange.trail.tries += 1;
+        exchange.trail.endpoint = Some(row.endpoint.clone());
+        let replayable = exchange.body.is_replayable();
+        if let Some(ask) = ask {
+            let sent = Box::pin(hedge::send(self, exchange, wish, ask, tried, row)).await;
+            exchange.trail.tries += sent.more;
+            exchange.trail.endpoint = Some(sent.row.endpoint.clone());
+            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
+        }
+        let one_try = Try::of(row.clone());
+        let said = self.protocol.send(&row.endpoint, exchange, &self.config.limits).await;
+        let (ended, in_flight) = (now(), one_try.ended(&said));
+        self.note(&row, &said, started, ended);
+        Ok(Made { said, in_flight, ended, replayable })
     }
 }
 
@@ -137,13 +226,56 @@ impl<P> ServiceOutlet<P> {
         })
     }
 
-    fn choose(&self, wish: &Wish, tried: &Tried, now: Instant) -> Result<Rc<Row>, Fault> {
+    // Always: the plain road would pay for the calls of the others.
+    #[inline(always)]
+    pub(crate) fn choose(&self, wish: &Wish, tried: &Tried, now: Instant, ask: Option<&Ask>) -> Result<Rc<Row>, Fault> {
         let mut roster = self.core.roster.borrow_mut();
         roster.look(&self.service);
         roster
-            .pick(wish.subset.as_deref(), tried, now)
-            .or_else(|| self.any_instead(wish).then(|| roster.pick(None, tried, now)).flatten())
+            .pick(wish.subset.as_deref(), tried, now, ask)
+            .or_else(|| self.any_instead(wish).then(|| roster.pick(None, tried, now, ask)).flatten())
             .ok_or_else(|| self.nobody(wish))
+    }
+
+    /// What one try says of its endpoint, for all cores.
+    #[inline(always)]
+    pub(crate) fn note(&self, row: &Row, said: &Result<Answer, Fault>, started: Instant, ended: Instant) {
+        match said {
+            Ok(answer) => {
+                self.core.counts.head.record(ended.saturating_duration_since(started));
+                if retry::is_failing_status(answer.head.status) {
+                    if self.service.answered_badly(&row.standing) {
+                        self.core.roster.borrow_mut().spare(row, ended);
+                    }
+                } else {
+                    self.service.good(&row.standing);
+                }
+            }
+            Err(fault) => self.note_failure(row, fault, ended),
+        }
+    }
+
+    #[cold]
+    fn note_failure(&self, row: &Row, fault: &Fault, ended: Instant) {
+        let unreachable = retry::is_unreachable(fault);
+        let judged = (unreachable || retry::is_failure(fault)) && self.service.failed(&row.standing, unreachable);
+        if unreachable || judged {
+            self.core.roster.borrow_mut().spare(row, ended);
+        }
+    }
+
+    /// An answer, or the fault that it has come to, as it is handed on.
+    fn answer(&self, made: Made, place: Option<Place>) -> Result<Answer, Fault> {
+        match self.holds_bodies() {
+            false => made.said,
+            true => made.said.map(|answer| hold::until_the_end(answer, (made.in_flight, place))),
+        }
+    }
+
+    /// The wait before the next try; `None`: there is no time for it.
+    fn wait(&self, failed: &Failed<'_>, deadline: Instant, now: Instant) -> Option<Duration> {
+        let Some(backoff) = &self.config.retry.backoff else { return Some(Duration::ZERO) };
+        backoff.wait(failed.tries, deadline.saturating_duration_since(now), &mut self.core.random.borrow_mut())
     }
 
     fn has_others(&self, wish: &Wish, tried: &Tried) -> bool {
@@ -176,7 +308,8 @@ impl<P> ServiceOutlet<P> {
 
     /// Does anybody ask how many bodies are still on their way? See `hold`.
     fn holds_bodies(&self) -> bool {
-        self.config.policy == Policy::LeastRequest || self.config.in_flight_max.is_some()
+        let compares = self.config.policy == Policy::LeastRequest || self.config.policy.compares_latency();
+        compares || self.config.in_flight_max.is_some()
     }
 
     /// Every call pays its share of the retry budget.
@@ -192,23 +325,48 @@ impl<P> ServiceOutlet<P> {
 
     /// Pays for one retry.
     fn pay(&self) -> bool {
+        let paid = self.take_from_budget();
+        if paid {
+            self.core.counts.retries.add(1);
+        }
+        paid
+    }
+
+    /// Pays for a second try beside the first.
+    pub(crate) fn pay_hedge(&self) -> bool {
+        let paid = self.take_from_budget();
+        if paid {
+            self.core.counts.hedges(self.service.registry(), self.service.name()).made.add(1);
+        }
+        paid
+    }
+
+    /// One of two tries has answered.
+    pub(crate) fn hedged(&self, won: bool) {
+        if won {
+            self.core.counts.hedges(self.service.registry(), self.service.name()).won.add(1);
+        }
+    }
+
+    fn take_from_budget(&self) -> bool {
         self.service.budget.pay_in(self.core.saved.take());
         let paid = self.service.budget.take();
-        let count = if paid { &self.core.counts.retries } else { &self.core.counts.exhausted };
-        count.add(1);
+        if !paid {
+            self.core.counts.exhausted.add(1);
+        }
         paid
     }
 }
 
 /// One try, counted whichever way it ends; dropped before its end, it was cancelled.
-struct Try(Option<InFlight>);
+pub(crate) struct Try(Option<InFlight>);
 
 impl Try {
-    fn of(row: Rc<Row>) -> Try {
+    pub(crate) fn of(row: Rc<Row>) -> Try {
         Try(Some(InFlight::at(row)))
     }
 
-    fn ended(mut self, said: &Result<Answer, Fault>) -> Option<InFlight> {
+    pub(crate) fn ended(mut self, said: &Result<Answer, Fault>) -> Option<InFlight> {
         let in_flight = self.0.take()?;
         match said {
             Ok(answer) => in_flight.row().counts.answered(answer.head.status),
@@ -224,9 +382,4 @@ impl Drop for Try {
             in_flight.row().counts.cancelled();
         }
     }
-}
-
-/// Tokio's clock is the system's, except in tests, where it can be paused.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

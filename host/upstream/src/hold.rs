@@ -1,7 +1,7 @@
 //! Who is in flight, counted down by dropping: an answer that is abandoned half way counts like one that ended.
 //!
 //! A body that is all here ends with the head. A streamed body keeps its call in flight only where somebody asks: for
-//! least request and for `in_flight_max`. Elsewhere the count falls with the head and the stream is passed on as it is,
+//! policies that compare what is in flight, for `in_flight_max`, for breakers and limiters. Elsewhere the count falls with the head and the stream is passed on as it is,
 //! because a wrapper is an allocation and a second dynamic call for every piece.
 
 use crate::roster::Row;
@@ -57,11 +57,8 @@ impl Drop for Place {
     }
 }
 
-/// What an answer gives back at its end.
-pub(crate) type Held = (Option<InFlight>, Option<Place>);
-
 /// Lets the answer keep what it holds until its body or tunnel ends or is dropped.
-pub(crate) fn until_the_end(mut answer: Answer, held: Held) -> Answer {
+pub(crate) fn until_the_end<T: 'static>(mut answer: Answer, held: T) -> Answer {
     if let Some(inner) = answer.tunnel.take() {
         answer.tunnel = Some(Box::new(HeldTunnel { inner, _held: held }));
         return answer;
@@ -73,12 +70,12 @@ pub(crate) fn until_the_end(mut answer: Answer, held: Held) -> Answer {
     answer
 }
 
-struct HeldStream {
+struct HeldStream<T> {
     inner: Box<dyn BodyStream>,
-    held: Option<Held>,
+    held: Option<T>,
 }
 
-impl BodyStream for HeldStream {
+impl<T> BodyStream for HeldStream<T> {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         let polled = self.inner.poll_chunk(task);
         if matches!(polled, Poll::Ready(Ok(None) | Err(_))) {
@@ -96,12 +93,12 @@ impl BodyStream for HeldStream {
     }
 }
 
-struct HeldTunnel {
+struct HeldTunnel<T> {
     inner: Box<dyn Tunnel>,
-    _held: Held,
+    _held: T,
 }
 
-impl Tunnel for HeldTunnel {
+impl<T> Tunnel for HeldTunnel<T> {
     fn poll_read(&mut self, task: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         self.inner.poll_read(task, into)
     }

@@ -4,7 +4,9 @@
 //! (or the one connection broke that had grown old), while there is time, and while retries are a small share of all
 //! calls: a service in trouble must not be given more work by everybody at once.
 
+use crate::balance::random::Random;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 
 /// Most tries of one call, whatever the configuration says: it is the size of the list of those already tried.
@@ -17,11 +19,91 @@ pub struct RetryPolicy {
     pub tries_max: u32,
     /// Retries for each hundred calls, over all cores, beyond a reserve of [`RESERVE`] for services that are seldom called.
     pub budget_percent: u32,
+    /// What of that which is safe to try again is tried again.
+    pub causes: Causes,
+    /// Answers that are tried again, too, where the method is idempotent and the body is still there.
+    pub statuses: Statuses,
+    /// One try takes no longer than this, from its beginning to the head of its answer. `None`: the protocol's bounds alone.
+    pub per_try: Option<Duration>,
+    /// The wait before a second try. `None`: at once, since it goes to another endpoint.
+    pub backoff: Option<Backoff>,
 }
 
 impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
-        RetryPolicy { tries_max: 3, budget_percent: 20 }
+        let (causes, statuses) = (Causes::default(), Statuses::default());
+        RetryPolicy { tries_max: 3, budget_percent: 20, causes, statuses, per_try: None, backoff: None }
+    }
+}
+
+/// Reasons to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Causes {
+    /// Nothing of the call was sent: no connection, none left, or a stream that was refused.
+    pub connect: bool,
+    /// The connection ended before the head of the answer.
+    pub reset: bool,
+    /// The head of the answer did not come in time.
+    pub timeout: bool,
+}
+
+impl Default for Causes {
+    fn default() -> Causes {
+        Causes { connect: true, reset: true, timeout: true }
+    }
+}
+
+/// A set of statuses from 100 to 599.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statuses([u64; 8]);
+
+impl Statuses {
+    /// These; what is no status is left out.
+    pub fn of(statuses: impl IntoIterator<Item = u16>) -> Statuses {
+        let mut set = Statuses::default();
+        for status in statuses {
+            if let Some((word, bit)) = set.place(status)
+                && let Some(word) = set.0.get_mut(word)
+            {
+                *word |= bit;
+            }
+        }
+        set
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    /// Is this one of them?
+    pub fn has(&self, status: u16) -> bool {
+        self.place(status).and_then(|(word, bit)| Some(self.0.get(word)? & bit != 0)).unwrap_or(false)
+    }
+
+    fn place(&self, status: u16) -> Option<(usize, u64)> {
+        let at = usize::from(status.checked_sub(100).filter(|at| *at < 500)?);
+        Some((at / 64, 1 << (at % 64)))
+    }
+}
+
+/// Waits before second tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Before the second try; twice as long before each later one.
+    pub base: Duration,
+    /// But never longer.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The wait after so many tries: at least half of what is due, so that callers who failed together do not come together
+    /// again. `None`: there is no time left for it.
+    pub fn wait(&self, tries: u32, time_left: Duration, random: &mut Random) -> Option<Duration> {
+        let doubled = 2u32.checked_pow(tries.saturating_sub(1)).and_then(|times| self.base.checked_mul(times));
+        let due = doubled.unwrap_or(self.max).min(self.max);
+        let wait = due.mul_f64(0.5 + 0.5 * random.unit());
+        (wait < time_left).then_some(wait)
     }
 }
 
@@ -46,8 +128,15 @@ pub struct Failed<'a> {
 pub fn may_repeat(policy: &RetryPolicy, failed: &Failed<'_>) -> bool {
     let harmless = match failed.fault.retry {
         Retry::Never => false,
-        Retry::Safe => true,
-        Retry::IfIdempotent => failed.idempotent,
+        Retry::Safe => policy.causes.connect,
+        Retry::IfIdempotent => {
+            failed.idempotent
+                && match failed.fault.kind {
+                    FaultKind::Timeout(_) => policy.causes.timeout,
+                    FaultKind::Reset => policy.causes.reset,
+                    _ => true,
+                }
+        }
     };
     // Alone, only a kept connection that broke is worth another: who refused or was full a moment ago still is.
     let somewhere = failed.others || matches!(failed.fault.kind, FaultKind::Reset);
@@ -58,6 +147,21 @@ pub fn may_repeat(policy: &RetryPolicy, failed: &Failed<'_>) -> bool {
 /// Does this fault say that the endpoint cannot be reached at all?
 pub fn is_unreachable(fault: &Fault) -> bool {
     matches!(fault.kind, FaultKind::Connect | FaultKind::Timeout(Phase::Connect))
+}
+
+/// Does this fault speak against the endpoint? A limit of ours does not, nor does a kept connection that had grown old, nor
+/// a deadline that may have been short from the beginning.
+pub fn is_failure(fault: &Fault) -> bool {
+    match fault.kind {
+        FaultKind::Connect | FaultKind::BadAnswer | FaultKind::Timeout(Phase::Connect | Phase::Head) => true,
+        FaultKind::Reset => fault.retry != Retry::Safe,
+        _ => false,
+    }
+}
+
+/// Does this status? 500 and most others are about one request; these say that the service behind is not there.
+pub fn is_failing_status(status: u16) -> bool {
+    matches!(status, 502..=504)
 }
 
 /// Retries that a service has before its first call, in whole retries.
@@ -123,8 +227,43 @@ mod tests {
         for (failed, expected) in cases {
             assert_eq!(may_repeat(&RetryPolicy::default(), &failed), expected, "{failed:?}");
         }
-        assert!(!may_repeat(&RetryPolicy { tries_max: 1, budget_percent: 20 }, &usual(&safe)));
-        assert!(!may_repeat(&RetryPolicy { tries_max: 1000, budget_percent: 20 }, &Failed { tries: 8, ..usual(&safe) }));
+        assert!(!may_repeat(&RetryPolicy { tries_max: 1, ..RetryPolicy::default() }, &usual(&safe)));
+        assert!(!may_repeat(&RetryPolicy { tries_max: 1000, ..RetryPolicy::default() }, &Failed { tries: 8, ..usual(&safe) }));
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_repeated() {
+        let cases = [
+            (fault(FaultKind::Connect, Retry::Safe), Causes { connect: false, ..Causes::default() }),
+            (fault(FaultKind::Reset, Retry::IfIdempotent), Causes { reset: false, ..Causes::default() }),
+            (fault(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent), Causes { timeout: false, ..Causes::default() }),
+        ];
+        for (fault, causes) in &cases {
+            let failed = Failed { fault, tries: 1, idempotent: true, body_whole: true, others: true, time_left: true };
+            assert!(may_repeat(&RetryPolicy::default(), &failed));
+            assert!(!may_repeat(&RetryPolicy { causes: *causes, ..RetryPolicy::default() }, &failed), "{causes:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_statuses_holds_what_was_put_in() {
+        let set = Statuses::of([100, 502, 599, 503, 99, 600, 65_535, 0]);
+        let has: Vec<u16> = (0..=65_535).filter(|&status| set.has(status)).collect();
+        assert_eq!(has, [100, 502, 503, 599]);
+        assert!(Statuses::of([]).is_empty() && !set.is_empty());
+    }
+
+    #[test]
+    fn waits_grow_are_spread_and_end_before_the_deadline() {
+        const MS: Duration = Duration::from_millis(1);
+        let backoff = Backoff { base: 20 * MS, max: 100 * MS };
+        let mut random = Random::new(5);
+        for (tries, due) in [(1, 20), (2, 40), (3, 80), (4, 100), (60, 100)] {
+            let waits: Vec<Duration> = (0..200).map(|_| backoff.wait(tries, Duration::MAX, &mut random).unwrap()).collect();
+            assert!(waits.iter().all(|wait| *wait >= due / 2 * MS && *wait <= due * MS), "{tries}");
+            assert!(waits.iter().max() > waits.iter().min());
+        }
+        assert_eq!(backoff.wait(1, 10 * MS, &mut random), None);
     }
 
     #[test]

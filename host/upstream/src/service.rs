@@ -1,22 +1,31 @@
 //! Services as all cores share them: name, endpoints, counts, retry budget.
 //!
-//! [`Services::run`] runs on the control runtime. It merges what directories list into each [`Service`]; cores look at
-//! one number a call to see whether something changed. Nothing here is chosen or tried: that is `flow`.
+//! [`Services::run`] runs on the control runtime. It merges what directories list, and what becomes of the endpoints, into
+//! each [`Service`] (`care`); cores look at one number a call to see whether something changed. Nothing here is chosen or
+//! tried: that is `flow`.
 
-use crate::metrics::{EndpointLevels, ServiceLevels};
+use crate::balance::hash::{Table, hash};
+use crate::breaker::{Breaker, BreakerPolicy};
+use crate::care::{Keeping, now};
+use crate::config::Care;
+use crate::health;
+use crate::limit::{Limiter, LimiterPolicy};
+use crate::metrics::{BreakerLevels, ServiceLevels};
 use crate::retry::Budget;
+use crate::share::Share;
+use crate::standing::Standing;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 use wharf_core::directory::{Directory, Listing};
 use wharf_core::metrics::Registry;
-use wharf_core::outlet::{Endpoint, EndpointRef};
+use wharf_core::outlet::EndpointRef;
 
 /// The endpoints of a service at one time.
 #[derive(Debug, Default)]
@@ -25,23 +34,47 @@ pub struct EndpointSet {
     pub version: u64,
     /// In the order of the listing.
     pub endpoints: Box<[EndpointRef]>,
+    /// What each gets.
+    pub shares: Box<[Share]>,
+    /// What cores know of each.
+    pub(crate) standings: Box<[Arc<Standing>]>,
+    /// From keys to endpoints, where the policy chooses by a key.
+    pub(crate) keyed: Option<Keyed>,
+}
+
+/// A table, and where its members stand in the set.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyed {
+    pub(crate) table: Arc<Table>,
+    pub(crate) places: Arc<[usize]>,
 }
 
 /// One service of the house. Made by [`Services::put`].
 pub struct Service {
-    name: Arc<str>,
+    pub(crate) name: Arc<str>,
     registry: Arc<Registry>,
+    /// Chance is drawn from it; another for each process, so that gateways do not fall into step.
+    pub(crate) seed: u64,
     directory: Mutex<Arc<dyn Directory>>,
     /// Another directory was set, or the service was retired.
     replaced: Notify,
-    endpoints: ArcSwap<EndpointSet>,
-    version: AtomicU64,
-    merging: Mutex<HashMap<SocketAddr, EndpointLevels>>,
-    levels: ServiceLevels,
+    pub(crate) care: ArcSwap<Care>,
+    /// There may be others to be checked, or other questions.
+    pub(crate) checking: Notify,
+    /// Something has happened that may leave an endpoint out, or let it in.
+    pub(crate) judging: Notify,
+    /// Failures in a row that ask for a judgement.
+    pub(crate) eject_after: AtomicU32,
+    /// There is a row of failures, at an endpoint or of the whole service, that a good answer would end.
+    pub(crate) trouble: AtomicBool,
+    pub(crate) endpoints: ArcSwap<EndpointSet>,
+    pub(crate) version: AtomicU64,
+    pub(crate) keeping: Mutex<Keeping>,
+    pub(crate) levels: ServiceLevels,
     /// Calls in flight; counted only while there is a limit.
     pub(crate) in_flight: AtomicU32,
     pub(crate) budget: Budget,
-    unreachable_in_a_row: AtomicU32,
+    pub(crate) unreachable_in_a_row: AtomicU32,
 }
 
 /// Tries in a row that reached nobody before the directory is asked at once.
@@ -50,15 +83,22 @@ const UNREACHABLE_MAX: u32 = 3;
 const LEVELS_EVERY: Duration = Duration::from_secs(1);
 
 impl Service {
-    fn new(name: &str, directory: Arc<dyn Directory>, registry: Arc<Registry>) -> Service {
+    fn new(name: &str, directory: Arc<dyn Directory>, registry: Arc<Registry>, seed: u64) -> Service {
+        let care = Care::default();
         let service = Service {
             name: name.into(),
+            seed,
             levels: ServiceLevels::new(&registry, name),
             registry,
             replaced: Notify::new(),
             endpoints: ArcSwap::default(),
             version: AtomicU64::new(0),
-            merging: Mutex::default(),
+            keeping: Mutex::default(),
+            eject_after: AtomicU32::new(care.ejection.failures),
+            care: ArcSwap::from_pointee(care),
+            checking: Notify::new(),
+            judging: Notify::new(),
+            trouble: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             budget: Budget::default(),
             unreachable_in_a_row: AtomicU32::new(0),
@@ -97,18 +137,39 @@ impl Service {
         self.version.load(Ordering::Acquire)
     }
 
-    pub(crate) fn reached(&self) {
-        // Mostly only read, so that cores do not take the line from each other.
-        if self.unreachable_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.unreachable_in_a_row.store(0, Ordering::Relaxed);
+    /// A try was answered well. Mostly one look at a line that nobody writes.
+    #[inline]
+    pub(crate) fn good(&self, standing: &Standing) {
+        if self.trouble.load(Ordering::Relaxed) {
+            self.unreachable_in_a_row.store(0, Ordering::SeqCst);
+            standing.good();
         }
     }
 
-    pub(crate) fn unreachable(&self) {
-        if self.unreachable_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= UNREACHABLE_MAX {
-            self.unreachable_in_a_row.store(0, Ordering::Relaxed);
+    /// A try was answered, and in a way that speaks against the endpoint.
+    #[cold]
+    pub(crate) fn answered_badly(&self, standing: &Standing) -> bool {
+        self.unreachable_in_a_row.store(0, Ordering::SeqCst);
+        self.failed(standing, false)
+    }
+
+    /// A try has failed in a way that speaks against the endpoint. `true`: it has failed too often in a row, and will be
+    /// judged.
+    #[cold]
+    pub(crate) fn failed(&self, standing: &Standing, unreachable: bool) -> bool {
+        let row = standing.failed();
+        if unreachable && self.unreachable_in_a_row.fetch_add(1, Ordering::SeqCst) + 1 >= UNREACHABLE_MAX {
+            self.unreachable_in_a_row.store(0, Ordering::SeqCst);
             self.refresh();
         }
+        // After what it speaks of; see `calm_down`.
+        self.trouble.store(true, Ordering::SeqCst);
+        // Once a row: should it not be left out now, because too many are, the watcher comes back to it every second.
+        let judged = row == self.eject_after.load(Ordering::Relaxed);
+        if judged {
+            self.judging.notify_one();
+        }
+        judged
     }
 
     fn directory(&self) -> Arc<dyn Directory> {
@@ -127,60 +188,23 @@ impl Service {
         self.replaced.notify_one();
     }
 
-    /// Takes a listing over. An address that stays keeps its endpoint's id, counts and connections, even if weight, zone
-    /// or tags have changed; one that leaves is marked, so that its connections are not kept.
-    fn merge(&self, listing: &Listing) {
-        let mut levels = locked(&self.merging);
-        let before = self.endpoints.load_full();
-        let old: HashMap<SocketAddr, &EndpointRef> = before.endpoints.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
-        let mut seen = HashSet::new();
-        let endpoints: Box<[EndpointRef]> = listing
-            .endpoints
-            .iter()
-            // An address that is listed twice is one endpoint; the first line counts.
-            .filter(|listed| seen.insert(listed.address))
-            .map(|listed| match old.get(&listed.address) {
-                Some(old) if old.weight == listed.weight && old.zone == listed.zone && old.tags == listed.tags => (*old).clone(),
-                Some(old) => Arc::new(old.relisted(listed.weight, listed.zone.clone(), listed.tags.clone())),
-                None => {
-                    let (zone, tags) = (listed.zone.clone(), listed.tags.clone());
-                    Arc::new(Endpoint::new(self.name.clone(), listed.address, listed.weight, zone, tags))
-                }
-            })
-            .collect();
-        for endpoint in &before.endpoints {
-            if !seen.contains(&endpoint.address) {
-                endpoint.gone.store(true, Ordering::Relaxed);
-                levels.remove(&endpoint.address);
-            }
-        }
-        let same =
-            endpoints.len() == before.endpoints.len() && endpoints.iter().zip(&before.endpoints).all(|(new, old)| Arc::ptr_eq(new, old));
-        if !same {
-            for endpoint in &endpoints {
-                levels
-                    .entry(endpoint.address)
-                    .or_insert_with(|| EndpointLevels::new(&self.registry, &self.name, &endpoint.address.to_string()));
-            }
-            let version = before.version + 1;
-            self.endpoints.store(Arc::new(EndpointSet { version, endpoints }));
-            // After the set, so that whoever sees the number finds the set.
-            self.version.store(version, Ordering::Release);
-        }
-        drop(levels);
-        self.set_levels(listing);
-    }
-
-    fn set_levels(&self, listing: &Listing) {
-        let set = self.endpoints.load();
+    pub(crate) fn set_levels(&self, listing: &Listing) {
+        let (set, care, now) = (self.endpoints(), self.care(), now());
         self.levels.endpoints.set(set.endpoints.len() as i64);
         self.levels.listing_age.set(age(listing).as_secs() as i64);
         self.levels.listing_trouble.set(i64::from(listing.trouble.is_some()));
-        let levels = locked(&self.merging);
-        for endpoint in &set.endpoints {
-            if let Some(levels) = levels.get(&endpoint.address) {
+        let keeping = locked(&self.keeping);
+        for (endpoint, share) in set.endpoints.iter().zip(&set.shares) {
+            if let Some(kept) = keeping.get(&endpoint.address) {
+                let levels = &kept.levels;
                 levels.in_flight.set(i64::from(endpoint.in_flight.load(Ordering::Relaxed)));
                 levels.connections.set(i64::from(endpoint.connections.load(Ordering::Relaxed)));
+                levels.fit.set(i64::from(share.fit));
+                levels.ejected.set(i64::from(kept.ejection.is_out()));
+                if care.policy.compares_latency() {
+                    let latency = kept.standing.latency(&Default::default(), now).unwrap_or_default();
+                    levels.latency(&self.registry, &self.name, &endpoint.text).set(latency.as_micros() as i64);
+                }
             }
         }
     }
@@ -191,8 +215,13 @@ impl Service {
         }
     }
 
-    /// Follows the directory for ever.
+    /// Looks after the service for ever.
     async fn watch(self: Arc<Service>) {
+        tokio::join!(self.follow(), health::look_after(&self, self.seed ^ hash(self.name.as_bytes(), 0)));
+    }
+
+    /// Follows the directory, and what becomes of the endpoints.
+    async fn follow(&self) {
         let mut tick = tokio::time::interval(LEVELS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -202,16 +231,30 @@ impl Service {
             // Kept over the ticks: asking anew each second would also be right, but not cheap for a remote directory.
             let mut changed = directory.changed(listing.version);
             loop {
+                let next = self.judge(now());
                 tokio::select! {
                     listing = &mut changed => {
                         self.merge(&listing);
                         changed = directory.changed(listing.version);
                     }
                     () = self.replaced.notified() => break,
-                    _ = tick.tick() => self.set_levels(&directory.listing()),
+                    () = self.judging.notified() => {}
+                    () = at(next) => {}
+                    _ = tick.tick() => {
+                        self.sample();
+                        self.set_levels(&directory.listing());
+                    }
                 }
             }
         }
+    }
+}
+
+/// Resolves at a moment, if there is one.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -220,17 +263,47 @@ pub(crate) fn age(listing: &Listing) -> Duration {
     SystemTime::now().duration_since(listing.confirmed).unwrap_or_default()
 }
 
+/// Held by those that they stand before; what they have counted goes with the last of them.
+type Breakers = BTreeMap<(Guards, Arc<str>), Weak<Breaker>>;
+
 /// All services of the house by name, and the desk that lists them.
 pub struct Services {
     registry: Arc<Registry>,
+    seed: u64,
     by_name: Mutex<BTreeMap<Arc<str>, Arc<Service>>>,
+    breakers: Mutex<Breakers>,
+    limiters: Mutex<BTreeMap<Arc<str>, Weak<Limiter>>>,
     changed: Notify,
+}
+
+/// What a breaker stands before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each name is the thing")]
+pub enum Guards {
+    Service,
+    Route,
+}
+
+impl Guards {
+    /// The word for metrics and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Guards::Service => "service",
+            Guards::Route => "route",
+        }
+    }
 }
 
 impl Services {
     /// None yet.
     pub fn new(registry: Arc<Registry>) -> Arc<Services> {
-        Arc::new(Services { registry, by_name: Mutex::default(), changed: Notify::new() })
+        Services::seeded(registry, RandomState::new().hash_one(0))
+    }
+
+    /// The same with a seed for whatever is left to chance, so that it can happen again.
+    pub fn seeded(registry: Arc<Registry>, seed: u64) -> Arc<Services> {
+        let (by_name, breakers, limiters) = Default::default();
+        Arc::new(Services { registry, seed, by_name, breakers, limiters, changed: Notify::new() })
     }
 
     /// The service of this name, following this directory from now on. What is there stays: endpoints that both
@@ -241,7 +314,7 @@ impl Services {
             service.set_directory(directory);
             return service.clone();
         }
-        let service = Arc::new(Service::new(name, directory, self.registry.clone()));
+        let service = Arc::new(Service::new(name, directory, self.registry.clone(), self.seed));
         by_name.insert(service.name().clone(), service.clone());
         self.changed.notify_one();
         service
@@ -258,6 +331,46 @@ impl Services {
             keep
         });
         self.changed.notify_one();
+    }
+
+    /// The breaker of a service or route. One that is held since before goes on with what it has counted, unless its policy
+    /// has changed.
+    pub fn breaker(&self, guards: Guards, name: &str, policy: BreakerPolicy) -> Arc<Breaker> {
+        let mut breakers = locked(&self.breakers);
+        breakers.retain(|_, breaker| breaker.strong_count() > 0);
+        let key = (guards, Arc::from(name));
+        match breakers.get(&key).and_then(Weak::upgrade) {
+            Some(breaker) if *breaker.policy() == policy => breaker,
+            _ => {
+                let made = Arc::new(Breaker::new(guards, name, policy, BreakerLevels::new(&self.registry, guards, name)));
+                breakers.insert(key, Arc::downgrade(&made));
+                made
+            }
+        }
+    }
+
+    /// The adaptive limiter of a service, on the same terms.
+    pub fn limiter(&self, name: &str, policy: LimiterPolicy) -> Arc<Limiter> {
+        let mut limiters = locked(&self.limiters);
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        match limiters.get(name).and_then(Weak::upgrade) {
+            Some(limiter) if *limiter.policy() == policy => limiter,
+            _ => {
+                let made = Arc::new(Limiter::new(name, policy, &self.registry));
+                limiters.insert(name.into(), Arc::downgrade(&made));
+                made
+            }
+        }
+    }
+
+    /// The breaker that stands, for operators.
+    pub(crate) fn breaker_of(&self, of: Guards, name: &str) -> Option<Arc<Breaker>> {
+        locked(&self.breakers).get(&(of, Arc::from(name))).and_then(Weak::upgrade)
+    }
+
+    /// The limiter that stands, for operators.
+    pub(crate) fn limiter_of(&self, name: &str) -> Option<Arc<Limiter>> {
+        locked(&self.limiters).get(name).and_then(Weak::upgrade)
     }
 
     /// The service of this name.
@@ -299,6 +412,6 @@ impl Services {
     }
 }
 
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,12 @@
 //! The room seen from its doors: a small honest [`Protocol`] that can refuse, break, hang and answer, a [`Directory`]
 //! that changes when told, a paused clock, seeds.
 
-use crate::{OutletConfig, Policy, RetryPolicy, ServiceOutlet, Services, SubsetMissing};
+mod choice;
+mod guards;
+mod looked_after;
+mod second_tries;
+
+use crate::{Care, OutletConfig, Policy, RetryPolicy, ServiceOutlet, Services, SubsetMissing};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -210,7 +215,7 @@ struct House {
 impl House {
     fn new(endpoints: &[(u16, u32)], plan: impl Fn(&EndpointRef) -> Does + 'static) -> House {
         let registry = Arc::new(Registry::default());
-        let services = Services::new(registry.clone());
+        let services = Services::seeded(registry.clone(), 7);
         let directory = Told::new(endpoints);
         services.put("s", directory.clone());
         House { registry, services, directory, fake: Fake::new(plan) }
@@ -218,6 +223,16 @@ impl House {
 
     fn outlet(&self, config: OutletConfig) -> ServiceOutlet<Fake> {
         ServiceOutlet::new(self.services.get("s").unwrap(), self.fake.clone(), config, 0, None)
+    }
+
+    /// How its endpoints are looked after.
+    fn care(&self, care: Care) {
+        self.services.get("s").unwrap().configure(care);
+    }
+
+    /// The watcher; it ends with the test's runtime.
+    fn watched(&self) {
+        tokio::spawn(self.services.clone().run());
     }
 
     /// What the watcher does when a listing changes.
@@ -528,7 +543,7 @@ async fn nothing_is_tried_again_after_the_deadline_or_for_an_upgrade() {
     upgrade.upgrade = Some("websocket".into());
     assert!(outlet.call(&mut upgrade, &Wish::default()).await.is_err());
     assert_eq!(upgrade.trail.tries, 1);
-    let once = house.outlet(OutletConfig { retry: RetryPolicy { tries_max: 1, budget_percent: 20 }, ..config(Policy::RoundRobin) });
+    let once = house.outlet(OutletConfig { retry: RetryPolicy { tries_max: 1, ..RetryPolicy::default() }, ..config(Policy::RoundRobin) });
     house.fake.seen.take();
     assert!(get(&once).await.is_err());
     assert_eq!(house.fake.ports().len(), 1);
@@ -590,7 +605,7 @@ async fn the_desk_lists_services_and_asks_directories() {
     house.tell(vec![tagged(1, 5, "gr\"ay")]);
     let list = house.services.serve("upstream.list", Ask::default()).await.unwrap();
     let list = std::str::from_utf8(&list).unwrap();
-    let expected = r#"{"address":"127.0.0.1:1","weight":5,"zone":null,"tags":["gr\"ay"],"in_flight":0,"connections":0}"#;
+    let expected = r#"{"address":"127.0.0.1:1","weight":5,"zone":null,"tags":["gr\"ay"],"share_percent":100.0,"state":"used","back_in_seconds":null,"check_trouble":null,"latency_ms":null,"in_flight":0,"connections":0}"#;
     assert!(list.starts_with(r#"{"services":[{"name":"s","listing_version":2,"#) && list.contains(expected), "{list}");
     let ask = |name: &str| Ask { args: vec![("name".into(), name.into())], body: Bytes::new() };
     let told = Told::new(&[(1, 1)]);

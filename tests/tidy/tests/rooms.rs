@@ -35,8 +35,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-harness", &[]),
     ("wharf-e2e", &["wharf-harness", "wharf-artifacts"]),
     // Fuzz targets look inside the rooms they feed; what they feed of the gateway they compile a second time.
-    ("wharf-fuzz", &["wharf-core", "wharf-http"]),
-    ("wharf-fuzz-planted", &["wharf-core", "wharf-http", "wharf-fuzz"]),
+    ("wharf-fuzz", &["wharf-core", "wharf-http", "wharf-upstream"]),
+    ("wharf-fuzz-planted", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-fuzz"]),
     ("wharf-tidy", &[]),
 ];
 

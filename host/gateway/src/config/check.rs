@@ -28,6 +28,7 @@ mod listeners;
 mod plugins;
 mod routes;
 mod services;
+mod upkeep;
 
 type Opt<T> = Option<Item<T>>;
 
@@ -235,6 +236,7 @@ impl<'a> Checker<'a> {
         let routes = self.routes(file);
         Plan {
             node,
+            zone: group(&file.node).and_then(|node| given(&node.zone)).map(|zone| zone.as_str().into()),
             workers: self.number(&file.workers, self.around.cores.min(256) as u32, 1, 256, "workers") as usize,
             log: self.log(&file.log),
             access_log: self.access_log(&file.access_log),

@@ -74,6 +74,9 @@ pub struct Node {
     /// Folder for uploaded plugins, the embedded store and the admin token. Default `wharf-state`. Relative paths begin at the folder of this file.
     #[serde(default)]
     pub state_dir: Opt<String>,
+    /// Where this node stands: services send its calls to endpoints of the same `zone`, as long as there are enough. Default nowhere.
+    #[serde(default)]
+    pub zone: Opt<String>,
 }
 
 /// What the gateway says about itself.

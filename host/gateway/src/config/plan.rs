@@ -26,6 +26,8 @@ pub use service::*;
 pub struct Plan {
     /// This process.
     pub node: Node,
+    /// Where it stands. Apart from the rest of the node: it may change while it runs.
+    pub zone: Option<Box<str>>,
     /// Threads that serve requests.
     pub workers: usize,
     /// What the gateway says about itself.

@@ -154,6 +154,32 @@ pub(super) fn field_name(text: &str) -> Result<Box<str>, Wrong> {
     Ok(lower.into())
 }
 
+/// The name of a cookie.
+pub(super) fn cookie_name(text: &str) -> Result<Box<str>, Wrong> {
+    // A token, as a field name is, but its case counts.
+    if !is_field_name(text.to_ascii_lowercase().as_bytes()) {
+        return wrong(format!("`{text}` is not a cookie name"), "letters, digits, `-` and `_`");
+    }
+    Ok(text.into())
+}
+
+/// The name of a query argument as it stands in a request.
+pub(super) fn query_name(text: &str) -> Result<Box<str>, Wrong> {
+    if text.is_empty() || text.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'&' | b'=' | b'#' | b'?')) {
+        return wrong(format!("`{text}` is not a query argument"), "write its name as it stands in the request, encoded if need be");
+    }
+    Ok(text.into())
+}
+
+/// What a check asks for: a path, perhaps with a query.
+pub(super) fn check_path(text: &str) -> Result<Box<str>, Wrong> {
+    let (bare, query) = text.split_once('?').map_or((text, ""), |(bare, query)| (bare, query));
+    if query.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
+        return wrong(format!("`{text}` has a query that no request can have"), "encode what is not plain text");
+    }
+    path(bare).map(|_| text.into())
+}
+
 /// A path that a request can have.
 pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
     if text.contains(['?', '#']) {

@@ -51,6 +51,7 @@ impl Checker<'_> {
                     retries: given(&route.retries).copied().unwrap_or(true),
                     degrade_statuses: self.degrade_statuses(&route.degrade_statuses),
                     preserve_host: given(&route.preserve_host).copied().unwrap_or(true),
+                    breaker: self.breaker_of_route(route),
                     chain,
                     host_chains,
                 },

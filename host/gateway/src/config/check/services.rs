@@ -3,6 +3,8 @@
 use super::*;
 use wharf_http::client::Speaks;
 use wharf_http::tls::client::{Authorities, Client, Demand};
+use wharf_upstream::Policy;
+use wharf_upstream::retry::Causes;
 
 impl Checker<'_> {
     pub(super) fn services(&mut self, named: &Opt<Named<file::Service>>) -> Vec<plan::Service> {
@@ -21,20 +23,38 @@ impl Checker<'_> {
                 connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
                 ..usual
             };
+            let policy = match &service.balance {
+                None => Policy::RoundRobin,
+                // A word that is not understood: with this one all that may stand beside it has a meaning.
+                Some(item) => item.get().copied().map_or(Policy::Maglev, balance),
+            };
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
-                name,
                 speaks: self.speaks(service),
                 tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
-                balance: match given(&service.balance) {
-                    None | Some(file::Balance::RoundRobin) => plan::Balance::RoundRobin,
-                    Some(file::Balance::Weighted) => plan::Balance::Weighted,
-                    Some(file::Balance::LeastRequest) => plan::Balance::LeastRequest,
-                },
-                limits,
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
                 retry_share_max: self.share(of(retries, |r| &r.budget), 20.0, "budget"),
+                retry_causes: causes(of(retries, |r| &r.on)),
+                retry_statuses: self.retry_statuses(of(retries, |r| &r.statuses)),
+                per_try: self.maybe_time(of(retries, |r| &r.per_try), MS, HOUR, "per_try"),
+                backoff: self.backoff(retries),
+                hedge_after: self.hedge_after(service, limits.head),
                 subset_fallback: given(&service.subset_fallback).copied().unwrap_or(true),
+                key: self.key(service, policy),
+                maglev_slots: self.maglev_slots(service, policy),
+                weighing: self.weighing(service, policy),
+                sticky: self.sticky(&service.sticky),
+                slow_start: self.time(&service.slow_start, Duration::ZERO, Duration::ZERO, HOUR, "slow_start"),
+                zone_enough: self.percent(&service.zone_enough, 70.0, 1.0, 100.0, "zone_enough"),
+                panic_below: self.percent(&service.panic_below, 25.0, 0.0, 100.0, "panic_below"),
+                health: self.health(service),
+                ejection: self.ejection(&service.ejection),
+                breaker: self.breaker(&service.breaker),
+                in_flight_max: self.maybe_number(&service.in_flight_max, 1, 10_000_000, "in_flight_max"),
+                limiter: self.limiter(&service.adaptive_concurrency),
+                balance: policy,
+                limits,
+                name,
             });
         }
         services
@@ -142,4 +162,25 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+fn balance(balance: file::Balance) -> Policy {
+    match balance {
+        file::Balance::RoundRobin => Policy::RoundRobin,
+        file::Balance::Weighted => Policy::WeightedRoundRobin,
+        file::Balance::Random => Policy::Random,
+        file::Balance::LeastRequest => Policy::LeastRequest,
+        file::Balance::P2cEwma => Policy::P2cEwma,
+        file::Balance::RingHash => Policy::RingHash,
+        file::Balance::Maglev => Policy::Maglev,
+    }
+}
+
+/// All causes, or those that are listed.
+fn causes(on: &Opt<Vec<Item<file::RetryCause>>>) -> Causes {
+    if on.is_none() {
+        return Causes::default();
+    }
+    let has = |wanted| list(on).iter().any(|item| item.get() == Some(&wanted));
+    Causes { connect: has(file::RetryCause::Connect), reset: has(file::RetryCause::Reset), timeout: has(file::RetryCause::Timeout) }
 }

@@ -51,6 +51,9 @@ pub struct Route {
     /// Send the client's `host` upstream; else the endpoint's address. Default true.
     #[serde(default)]
     pub preserve_host: Opt<bool>,
+    /// Answers for what is behind this route if that fails or hangs, at once. Default none; a service may have one, too.
+    #[serde(default)]
+    pub breaker: Opt<Breaker>,
 }
 
 /// What a request must look like.

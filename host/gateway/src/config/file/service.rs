@@ -21,6 +21,45 @@ pub struct Service {
     /// How an endpoint is chosen. Default `round_robin`.
     #[serde(default)]
     pub balance: Opt<Balance>,
+    /// What `ring_hash` and `maglev` choose by. Default `client`. A call without it goes as under `p2c_ewma`.
+    #[serde(default)]
+    pub hash: Opt<NotShort<HashKey>>,
+    /// Slots of the table of `maglev`, a prime, 2 bytes each. Default 65,537; 251 to 1,000,003.
+    #[serde(default)]
+    pub maglev_slots: Opt<Whole>,
+    /// What `p2c_ewma` weighs latencies by.
+    #[serde(default)]
+    pub latency: Opt<Latency>,
+    /// Who has been served by an endpoint goes on there, as long as it is fit.
+    #[serde(default)]
+    pub sticky: Opt<Sticky>,
+    /// A new endpoint, or one that is back, gets its whole share after so long, beginning with a tenth. Default at once.
+    #[serde(default)]
+    pub slow_start: Opt<Time>,
+    /// With `node.zone`: this part of an average zone's weight is enough for all calls of the own zone; with less, some go to others in proportion. Default 70%.
+    #[serde(default)]
+    pub zone_enough: Opt<Percent>,
+    /// If less than this part of the endpoints is fit, all are used, ill or not. Default 25%; 0%: the ill never are.
+    #[serde(default)]
+    pub panic_below: Opt<Percent>,
+    /// Asks every endpoint now and then whether it is well. Default nobody is asked.
+    #[serde(default)]
+    pub health: Opt<Health>,
+    /// Leaves endpoints out for a while whose calls fail.
+    #[serde(default)]
+    pub ejection: Opt<Ejection>,
+    /// Answers for a service that fails or hangs, at once. Default none.
+    #[serde(default)]
+    pub breaker: Opt<Breaker>,
+    /// Calls in flight over all cores, bodies included; more are answered with 503. Default no bound but those of the listeners.
+    #[serde(default)]
+    pub in_flight_max: Opt<Whole>,
+    /// Finds out by itself how many calls may be in flight. Default off.
+    #[serde(default)]
+    pub adaptive_concurrency: Opt<AdaptiveConcurrency>,
+    /// A second try beside the first if that has not answered for so long; of what may be repeated only, and within the budget of retries. Default never.
+    #[serde(default)]
+    pub hedge_after: Opt<Time>,
     /// How long its endpoints are waited for.
     #[serde(default)]
     pub timeouts: Opt<ServiceTimeouts>,
@@ -74,8 +113,186 @@ pub enum Balance {
     RoundRobin,
     /// In proportion to the weights, smoothly mixed.
     Weighted,
+    /// By chance, in proportion to the weights.
+    Random,
     /// The one with the fewest calls in flight, weighted.
     LeastRequest,
+    /// The better of two drawn by weight: by latency, calls in flight and failures.
+    P2cEwma,
+    /// The same key to the same endpoint, by a ring; only the keys of an endpoint that goes are moved.
+    RingHash,
+    /// The same key to the same endpoint, by a table; even shares.
+    Maglev,
+}
+
+/// What a call is told apart by.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    /// The client's address.
+    Client,
+    /// The path, without the query.
+    Path,
+    /// The value of this header.
+    Header(Item<String>),
+    /// The value of this cookie.
+    Cookie(Item<String>),
+    /// The value of this query argument.
+    Query(Item<String>),
+}
+
+/// What latencies are weighed by.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// After this time about a third of what was known counts. Default 10s.
+    #[serde(default)]
+    pub decay: Opt<Time>,
+    /// What a failure counts as. Default 1s.
+    #[serde(default)]
+    pub failure_penalty: Opt<Time>,
+}
+
+/// Who has been served by an endpoint goes on there: one of `cookie` and `header`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sticky {
+    /// By a cookie that the gateway gives.
+    #[serde(default)]
+    pub cookie: Opt<OrShort<StickyCookie>>,
+    /// By a header that answers have, and that clients repeat.
+    #[serde(default)]
+    pub header: Opt<String>,
+}
+
+/// A cookie that the gateway gives: HttpOnly, SameSite=Lax, for the whole host.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StickyCookie {
+    /// Its name.
+    pub name: Item<String>,
+    /// How long it lasts. Default as long as the browser is open.
+    #[serde(default)]
+    pub ttl: Opt<Time>,
+    /// Only over TLS. Default false.
+    #[serde(default)]
+    pub secure: Opt<bool>,
+}
+
+/// What endpoints are asked, and what their answers mean: one of `http`, `tcp` and `grpc`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// A GET. A bare word is its path.
+    #[serde(default)]
+    pub http: Opt<OrShort<HttpCheck>>,
+    /// A connection is enough.
+    #[serde(default)]
+    pub tcp: Opt<bool>,
+    /// The gRPC health service, about this service; about the whole server if it is empty. Over HTTP/2 without TLS.
+    #[serde(default)]
+    pub grpc: Opt<String>,
+    /// From one check of an endpoint to the next, give or take a tenth. Default 5s.
+    #[serde(default)]
+    pub interval: Opt<Time>,
+    /// For one check; not longer than the interval. Default 1s.
+    #[serde(default)]
+    pub timeout: Opt<Time>,
+    /// Good checks in a row that make an ill endpoint well. Default 2.
+    #[serde(default)]
+    pub healthy: Opt<Whole>,
+    /// Bad checks in a row that make a well endpoint ill. Default 3. The first check of an endpoint counts alone.
+    #[serde(default)]
+    pub unhealthy: Opt<Whole>,
+}
+
+/// A GET that a well endpoint answers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    /// Its path, with a query if there is one.
+    pub path: Item<String>,
+    /// Its `host`. Default the endpoint's address.
+    #[serde(default)]
+    pub host: Opt<String>,
+    /// Statuses of a well endpoint. Default 200 to 299.
+    #[serde(default)]
+    pub statuses: Opt<Vec<Item<Whole>>>,
+    /// A text that is somewhere in the first 64KiB of the body.
+    #[serde(default)]
+    pub body: Opt<String>,
+}
+
+/// When endpoints are left out, and for how long.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ejection {
+    /// Failed tries in a row: no connection, no answer, no HTTP, or 502, 503, 504. Default 5; 0: never for that.
+    #[serde(default)]
+    pub failures: Opt<Whole>,
+    /// The part of tries within `window` that failed or were answered with 500 and above. Default never for that.
+    #[serde(default)]
+    pub rate: Opt<Percent>,
+    /// Tries within `window` below which `rate` says nothing. Default 20.
+    #[serde(default)]
+    pub calls_min: Opt<Whole>,
+    /// What `rate` looks back. Default 10s; 1s to 60s.
+    #[serde(default)]
+    pub window: Opt<Time>,
+    /// How long the first time; each time again twice as long. Default 5s.
+    #[serde(default)]
+    pub base: Opt<Time>,
+    /// But never longer. Default 5m.
+    #[serde(default)]
+    pub max: Opt<Time>,
+    /// At most this part of the endpoints is left out at once, and never the last. Default 50%.
+    #[serde(default)]
+    pub share_max: Opt<Percent>,
+}
+
+/// When calls are answered at once with 503, and for how long.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// The part of calls within `window` that failed or were answered with 500 and above. Default 50%.
+    #[serde(default)]
+    pub errors: Opt<Percent>,
+    /// The part of calls within `window` that were slower than `slow_after`. Default never for that.
+    #[serde(default)]
+    pub slow: Opt<Percent>,
+    /// What is slow, to the head of the answer. Default 1s.
+    #[serde(default)]
+    pub slow_after: Opt<Time>,
+    /// Calls within `window` below which it never opens. Default 20.
+    #[serde(default)]
+    pub calls_min: Opt<Whole>,
+    /// What is counted over. Default 10s.
+    #[serde(default)]
+    pub window: Opt<Time>,
+    /// How long it stays open before it tries again. Default 5s.
+    #[serde(default)]
+    pub open: Opt<Time>,
+    /// Trials that must go well before it closes. Default 3.
+    #[serde(default)]
+    pub trials: Opt<Whole>,
+    /// Calls in flight at once, bodies included; more are answered with 503. Default any number.
+    #[serde(default)]
+    pub in_flight_max: Opt<Whole>,
+}
+
+/// How many calls may be in flight, found out by how long they take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveConcurrency {
+    /// Never less. Default 8.
+    #[serde(default)]
+    pub min: Opt<Whole>,
+    /// Never more. Default 1,000.
+    #[serde(default)]
+    pub max: Opt<Whole>,
+    /// Answers may take so much of what they take in calm times before fewer are let in. Default 150%; 100% to 1000%.
+    #[serde(default)]
+    pub tolerance: Opt<Percent>,
 }
 
 /// How long endpoints are waited for.
@@ -106,6 +323,33 @@ pub struct Retries {
     /// Retries may be at most this share of the calls. Default 20%.
     #[serde(default)]
     pub budget: Opt<Percent>,
+    /// For one try, to the head of its answer. Default only what `timeouts` say.
+    #[serde(default)]
+    pub per_try: Opt<Time>,
+    /// What is tried again, of that which is safe to try again. Default all of it.
+    #[serde(default)]
+    pub on: Opt<Vec<Item<RetryCause>>>,
+    /// Answers that are tried again, for GET, HEAD, PUT, DELETE, OPTIONS and TRACE. Default none.
+    #[serde(default)]
+    pub statuses: Opt<Vec<Item<Whole>>>,
+    /// The wait before the second try, twice as long before each later one, by half at random. Default none: it goes to another endpoint.
+    #[serde(default)]
+    pub backoff: Opt<Time>,
+    /// The longest wait. Default ten times `backoff`.
+    #[serde(default)]
+    pub backoff_max: Opt<Time>,
+}
+
+/// A reason to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryCause {
+    /// Nothing of the call was sent: no connection, none left, or a stream that was refused.
+    Connect,
+    /// The connection ended before the head of the answer.
+    Reset,
+    /// The head of the answer did not come in time.
+    Timeout,
 }
 
 impl FromShort for Endpoint {
@@ -117,6 +361,24 @@ impl FromShort for Endpoint {
 impl FromShort for Dns {
     fn from_short(name: Item<String>) -> Dns {
         Dns { name, refresh: None }
+    }
+}
+
+impl FromShort for StickyCookie {
+    fn from_short(name: Item<String>) -> StickyCookie {
+        StickyCookie { name, ttl: None, secure: None }
+    }
+}
+
+impl FromShort for HttpCheck {
+    fn from_short(path: Item<String>) -> HttpCheck {
+        HttpCheck { path, host: None, statuses: None, body: None }
+    }
+}
+
+impl WholeForm for HashKey {
+    fn whole_form(name: &str) -> String {
+        format!("write `hash: client`, `hash: path`, or `hash: {{header: {name}}}`; `cookie` and `query` likewise")
     }
 }
 

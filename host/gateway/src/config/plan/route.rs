@@ -23,6 +23,8 @@ pub struct Route {
     pub strip_prefix: Option<Box<str>>,
     /// Send the client's `host` upstream.
     pub preserve_host: bool,
+    /// Its breaker, whatever service it leads to.
+    pub breaker: Option<wharf_upstream::BreakerPolicy>,
     /// The attachments in the order they are asked: global, host, route, service; within each by `order`, then as written.
     /// For hosts of which `host_chains` knows nothing.
     pub chain: Vec<Attachment>,

@@ -3,6 +3,9 @@
 use super::*;
 pub use wharf_http::client::Speaks;
 use wharf_http::tls::client::{Client, Demand};
+use wharf_upstream::balance::latency::Weighing;
+use wharf_upstream::retry::{Backoff, Causes, Statuses};
+use wharf_upstream::{BreakerPolicy, EjectionPolicy, Key, LimiterPolicy, Policy as Balance, Sticky};
 
 /// A named upstream.
 #[derive(Clone, Debug)]
@@ -23,8 +26,77 @@ pub struct Service {
     pub retries_max: u32,
     /// Retries over calls, 0 to 1.
     pub retry_share_max: f64,
+    /// What of that which is safe to try again is tried again.
+    pub retry_causes: Causes,
+    /// Answers that are tried again.
+    pub retry_statuses: Statuses,
+    /// Bounds one try.
+    pub per_try: Option<Duration>,
+    /// The wait before a second try.
+    pub backoff: Option<Backoff>,
+    /// A second try beside the first.
+    pub hedge_after: Option<Duration>,
     /// Without an endpoint for the wanted tag, use all.
     pub subset_fallback: bool,
+    /// What keyed policies choose by.
+    pub key: Key,
+    /// A prime.
+    pub maglev_slots: u32,
+    /// What latencies are weighed by.
+    pub weighing: Weighing,
+    /// Who has been served by an endpoint goes on there.
+    pub sticky: Option<Sticky>,
+    /// Zero: none.
+    pub slow_start: Duration,
+    /// 0 to 1.
+    pub zone_enough: f64,
+    /// 0 to 1.
+    pub panic_below: f64,
+    /// Checks of its endpoints.
+    pub health: Option<Health>,
+    /// Who is left out.
+    pub ejection: EjectionPolicy,
+    /// Its breaker.
+    pub breaker: Option<BreakerPolicy>,
+    /// Calls in flight at once.
+    pub in_flight_max: Option<u32>,
+    /// Its adaptive limit.
+    pub limiter: Option<LimiterPolicy>,
+}
+
+/// Checks of a service's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub check: Check,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Good ones in a row.
+    pub healthy: u32,
+    /// Bad ones in a row.
+    pub unhealthy: u32,
+}
+
+/// What endpoints are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A connection.
+    Tcp,
+    /// A GET.
+    Http {
+        /// With its query.
+        path: Box<str>,
+        /// `None`: the endpoint's address.
+        host: Option<Box<str>>,
+        /// Empty: 200 to 299.
+        statuses: Vec<u16>,
+        /// To be found in the body.
+        body: Option<Box<str>>,
+    },
+    /// The gRPC health service, about this one.
+    Grpc(Box<str>),
 }
 
 /// Where endpoints come from.
@@ -54,15 +126,6 @@ pub struct Endpoint {
     pub zone: Option<Box<str>>,
     /// What it is good for.
     pub tags: Vec<Box<str>>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words are those of the file, where they are explained")]
-pub enum Balance {
-    RoundRobin,
-    Weighted,
-    LeastRequest,
 }
 
 /// TLS to the endpoints of a service; see [`Tls`].

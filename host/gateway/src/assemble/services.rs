@@ -1,0 +1,105 @@
+//! Services in the inventory: from what the file says of them to what the upstream room is given.
+
+use crate::config::plan::{Check, Plan, Service as Planned};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use wharf_core::outlet::{Outlet, Probe};
+use wharf_http::probe;
+use wharf_upstream::{
+    Breaker, Care, Guarded, Guards as Guarding, HealthPolicy, Limiter, OutletConfig, RetryPolicy, Service, Services, SubsetMissing,
+};
+
+/// The services of a plan, looked after as it says from now on.
+pub(super) fn cared_for(plan: &Plan, services: &Services) -> HashMap<Arc<str>, Arc<Service>> {
+    let known = plan.services.iter().filter_map(|service| Some((service, services.get(&service.name)?)));
+    known
+        .map(|(planned, service)| {
+            service.configure(care(plan, planned));
+            (planned.name.clone(), service)
+        })
+        .collect()
+}
+
+fn care(plan: &Plan, service: &Planned) -> Care {
+    Care {
+        policy: service.balance,
+        maglev_slots: service.maglev_slots,
+        slow_start: service.slow_start,
+        zone: plan.zone.clone(),
+        zone_enough: service.zone_enough,
+        panic_below: service.panic_below,
+        ejection: service.ejection,
+        health: service.health.as_ref().map(|health| HealthPolicy {
+            probe: ask(&health.check),
+            interval: health.interval,
+            timeout: health.timeout,
+            healthy: health.healthy,
+            unhealthy: health.unhealthy,
+        }),
+    }
+}
+
+fn ask(check: &Check) -> Arc<dyn Probe> {
+    match check {
+        Check::Tcp => Arc::new(probe::Tcp),
+        Check::Http { path, host, statuses, body } => Arc::new(probe::Http::new(path, host.as_deref(), statuses.clone(), body.as_deref())),
+        Check::Grpc(service) => Arc::new(probe::Grpc::new(service)),
+    }
+}
+
+/// How cores call a service.
+pub(super) fn outlet_config(service: &Planned, retries: bool) -> OutletConfig {
+    OutletConfig {
+        policy: service.balance,
+        weighing: service.weighing,
+        key: service.key.clone(),
+        sticky: service.sticky.clone(),
+        limits: service.limits.clone(),
+        retry: RetryPolicy {
+            tries_max: if retries { service.retries_max.saturating_add(1) } else { 1 },
+            budget_percent: (service.retry_share_max * 100.0).round() as u32,
+            causes: service.retry_causes,
+            statuses: service.retry_statuses,
+            per_try: service.per_try,
+            backoff: service.backoff,
+        },
+        hedge_after: service.hedge_after.filter(|_| retries),
+        in_flight_max: service.in_flight_max,
+        subset_missing: if service.subset_fallback { SubsetMissing::Any } else { SubsetMissing::Refuse },
+    }
+}
+
+/// What stands before services and routes; one for all cores.
+#[derive(Default)]
+pub(super) struct Guards {
+    services: HashMap<Arc<str>, (Option<Arc<Breaker>>, Option<Arc<Limiter>>)>,
+    routes: HashMap<Arc<str>, Arc<Breaker>>,
+}
+
+impl Guards {
+    /// Those of a plan. What has counted before goes on counting.
+    pub(super) fn of(plan: &Plan, services: &Services) -> Guards {
+        let guarded = plan.services.iter().filter(|service| service.breaker.is_some() || service.limiter.is_some());
+        let of_service = |service: &Planned| {
+            let breaker = service.breaker.map(|policy| services.breaker(Guarding::Service, &service.name, policy));
+            (service.name.clone(), (breaker, service.limiter.map(|policy| services.limiter(&service.name, policy))))
+        };
+        let of_routes = plan.routes.iter().filter_map(|route| Some((route, route.breaker?)));
+        Guards {
+            services: guarded.map(of_service).collect(),
+            routes: of_routes.map(|(route, policy)| (route.name.clone(), services.breaker(Guarding::Route, &route.name, policy))).collect(),
+        }
+    }
+
+    /// The outlet of a service behind what guards it.
+    pub(super) fn before(&self, service: &Arc<str>, outlet: Rc<dyn Outlet>) -> Rc<dyn Outlet> {
+        let (breaker, limiter) = self.services.get(service).cloned().unwrap_or_default();
+        Guarded::outlet(outlet, breaker, limiter)
+    }
+
+    /// The breaker of a route.
+    pub(super) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Breaker>> {
+        self.routes.get(route).cloned()
+    }
+}

@@ -1,0 +1,178 @@
+//! A try with more care than the plain one: bounded by a time of its own, and perhaps joined by a second one elsewhere.
+//!
+//! The second comes when the first has said nothing for a while; what the one answers is taken, and the other is dropped,
+//! which closes its connection. Only calls that may be repeated get one, and it is paid for as a retry is.
+
+use crate::ask::Ask;
+use crate::care::now;
+use crate::flow::{ServiceOutlet, Try};
+use crate::hold::InFlight;
+use crate::retry;
+use crate::roster::{Row, Tried};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use wharf_core::body::Body;
+use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::outlet::{Protocol, Wish};
+
+/// What became of it.
+pub(crate) struct Sent {
+    pub(crate) said: Result<Answer, Fault>,
+    pub(crate) in_flight: Option<InFlight>,
+    /// Who said it.
+    pub(crate) row: Rc<Row>,
+    /// Tries beside the first.
+    pub(crate) more: u32,
+}
+
+/// Makes one try, or two.
+pub(crate) async fn send<P: Protocol>(
+    outlet: &ServiceOutlet<P>,
+    exchange: &mut Exchange,
+    wish: &Wish,
+    ask: &Ask,
+    tried: &mut Tried,
+    row: Rc<Row>,
+) -> Sent {
+    let hedge = outlet.config.hedge_after.filter(|_| {
+        exchange.trail.tries == 1
+            && exchange.upgrade.is_none()
+            && exchange.body.is_replayable()
+            && exchange.facts.request.method.is_idempotent()
+    });
+    let Some(after) = hedge else {
+        return one(outlet, exchange, row).await;
+    };
+    let mut twin = twin(exchange);
+    let mut first = pin!(one(outlet, exchange, row));
+    if let Some(sent) = within(after, first.as_mut()).await {
+        return sent;
+    }
+    let other = outlet.choose(wish, tried, now(), Some(ask)).ok().filter(|other| !tried.has(other.endpoint.id));
+    let Some(other) = other.filter(|_| outlet.pay_hedge()) else {
+        return first.await;
+    };
+    tried.add(other.endpoint.id);
+    let mut second = pin!(one(outlet, &mut twin, other));
+    let mut sent = either(outlet, first.as_mut(), second.as_mut()).await;
+    sent.more += 1;
+    sent
+}
+
+/// The better of two: the first good answer; if one has failed, whatever the other says.
+async fn either<P>(
+    outlet: &ServiceOutlet<P>,
+    mut first: Pin<&mut impl Future<Output = Sent>>,
+    mut second: Pin<&mut impl Future<Output = Sent>>,
+) -> Sent {
+    let is_good = |sent: &Sent| sent.said.as_ref().is_ok_and(|answer| answer.head.status < 500);
+    let (mut ended_first, mut ended_second) = (false, false);
+    let mut bad: Option<Sent> = None;
+    poll_fn(|task| {
+        for is_second in [false, true] {
+            let ended = if is_second { &mut ended_second } else { &mut ended_first };
+            if *ended {
+                continue;
+            }
+            let polled = if is_second { second.as_mut().poll(task) } else { first.as_mut().poll(task) };
+            if let Poll::Ready(sent) = polled {
+                *ended = true;
+                if is_good(&sent) {
+                    outlet.hedged(is_second);
+                    return Poll::Ready(sent);
+                }
+                match bad.take() {
+                    // Two failures: an answer is worth more than a fault.
+                    Some(before) if before.said.is_ok() => return Poll::Ready(before),
+                    Some(_) => return Poll::Ready(sent),
+                    None => bad = Some(sent),
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One try, counted, timed and judged.
+async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, row: Rc<Row>) -> Sent {
+    let started = now();
+    let one_try = Try::of(row.clone());
+    let timed = Timed { outlet, row: &row, started, over: false };
+    let sending = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits);
+    let said = match outlet.config.retry.per_try {
+        None => sending.await,
+        Some(limit) => within(limit, pin!(sending)).await.unwrap_or_else(|| {
+            let what = format!(
+                "endpoint {} of service {:?} did not answer within {limit:?} (`retries.per_try`)",
+                row.endpoint, row.endpoint.service
+            );
+            Err(Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what))
+        }),
+    };
+    timed.over(&said);
+    let in_flight = one_try.ended(&said);
+    outlet.note(&row, &said, started, now());
+    Sent { said, in_flight, row, more: 0 }
+}
+
+/// What a future says within a time; `None`: nothing yet. It may be polled on.
+async fn within<F: Future>(limit: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut timer = pin!(tokio::time::sleep(limit));
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(said) => Poll::Ready(Some(said)),
+        Poll::Pending => timer.as_mut().poll(task).map(|()| None),
+    })
+    .await
+}
+
+/// Takes the time of a try into the estimate of its endpoint, whichever way it ends: who was dropped for being late was late.
+struct Timed<'a, P> {
+    outlet: &'a ServiceOutlet<P>,
+    row: &'a Row,
+    started: std::time::Instant,
+    over: bool,
+}
+
+impl<P> Timed<'_, P> {
+    fn over(mut self, said: &Result<Answer, Fault>) {
+        self.over = true;
+        let failed = match said {
+            Ok(answer) => answer.head.status >= 500,
+            Err(fault) if retry::is_failure(fault) => true,
+            Err(fault) if matches!(fault.kind, FaultKind::Timeout(_)) => false,
+            // A limit of ours, a client that left: nothing about the endpoint.
+            Err(_) => return,
+        };
+        self.record(failed);
+    }
+
+    fn record(&self, failed: bool) {
+        if self.outlet.config.policy.compares_latency() {
+            let now = now();
+            self.row.standing.took(&self.outlet.config.weighing, now, now.saturating_duration_since(self.started), failed);
+        }
+    }
+}
+
+impl<P> Drop for Timed<'_, P> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.record(false);
+        }
+    }
+}
+
+/// The same request once more, for a second try beside the first.
+fn twin(exchange: &Exchange) -> Exchange {
+    let body = match &exchange.body {
+        Body::Full(all) => Body::Full(all.clone()),
+        _ => Body::Empty,
+    };
+    let (facts, peer, keep_host) = (exchange.facts.clone(), exchange.peer, exchange.keep_host);
+    Exchange { facts, peer, body, keep_host, ..Exchange::blank(exchange.deadline) }
+}
