@@ -82,7 +82,7 @@ pub(crate) async fn answer(
     exchange.facts.id = id;
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let found = house.routes.find(&exchange.facts.request);
+    let found = house.routes.find(&exchange.facts.request, exchange.facts.client);
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
     let said = match entry {
         Some((_, entry)) => {
@@ -103,7 +103,7 @@ pub(crate) async fn answer(
         tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
         let mut answer = reply::answer_for(&fault, id);
         if found == Found::MethodRefused {
-            answer.head.fields.add(b"allow", house.routes.allow(&exchange.facts.request).as_bytes());
+            answer.head.fields.add(b"allow", house.routes.allow(&exchange.facts.request, exchange.facts.client).as_bytes());
         }
         answer
     });

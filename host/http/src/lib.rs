@@ -19,5 +19,6 @@ pub mod house;
 mod io;
 pub mod record;
 mod reply;
+mod pattern;
 pub mod routes;
 mod tunnel;

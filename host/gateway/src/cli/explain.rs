@@ -9,9 +9,10 @@ use wharf_http::routes::{Found, HostTable, Routes, Verdict};
 
 pub(super) fn explain(plan: &Plan, args: &ExplainArgs) -> Result<Value, Failure> {
     let head = head(args)?;
+    let client = args.client;
     let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
     let mut tried = Vec::new();
-    for judged in routes.explain(&head) {
+    for judged in routes.explain(&head, client) {
         let Some(route) = plan.routes.get(judged.route) else { continue };
         let taken = judged.verdict == Verdict::Fits;
         tried.push(json!({ "route": &*route.name, "verdict": judged.verdict.to_string() }));
@@ -19,7 +20,7 @@ pub(super) fn explain(plan: &Plan, args: &ExplainArgs) -> Result<Value, Failure>
             break;
         }
     }
-    let found = routes.find(&head);
+    let found = routes.find(&head, client);
     let Some(route) = found.route().and_then(|at| plan.routes.get(at)) else {
         let status = if found == Found::MethodRefused { 405 } else { 404 };
         return Ok(json!({ "path": head.path(), "answer": status, "tried": tried }));

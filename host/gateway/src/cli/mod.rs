@@ -178,6 +178,9 @@ pub struct ExplainArgs {
     /// A header of the request, `name: value`; may be given several times
     #[arg(long = "header", short = 'H')]
     pub headers: Vec<String>,
+    /// The client's address
+    #[arg(long, default_value = "127.0.0.1")]
+    pub client: std::net::IpAddr,
     /// The configuration file
     #[arg(long, short, env = "WHARF_CONFIG", default_value = "wharf.yaml")]
     pub config: PathBuf,

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::outlet::CallLimits;
-use wharf_http::routes::{HeaderTest, PathPattern};
+use wharf_http::routes::{PathPattern, Test, Wanted};
 
 mod listeners;
 mod plugins;

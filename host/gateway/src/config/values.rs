@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use wharf_core::edit::is_field_name;
 use wharf_core::head::Method;
 use wharf_core::plugin_name;
-use wharf_http::routes::{HOST_BYTES_MAX, HostPattern};
+use wharf_http::routes::{CAPTURES_MAX, HOST_BYTES_MAX, HostPattern, Pattern, Template, is_capture_name};
 
 /// What is wrong with a value, and what to do about it.
 pub(super) type Wrong = (String, String);
@@ -172,6 +172,41 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
         }
         Err(bad) => wrong(format!("no request can have the path `{text}`: {bad}"), "write a path such as `/orders`"),
     }
+}
+
+/// A path with names in the place of segments.
+pub(super) fn template(text: &str) -> Result<Template, Wrong> {
+    if text.contains(['?', '#']) {
+        return wrong(format!("path `{text}` holds a `?` or `#`"), "paths are matched without their query");
+    }
+    let hint = "write `/users/{id}/orders`, or `/files/{rest*}` for all below; without names use `exact` or `prefix`";
+    Template::new(text).map_err(|why| (format!("template `{text}`: {why}"), hint.into()))
+}
+
+/// A regular expression.
+pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
+    let hint = "the syntax is that of Rust's regex crate: no look-around, no references back; in YAML quote it with `'`";
+    Pattern::whole(text).map_err(|why| (format!("`{text}` is not a regular expression: {why}"), hint.into()))
+}
+
+/// One that fits whole paths.
+pub(super) fn path_pattern(text: &str) -> Result<Pattern, Wrong> {
+    let pattern = pattern(text)?;
+    if let Some(name) = pattern.names().find(|name| !is_capture_name(name)) {
+        return wrong(format!("`{name}` cannot be the name of a group"), "1 to 32 letters, digits and `_`");
+    }
+    if pattern.names().count() > CAPTURES_MAX {
+        return wrong(format!("`{text}` has more than {CAPTURES_MAX} named groups"), "each becomes an attribute: leave the names of others out");
+    }
+    Ok(pattern)
+}
+
+/// The name of a cookie (RFC 6265 section 4.1.1): a token, in any case.
+pub(super) fn cookie_name(text: &str) -> Result<Box<str>, Wrong> {
+    if !is_field_name(text.to_ascii_lowercase().as_bytes()) {
+        return wrong(format!("`{text}` is not the name of a cookie"), "letters, digits, `-` and `_`");
+    }
+    Ok(text.into())
 }
 
 /// A network in CIDR notation, or a single address.

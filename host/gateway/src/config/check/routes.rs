@@ -72,7 +72,7 @@ impl Checker<'_> {
             let mut rest = matches.clone();
             rest.hosts.clear();
             rest.methods.sort_by(|left, right| left.as_str().cmp(right.as_str()));
-            rest.headers.sort_by(|left, right| left.name.cmp(&right.name));
+            rest.tests.sort_by_cached_key(|test| format!("{test:?}"));
             let hosts: Vec<Option<&plan::HostPattern>> =
                 if matches.hosts.is_empty() { vec![None] } else { matches.hosts.iter().map(Some).collect() };
             let mut told = false;
@@ -98,26 +98,44 @@ impl Checker<'_> {
                 let path = path.trim_end_matches('/');
                 PathPattern::Prefix(if path.is_empty() { "/".into() } else { path.into() })
             }),
+            Some(NotShort(file::PathMatch::Template(path))) => self.value(path, values::template).map(PathPattern::Template),
+            Some(NotShort(file::PathMatch::Regex(path))) => self.value(path, values::path_pattern).map(PathPattern::Regex),
         };
-        let mut headers = Vec::new();
+        let mut tests = Vec::new();
         for (name, item) in entries(of(matches, |m| &m.headers)) {
             let Some(name) = self.value(name, values::field_name) else { continue };
-            let value = match item.get() {
-                None => continue,
-                Some(NotShort(file::HeaderMatch::Present)) => None,
-                Some(NotShort(file::HeaderMatch::Exact(value))) => match self.value(value, field_value) {
-                    None => continue,
-                    Some(value) => Some(value.into_bytes().into()),
-                },
-            };
-            headers.push(HeaderTest { name, value });
+            tests.extend(self.wanted(item).map(|wanted| Test::Header(name, wanted)));
+        }
+        for (name, item) in entries(of(matches, |m| &m.query)) {
+            let (Some(name), Some(wanted)) = (name.get(), self.wanted(item)) else { continue };
+            tests.push(Test::Query(name.as_str().into(), wanted));
+        }
+        for (name, item) in entries(of(matches, |m| &m.cookies)) {
+            let Some(name) = self.value(name, values::cookie_name) else { continue };
+            tests.extend(self.wanted(item).map(|wanted| Test::Cookie(name, wanted)));
+        }
+        let sources = self.several(of(matches, |m| &m.sources), "sources", values::network);
+        if !sources.is_empty() {
+            tests.push(Test::Source(sources));
         }
         plan::RouteMatch {
             hosts: self.several(of(matches, |m| &m.hosts), "hosts", values::host),
             path: path.unwrap_or_default(),
             methods: self.several(of(matches, |m| &m.methods), "methods", values::method),
-            headers,
+            tests,
             priority: given(&route.priority).copied().unwrap_or(0),
+        }
+    }
+
+    fn wanted(&mut self, item: &Item<NotShort<file::ValueMatch>>) -> Option<Wanted> {
+        let NotShort(wanted) = item.get()?;
+        let bytes = |text: String| text.into_bytes().into();
+        match wanted {
+            file::ValueMatch::Present => Some(Wanted::Present),
+            file::ValueMatch::Absent => Some(Wanted::Absent),
+            file::ValueMatch::Exact(value) => self.value(value, field_value).map(bytes).map(Wanted::Exact),
+            file::ValueMatch::Prefix(value) => self.value(value, field_value).map(bytes).map(Wanted::Prefix),
+            file::ValueMatch::Regex(value) => self.value(value, values::pattern).map(Wanted::Regex),
         }
     }
 
@@ -213,7 +231,7 @@ impl Checker<'_> {
         match &matches.path {
             PathPattern::Prefix(prefix) if **prefix != *"/" => Some(prefix.clone()),
             PathPattern::Prefix(_) => None,
-            PathPattern::Exact(_) => {
+            PathPattern::Exact(_) | PathPattern::Template(_) | PathPattern::Regex(_) => {
                 self.say(item.place, "`strip_prefix` needs `path: {prefix: ...}`", "match by prefix, or remove `strip_prefix`");
                 None
             }

@@ -68,7 +68,16 @@ pub struct Match {
     pub methods: Opt<Vec<Item<String>>>,
     /// All of these, by name.
     #[serde(default)]
-    pub headers: Opt<Named<NotShort<HeaderMatch>>>,
+    pub headers: Opt<Named<NotShort<ValueMatch>>>,
+    /// All of these arguments of the query, by name; both are compared decoded.
+    #[serde(default)]
+    pub query: Opt<Named<NotShort<ValueMatch>>>,
+    /// All of these cookies, by name.
+    #[serde(default)]
+    pub cookies: Opt<Named<NotShort<ValueMatch>>>,
+    /// The client's address is in one of these: `10.0.0.0/8`, or a single address. Default any.
+    #[serde(default)]
+    pub sources: Opt<Vec<Item<String>>>,
 }
 
 /// A canonical path, case-sensitive.
@@ -79,16 +88,26 @@ pub enum PathMatch {
     Exact(Item<String>),
     /// This path and all below it, by whole segments.
     Prefix(Item<String>),
+    /// A path with names in the place of segments: `/users/{id}/orders`; at the end one for all that follows: `/files/{rest*}`. Each name is an attribute `path.NAME`.
+    Template(Item<String>),
+    /// A regular expression that fits the whole path, as a careless upstream would read it. Each named group is an attribute `path.NAME`.
+    Regex(Item<String>),
 }
 
-/// A test of a request field.
+/// A test of something that has a name: a header, a query argument, a cookie.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum HeaderMatch {
+pub enum ValueMatch {
     /// There is one.
     Present,
+    /// There is none.
+    Absent,
     /// It has exactly this value.
     Exact(Item<String>),
+    /// Its value begins with this.
+    Prefix(Item<String>),
+    /// This regular expression fits its whole value.
+    Regex(Item<String>),
 }
 
 /// What happens to a request: one of `service`, `plugin` and `answer`.
@@ -150,8 +169,8 @@ impl WholeForm for PathMatch {
     }
 }
 
-impl WholeForm for HeaderMatch {
+impl WholeForm for ValueMatch {
     fn whole_form(value: &str) -> String {
-        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any")
+        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any, `absent` for none")
     }
 }
