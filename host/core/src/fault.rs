@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who has to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,14 @@ pub enum FaultKind {
     NoRoute,
     /// The method is not served here; refused with 405 or 501.
     MethodRefused,
+    /// A list of the route lets no such request pass.
+    Denied,
+    /// The caller has used up what a rate limit gives it.
+    Limited(Limited),
+    /// The body is of a type that the route does not take.
+    WrongType,
+    /// An argument is not what it must be. The text is for the caller: which, where, and what was expected.
+    BadArgument,
     /// A wait was too long.
     Timeout(Phase),
     /// The client was too slow: head, body or reading the answer.
@@ -89,6 +98,17 @@ pub enum FaultKind {
     Plugin(Arc<str>),
     /// The answer of a plugin breaks the contract: its name.
     PluginAnswer(Arc<str>),
+}
+
+/// The limit that a caller has used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// How many in `per`.
+    pub limit: u32,
+    /// The time that `limit` is for.
+    pub per: Duration,
+    /// When the next one is taken, from now.
+    pub after: Duration,
 }
 
 /// One fault.
@@ -142,6 +162,10 @@ impl Fault {
             FaultKind::TooLarge { head: false } => "body_too_large",
             FaultKind::NoRoute => "no_route",
             FaultKind::MethodRefused => "method_refused",
+            FaultKind::Denied => "denied",
+            FaultKind::Limited(_) => "limited",
+            FaultKind::WrongType => "wrong_type",
+            FaultKind::BadArgument => "bad_argument",
             FaultKind::Timeout(Phase::Connect) => "timeout_connect",
             FaultKind::Timeout(Phase::Head) => "timeout_head",
             FaultKind::Timeout(Phase::Body) => "timeout_body",

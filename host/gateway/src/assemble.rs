@@ -233,11 +233,13 @@ pub fn house(generation: &Generation, home: &Home) -> House {
                 whole: route.whole_timeout,
                 body_bytes_max: route.body_bytes_max,
                 keep_host: route.preserve_host,
+                steps: None,
+                compression: None,
                 meters: Meters::new(&home.metrics, &route.name),
             }
         })
         .collect();
-    House { routes: generation.routes.clone(), entries }
+    House { routes: generation.routes.clone(), entries, unmatched: None }
 }
 
 fn outlet_config(service: &plan::Service, retries: bool) -> OutletConfig {

@@ -7,16 +7,21 @@
 //! house   = one generation of routes and rules, held until the reply
 //! client  = whose request it is (trusted proxies may say)
 //! entry   = house.routes.find(head)              native, compiled
+//! names   = steps.before(exchange)               of its path, where it has any
 //! answer  = road::answer(exchange, rules, ...)   authenticate, filter, route, call, degrade, filter
 //! answer  = or reply::answer_for(fault)          the one place with status codes
+//! answer  = steps.after(answer)                  native: default answers, envelope, headers, other origins
+//! answer  = compression.apply(answer)            where the client asked for it and it is worth it
 //! record once
 //! ```
 
+use crate::cors;
 use crate::deadlines::Alarm;
 use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::Record;
 use crate::reply;
 use crate::routes::Found;
+use crate::steps::Sent;
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -25,7 +30,7 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known};
+use wharf_core::head::{Fields, Known, Method};
 use wharf_core::road;
 
 /// Between two looks whether the client is still there.
@@ -82,13 +87,22 @@ pub(crate) async fn answer(
     exchange.facts.id = id;
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let found = house.routes.find(&exchange.facts.request, exchange.facts.client);
+    let found = match exchange.facts.request.method {
+        Method::Options => cors::asked_about(&house, &exchange),
+        _ => None,
+    };
+    let found = found.unwrap_or_else(|| house.routes.find(&exchange.facts.request, exchange.facts.client));
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
+    let steps = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps).as_deref();
+    let sent = steps.map(|_| Sent::of(&exchange));
     let said = match entry {
-        Some((_, entry)) => {
+        Some((at, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
-            within(&mut exchange, entry, alarm, is_gone).await
+            match steps.map_or(Ok(()), |steps| steps.before(&house.routes, at, &mut exchange)) {
+                Ok(()) => within(&mut exchange, entry, alarm, is_gone).await,
+                Err(fault) => Err(fault),
+            }
         }
         None => {
             exchange.deadline = started + limits.body;
@@ -98,15 +112,28 @@ pub(crate) async fn answer(
             })
         }
     };
-    let answer = said.unwrap_or_else(|fault| {
-        exchange.trail.fault = Some(fault.word());
-        tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
-        let mut answer = reply::answer_for(&fault, id);
-        if found == Found::MethodRefused {
-            answer.head.fields.add(b"allow", house.routes.allow(&exchange.facts.request, exchange.facts.client).as_bytes());
+    let (mut answer, fault) = match said {
+        Ok(answer) => (answer, None),
+        Err(fault) => {
+            exchange.trail.fault = Some(fault.word());
+            tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+            let mut answer = reply::answer_for(&fault, id);
+            if found == Found::MethodRefused {
+                let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
+                answer.head.fields.add(b"allow", allow.as_bytes());
+            }
+            (answer, Some(fault))
         }
-        answer
-    });
+    };
+    if let (Some(steps), Some(sent)) = (steps, &sent) {
+        steps.after(&mut exchange, &mut answer, sent, fault.as_ref());
+    }
+    if let Some((_, entry)) = entry
+        && let Some(compression) = entry.compression.as_deref().filter(|compression| compression.is_worth(&answer.body))
+    {
+        let accepts = sent.as_ref().and_then(|sent| sent.accept_encoding.as_deref());
+        compression.apply(&exchange, accepts, &mut answer, &core.encoders);
+    }
     let entry = entry.map(|(at, _)| at);
     Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol }
 }

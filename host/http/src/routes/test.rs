@@ -40,7 +40,7 @@ pub enum Wanted {
 
 impl Test {
     /// Does the request pass?
-    pub(super) fn fits(&self, head: &RequestHead, client: IpAddr) -> bool {
+    pub(crate) fn fits(&self, head: &RequestHead, client: IpAddr) -> bool {
         match self {
             Test::Header(name, wanted) => wanted.fits(head.fields.all(name.as_bytes()).map(Cow::Borrowed)),
             Test::Query(name, wanted) => {
