@@ -5,7 +5,6 @@
 //! be assembled cannot be made (`config::check`).
 
 use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
-use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,18 +12,18 @@ use std::sync::Arc;
 use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::{Fault, FaultKind};
-use wharf_core::head::{Fields, ResponseHead};
-use wharf_core::last_good::LastGood;
 use wharf_core::metrics::Registry;
-use wharf_core::outlet::{Outlet, Outlets, Wish};
-use wharf_core::road::{Memory, Target};
+use wharf_core::outlet::Outlets;
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
 use wharf_http::client::Client;
-use wharf_http::fixed::{Fixed, Stripped};
-use wharf_http::house::{Core, Entry, HostRules, House, Meters};
-use wharf_http::routes::{HostTable, Routes};
+use wharf_http::house::{Core, House};
+use wharf_http::rate::Limits;
+use wharf_http::routes::Routes;
+use wharf_http::steps::Steps;
 use wharf_upstream::{OutletConfig, Policy as Balancing, RetryPolicy, Service, ServiceOutlet, Services, SubsetMissing};
 use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, Wanted, Wants, WasmCore, rules};
+
+mod routes;
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -34,6 +33,8 @@ pub struct Generation {
     pub plan: Arc<Plan>,
     /// The compiled matcher.
     pub routes: Arc<Routes>,
+    /// What callers have used of the plan's rate limits; goes on where a limit stays the same.
+    limits: Limits,
     services: HashMap<Arc<str>, Arc<Service>>,
     ready: HashMap<(Arc<str>, Arc<str>), Answering>,
     /// What plugin calls stand on; `None` while no plugin is attached: then there is no engine.
@@ -50,8 +51,15 @@ struct Answering {
 }
 
 impl Generation {
-    /// Takes stock: what the catalog has ready for a plan's attachments, now.
-    pub fn new(number: u64, plan: Arc<Plan>, routes: Arc<Routes>, services: &Services, catalog: &Catalog) -> Generation {
+    /// Takes stock: what the catalog has ready for a plan's attachments, now. `before`: the generation that serves.
+    pub fn new(
+        number: u64,
+        plan: Arc<Plan>,
+        routes: Arc<Routes>,
+        services: &Services,
+        catalog: &Catalog,
+        before: Option<&Generation>,
+    ) -> Generation {
         // First: what changes from here on is perhaps not in it.
         let changed = *catalog.changed().borrow();
         let mut ready: HashMap<(Arc<str>, Arc<str>), Answering> = HashMap::new();
@@ -70,7 +78,9 @@ impl Generation {
             parts.inspect_err(|error| tracing::error!(%error, "no plugin can run; attachments answer by their failure policy")).ok()
         });
         let by_name = plan.services.iter().filter_map(|service| Some((service.name.clone(), services.get(&service.name)?))).collect();
-        Generation { number, plan, routes, services: by_name, ready, parts, catalog: changed }
+        let none = Limits::default();
+        let limits = Limits::after(before.map_or(&none, |before| &before.limits), routes::limits(&plan));
+        Generation { number, plan, routes, limits, services: by_name, ready, parts, catalog: changed }
     }
 
     /// The version that answers an attachment, for operators.
@@ -212,34 +222,9 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     };
     let wasm = wasm.as_ref();
 
-    let entries = plan
-        .routes
-        .iter()
-        .map(|route| {
-            let chain = |chain: &[Attachment]| chain_rules(generation, wasm, route, chain);
-            let rules = chain(&route.chain);
-            let memory: Memory = (!rules.degrade.is_empty()).then(|| Rc::new(RefCell::new(LastGood::default())));
-            let patterns: Vec<_> = route.host_chains.iter().map(|(pattern, _)| pattern.clone()).collect();
-            let by_host = (!patterns.is_empty()).then(|| HostRules {
-                table: HostTable::compile(&patterns),
-                rules: route.host_chains.iter().map(|(_, attachments)| chain(attachments)).collect(),
-            });
-            Entry {
-                name: route.name.clone(),
-                rules,
-                by_host,
-                target: target(generation, home, route, &outlets),
-                memory,
-                whole: route.whole_timeout,
-                body_bytes_max: route.body_bytes_max,
-                keep_host: route.preserve_host,
-                steps: None,
-                compression: None,
-                meters: Meters::new(&home.metrics, &route.name),
-            }
-        })
-        .collect();
-    House { routes: generation.routes.clone(), entries, unmatched: None }
+    let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
+    House { routes: generation.routes.clone(), entries, unmatched }
 }
 
 fn outlet_config(service: &plan::Service, retries: bool) -> OutletConfig {
@@ -256,54 +241,6 @@ fn outlet_config(service: &plan::Service, retries: bool) -> OutletConfig {
         },
         in_flight_max: None,
         subset_missing: if service.subset_fallback { SubsetMissing::Any } else { SubsetMissing::Refuse },
-    }
-}
-
-fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &Rc<Outlets>) -> Target {
-    let stripped = |outlet: Rc<dyn Outlet>| -> Rc<dyn Outlet> {
-        match &route.strip_prefix {
-            Some(prefix) => Rc::new(Stripped { prefix: prefix.clone(), inner: outlet }),
-            None => outlet,
-        }
-    };
-    // A route without retries asks its services through outlets of its own, which share all that is counted.
-    let outlet_of = |name: &Arc<str>| -> Option<Rc<dyn Outlet>> {
-        let shared = home.services.borrow().get(name)?.clone();
-        if route.retries {
-            return Some(shared);
-        }
-        let service = generation.plan.services.iter().find(|service| service.name == *name)?;
-        let protocol = Rc::new(home.core.client.clone());
-        Some(Rc::new(ServiceOutlet::new(
-            shared.service().clone(),
-            protocol,
-            outlet_config(service, false),
-            home.number.into(),
-            Some(&shared),
-        )))
-    };
-    match &route.target {
-        plan::Target::Service { name, subset } => match outlet_of(name) {
-            Some(outlet) => Target::Fixed(stripped(outlet), Wish { subset: subset.clone() }),
-            None => Target::Picked(Rc::default()),
-        },
-        plan::Target::Plugin(_) if route.retries && route.strip_prefix.is_none() => Target::Picked(outlets.clone()),
-        plan::Target::Plugin(_) => Target::Picked(Rc::new(
-            generation
-                .plan
-                .services
-                .iter()
-                .filter_map(|service| Some((service.name.as_ref().into(), stripped(outlet_of(&service.name)?))))
-                .collect(),
-        )),
-        plan::Target::Answer(answer) => {
-            let mut fields = Fields::default();
-            for (name, value) in &answer.headers {
-                fields.add(name.as_bytes(), value.as_bytes());
-            }
-            let head = ResponseHead { status: answer.status, fields };
-            Target::Fixed(Rc::new(Fixed { head, body: Bytes::from(answer.body.as_bytes().to_vec()) }), Wish::default())
-        }
     }
 }
 

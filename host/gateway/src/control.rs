@@ -141,7 +141,7 @@ impl Control {
         let (asks, asked) = mpsc::channel(4);
         let plan = Arc::new(plan);
         let routes = compile(&plan);
-        let empty = Arc::new(Generation::new(0, plan.clone(), routes, &services, &catalog));
+        let empty = Arc::new(Generation::new(0, plan.clone(), routes, &services, &catalog, None));
         let control = Arc::new(Control {
             path,
             started: plan.clone(),
@@ -325,7 +325,7 @@ impl Control {
         let before = self.serving();
         let number = before.number + 1;
         let routes = routes.unwrap_or_else(|| before.routes.clone());
-        let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog));
+        let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog, Some(&before)));
         self.generations.send_replace(generation);
         self.counts.generation.set(number as i64);
         // Before the cores have started nobody follows, and nobody has to.

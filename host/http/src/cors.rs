@@ -95,7 +95,8 @@ impl Cors {
             return Err(format!("method {method:?} is not allowed to other origins (`cors.methods`)"));
         }
         let asked = headers.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let refused = asked.clone().find(|name| !self.headers.is_empty() && !self.headers.iter().any(|have| have.eq_ignore_ascii_case(name)));
+        let refused =
+            asked.clone().find(|name| !self.headers.is_empty() && !self.headers.iter().any(|have| have.eq_ignore_ascii_case(name)));
         if let Some(name) = refused {
             return Err(format!("header {name:?} is not allowed to other origins (`cors.headers`)"));
         }
@@ -106,7 +107,10 @@ impl Cors {
             }
         };
         add("access-control-allow-methods", if self.methods.is_empty() { method } else { self.methods.join(", ") });
-        add("access-control-allow-headers", if self.headers.is_empty() { asked.collect::<Vec<_>>().join(", ") } else { self.headers.join(", ") });
+        add(
+            "access-control-allow-headers",
+            if self.headers.is_empty() { asked.collect::<Vec<_>>().join(", ") } else { self.headers.join(", ") },
+        );
         if self.credentials {
             add("access-control-allow-credentials", "true".into());
         }
@@ -178,7 +182,14 @@ mod tests {
     use super::*;
 
     fn policy(origins: Origins) -> Cors {
-        Cors { origins, methods: Vec::new(), headers: Vec::new(), expose: Vec::new(), credentials: false, max_age: Duration::from_secs(600) }
+        Cors {
+            origins,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            expose: Vec::new(),
+            credentials: false,
+            max_age: Duration::from_secs(600),
+        }
     }
 
     fn these() -> Origins {

@@ -53,7 +53,7 @@ pub struct Entry {
     /// What it does natively around the road; `None` costs nothing.
     pub steps: Option<Rc<Steps>>,
     /// What of its answers is compressed for clients that ask for it.
-    pub compression: Option<Rc<Compression>>,
+    pub compression: Option<Arc<Compression>>,
     /// Its counts.
     pub meters: Meters,
 }

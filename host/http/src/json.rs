@@ -86,9 +86,13 @@ mod tests {
         for good in ["null", "-1.5", "[1, \"a\", {\"a\": {\"a\": true}}]", " {} ", "18446744073709551615"] {
             assert_eq!(read(good.as_bytes()), Ok(serde_json::from_str(good).unwrap()), "{good}");
         }
-        for (bad, says) in
-            [("{\"a\":1,\"a\":2}", "\"a\""), ("[{\"b\":{\"c\":1,\"\\u0063\":2}}]", "\"c\""), ("{} {}", "trailing"), ("", "EOF"), ("{a:1}", "key")]
-        {
+        for (bad, says) in [
+            ("{\"a\":1,\"a\":2}", "\"a\""),
+            ("[{\"b\":{\"c\":1,\"\\u0063\":2}}]", "\"c\""),
+            ("{} {}", "trailing"),
+            ("", "EOF"),
+            ("{a:1}", "key"),
+        ] {
             assert!(read(bad.as_bytes()).unwrap_err().contains(says), "{bad}");
         }
         assert!(read("[".repeat(10_000).as_bytes()).is_err());

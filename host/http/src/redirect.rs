@@ -73,10 +73,8 @@ mod tests {
 
     #[test]
     fn what_is_not_given_stays_as_it_was_asked() {
-        let facts = |authority: &str| Facts {
-            request: RequestHead::from_text(Method::Get, authority, "/a/b", Some("q=1")),
-            ..Facts::default()
-        };
+        let facts =
+            |authority: &str| Facts { request: RequestHead::from_text(Method::Get, authority, "/a/b", Some("q=1")), ..Facts::default() };
         let redirect = Redirect { status: 308, scheme: None, host: None, path: None, keep_query: true };
         let to = |redirect: &Redirect, authority: &str| redirect.location(&facts(authority)).unwrap();
         assert_eq!(to(&Redirect { scheme: Some("https".into()), ..redirect.clone() }, "x.example:8080"), "https://x.example/a/b?q=1");

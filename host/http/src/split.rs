@@ -85,9 +85,9 @@ impl Outlet for Split {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, _: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
         match self.arm(&exchange.facts) {
             Some(arm) => arm.outlet.call(exchange, &arm.wish),
-            None => Box::pin(async {
-                Err(Fault::new(FaultKind::NoRoute, Blame::Host, Retry::Never, "all weights of the route's split are 0"))
-            }),
+            None => {
+                Box::pin(async { Err(Fault::new(FaultKind::NoRoute, Blame::Host, Retry::Never, "all weights of the route's split are 0")) })
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Exit, ExplainArgs, Failure};
 use crate::config::Plan;
-use crate::config::plan::{Attachment, Target};
+use crate::config::plan::Attachment;
 use serde_json::{Value, json};
 use wharf_core::head::{Method, RequestHead};
 use wharf_http::routes::{Found, HostTable, Routes, Verdict};
@@ -30,13 +30,9 @@ pub(super) fn explain(plan: &Plan, args: &ExplainArgs) -> Result<Value, Failure>
         .find(head.authority())
         .and_then(|at| route.host_chains.get(at))
         .map_or(&route.chain, |(_, chain)| chain);
-    let to = match &route.target {
-        Target::Service { name, subset: None } => format!("service {name}"),
-        Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
-        Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
-        Target::Answer(answer) => format!("answer {}", answer.status),
-    };
-    Ok(json!({ "path": head.path(), "route": &*route.name, "to": to, "chain": chain.iter().map(step).collect::<Vec<_>>(), "tried": tried }))
+    Ok(
+        json!({ "path": head.path(), "route": &*route.name, "to": route.target.to_string(), "chain": chain.iter().map(step).collect::<Vec<_>>(), "tried": tried }),
+    )
 }
 
 fn step(attachment: &Attachment) -> Value {

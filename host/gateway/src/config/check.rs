@@ -23,6 +23,7 @@ use wharf_http::routes::{PathPattern, Test, Wanted};
 
 mod listeners;
 mod plugins;
+mod route_steps;
 mod routes;
 mod services;
 
@@ -145,7 +146,8 @@ impl<'a> Checker<'a> {
         self.bound_once(&listeners, &admin);
         let services = self.services(&file.services);
         let plugins = self.plugins(&file.plugins);
-        let routes = self.routes(file);
+        let usual = self.usual(file);
+        let routes = self.routes(file, &usual);
         Plan {
             node,
             workers: self.number(&file.workers, self.around.cores.min(256) as u32, 1, 256, "workers") as usize,
@@ -156,6 +158,7 @@ impl<'a> Checker<'a> {
             services,
             plugins,
             routes,
+            unmatched_envelope: usual.envelope,
         }
     }
 

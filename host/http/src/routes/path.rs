@@ -239,13 +239,18 @@ impl PathPattern {
         }
     }
 
-    /// It names something that it takes out of a path.
-    pub fn has_names(&self) -> bool {
+    /// The names of what it takes out of a path.
+    pub fn names(&self) -> Vec<&str> {
         match self {
-            PathPattern::Exact(_) | PathPattern::Prefix(_) => false,
-            PathPattern::Template(_) => true,
-            PathPattern::Regex(pattern) => pattern.names().next().is_some(),
+            PathPattern::Exact(_) | PathPattern::Prefix(_) => Vec::new(),
+            PathPattern::Template(template) => template.names().collect(),
+            PathPattern::Regex(pattern) => pattern.names().collect(),
         }
+    }
+
+    /// It has some.
+    pub fn has_names(&self) -> bool {
+        !self.names().is_empty()
     }
 }
 

@@ -134,11 +134,7 @@ fn a_wrong_method_is_told_from_a_wrong_path() {
     let routes = Routes::compile(vec![
         RouteMatch { methods: vec![Method::Get, Method::Other("PURGE".into())], ..prefix("/a") },
         RouteMatch { methods: vec![Method::Post], ..prefix("/a") },
-        RouteMatch {
-            methods: vec![Method::Put],
-            tests: vec![Test::Header("x-t".into(), Wanted::Exact(b"1"[..].into()))],
-            ..prefix("/b")
-        },
+        RouteMatch { methods: vec![Method::Put], tests: vec![Test::Header("x-t".into(), Wanted::Exact(b"1"[..].into()))], ..prefix("/b") },
     ]);
     let ask = |method: Method, path: &str| RequestHead::from_text(method, "h", path, None);
     check(&routes, &ask(Method::Get, "/a"), 0);
@@ -321,9 +317,7 @@ fn naive(matches: &[RouteMatch], head: &RequestHead) -> Found {
         // A digit for each segment that the route speaks of, as a fraction: the first that differs decides.
         let (want, end): (Vec<String>, i64) = match &route.path {
             PathPattern::Exact(exact) => (exact.split('/').skip(1).map(String::from).collect(), 2),
-            PathPattern::Prefix(prefix) => {
-                (prefix.split('/').skip(1).filter(|segment| !segment.is_empty()).map(String::from).collect(), 0)
-            }
+            PathPattern::Prefix(prefix) => (prefix.split('/').skip(1).filter(|segment| !segment.is_empty()).map(String::from).collect(), 0),
             PathPattern::Template(template) => {
                 let text = template.to_string();
                 let open = text.ends_with("*}");

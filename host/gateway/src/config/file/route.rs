@@ -12,6 +12,18 @@ pub struct Defaults {
     /// Size of a request's body. Default 10MiB.
     #[serde(default)]
     pub body_bytes_max: Opt<Size>,
+    /// Rate limits of routes that have none of their own. A bare word names one of `rate_limits`.
+    #[serde(default)]
+    pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
+    /// Pages of other origins that may read the answers.
+    #[serde(default)]
+    pub cors: Opt<OrShort<Cors>>,
+    /// Errors in HTTP 200, those for requests that match no route as well.
+    #[serde(default)]
+    pub envelope: Opt<OrShort<Envelope>>,
+    /// Compression of answers.
+    #[serde(default)]
+    pub compression: Opt<OrShort<Compression>>,
 }
 
 /// What a request must look like, and what happens to it.
@@ -51,6 +63,36 @@ pub struct Route {
     /// Send the client's `host` upstream; else the endpoint's address. Default true.
     #[serde(default)]
     pub preserve_host: Opt<bool>,
+    /// Whom it lets in; others are answered with 403.
+    #[serde(default)]
+    pub access: Opt<Access>,
+    /// How many requests in how much time; beyond, the answer is 429. A bare word names one of `rate_limits`. Default as `defaults` says.
+    #[serde(default)]
+    pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
+    /// Pages of other origins that may read the answers; `off` for none. Default as `defaults` says.
+    #[serde(default)]
+    pub cors: Opt<OrShort<Cors>>,
+    /// What callers may send and the service may answer.
+    #[serde(default)]
+    pub checks: Opt<Checks>,
+    /// Another path for the upstream.
+    #[serde(default)]
+    pub rewrite: Opt<NotShort<Rewrite>>,
+    /// Changes of header fields.
+    #[serde(default)]
+    pub headers: Opt<HeaderEdits>,
+    /// Answers in the place of others, after degrade plugins.
+    #[serde(default)]
+    pub default_answers: Opt<Vec<Item<DefaultAnswer>>>,
+    /// Errors in HTTP 200; `on` or `off`. Default as `defaults` says.
+    #[serde(default)]
+    pub envelope: Opt<OrShort<Envelope>>,
+    /// Compression of answers; `off` for none. Default as `defaults` says.
+    #[serde(default)]
+    pub compression: Opt<OrShort<Compression>>,
+    /// Copies for another service.
+    #[serde(default)]
+    pub mirror: Opt<Mirror>,
 }
 
 /// What a request must look like.
@@ -110,7 +152,7 @@ pub enum ValueMatch {
     Regex(Item<String>),
 }
 
-/// What happens to a request: one of `service`, `plugin` and `answer`.
+/// What happens to a request: one of `service`, `split`, `plugin`, `redirect` and `answer`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct To {
@@ -120,6 +162,15 @@ pub struct To {
     /// With `service`: only to endpoints with this tag.
     #[serde(default)]
     pub subset: Opt<String>,
+    /// It is sent one of these ways.
+    #[serde(default)]
+    pub split: Opt<Vec<Item<OrShort<SplitArm>>>>,
+    /// With `split`: what a request sticks to. Default nothing: each is dealt out anew.
+    #[serde(default)]
+    pub sticky: Opt<StickTo>,
+    /// It is told where to ask instead.
+    #[serde(default)]
+    pub redirect: Opt<Redirect>,
     /// This route plugin says where it is sent.
     #[serde(default)]
     pub plugin: Opt<String>,
