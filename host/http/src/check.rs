@@ -224,9 +224,10 @@ impl Checks {
             if size.is_some_and(|size| size > max) {
                 return Err(what());
             }
-            if let Body::Stream(inner) = std::mem::take(&mut answer.body) {
-                answer.body = Body::Stream(Box::new(Bounded { inner, left: max, what: what() }));
-            }
+            answer.body = match std::mem::take(&mut answer.body) {
+                Body::Stream(inner) => Body::Stream(Box::new(Bounded { inner, left: max, what: what() })),
+                whole => whole,
+            };
         }
         Ok(answer)
     }
@@ -431,7 +432,8 @@ mod tests {
         let given = |status: u16, kind: &str, body: &'static [u8]| {
             let mut head = ResponseHead::new(status);
             head.fields.add(b"content-type", kind.as_bytes());
-            checks.answer(Answer::full(head, Bytes::from_static(body))).map(drop).map_err(|fault| fault.kind)
+            let said = checks.answer(Answer::full(head, Bytes::from_static(body)));
+            said.map(|answer| assert_eq!(answer.body.size(), Some(body.len() as u64), "passed as it is")).map_err(|fault| fault.kind)
         };
         assert_eq!(given(200, "application/json", b"1234"), Ok(()));
         assert_eq!(given(200, "application/json", b"12345"), Err(FaultKind::BadAnswer));

@@ -145,7 +145,7 @@ pub(crate) fn add_vary(fields: &mut Fields, name: &str) {
 }
 
 /// Does a browser ask whether it may ask?
-fn is_preflight(head: &RequestHead) -> bool {
+pub(crate) fn is_preflight(head: &RequestHead) -> bool {
     let has = |name: &[u8]| head.fields.get(name).is_some();
     head.method == Method::Options && has(b"origin") && has(b"access-control-request-method")
 }

@@ -4,7 +4,7 @@
 //! What can refuse or answer stands behind the doors of the road (`lists`, `rate`, `cors::Preflights`), and what changes
 //! the call behind that of outlets (`rewrite`, `split`, `mirror`, `check`). Routes without any of it have no steps.
 
-use crate::cors::Cors;
+use crate::cors::{self, Cors};
 use crate::edits::HeaderEdits;
 use crate::envelope::Envelope;
 use crate::reply;
@@ -48,6 +48,8 @@ pub struct DefaultAnswer {
 #[derive(Default)]
 pub(crate) struct Sent {
     origin: Option<Box<str>>,
+    /// It asks whether it may ask; the answer says all there is to say about origins.
+    preflight: bool,
     pub(crate) accept_encoding: Option<Box<[u8]>>,
 }
 
@@ -102,7 +104,7 @@ impl Steps {
         if let Some(headers) = &self.headers {
             headers.apply_to_answer(exchange, answer);
         }
-        if let Some(cors) = &self.cors {
+        if let Some(cors) = self.cors.as_ref().filter(|_| !sent.preflight) {
             cors.mark(sent.origin.as_deref(), &mut answer.head.fields);
         }
     }
@@ -113,6 +115,7 @@ impl Sent {
     pub(crate) fn of(exchange: &Exchange) -> Sent {
         let fields = &exchange.facts.request.fields;
         Sent {
+            preflight: cors::is_preflight(&exchange.facts.request),
             origin: fields.get(b"origin").and_then(|origin| std::str::from_utf8(origin).ok()).map(Box::from),
             accept_encoding: fields.joined(b"accept-encoding").map(|value| value.as_bytes().into()),
         }

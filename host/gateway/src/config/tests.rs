@@ -1,5 +1,5 @@
 //! Wrong configurations as data: `tests/data/config/NAME.yaml` and, beside it, `NAME.expect`, which holds exactly what
-//! `wharf check` prints. Right ones: the example, and every YAML block of `docs/configuration.md`.
+//! `wharf check` prints. Right ones: the example, and every YAML block of `docs/configuration.md` and `docs/routes.md`.
 //!
 //! `WHARF_WRITE_EXPECTED=1` writes the expectations anew; read them before committing them.
 
@@ -242,9 +242,13 @@ fn blocks(page: &str) -> Vec<String> {
 fn every_example_is_good_and_fits_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(&schema::text()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let mut examples = blocks(&std::fs::read_to_string(page).unwrap());
-    assert!(examples.len() >= 5, "{} examples", examples.len());
+    let mut examples = Vec::new();
+    for page in ["configuration.md", "routes.md"] {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+        let blocks = blocks(&std::fs::read_to_string(page).unwrap());
+        assert!(blocks.len() >= 5, "{} examples", blocks.len());
+        examples.extend(blocks);
+    }
     examples.push(crate::cli::EXAMPLE.to_owned());
     for example in examples {
         let mut mistakes = Vec::new();
