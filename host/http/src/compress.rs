@@ -165,8 +165,8 @@ impl Compression {
                     return;
                 }
             },
-            Body::Full(all) => Compressed::new(encoder, None, all, open),
-            Body::Stream(inner) => Compressed::new(encoder, Some(inner), Bytes::new(), open),
+            Body::Full(all) => Compressed::body(encoder, None, all, open),
+            Body::Stream(inner) => Compressed::body(encoder, Some(inner), Bytes::new(), open),
             Body::Empty => return,
         };
         mark(&mut answer.head.fields, coding);
@@ -290,7 +290,7 @@ impl Drop for Open {
 }
 
 impl Compressed {
-    fn new(encoder: Encoder, inner: Option<Box<dyn BodyStream>>, piece: Bytes, open: &Rc<Cell<u32>>) -> Body {
+    fn body(encoder: Encoder, inner: Option<Box<dyn BodyStream>>, piece: Bytes, open: &Rc<Cell<u32>>) -> Body {
         open.set(open.get() + 1);
         let _open = Open(open.clone());
         Body::Stream(Box::new(Compressed { encoder: Some(encoder), inner, piece, held: false, _open }))

@@ -68,7 +68,7 @@ fn phrase_of(status: u16) -> &'static str {
         502 => "bad gateway",
         503 => "service unavailable",
         504 => "gateway timeout",
-        400..=499 => "the request was refused",
+        _ if status < 500 => "the request was refused",
         _ => "the service failed",
     }
 }
