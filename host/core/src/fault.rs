@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Who has to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,15 +99,15 @@ pub enum FaultKind {
     PluginAnswer(Arc<str>),
 }
 
-/// The limit that a caller has used up.
+/// The limit that a caller has used up. Small: every answer that is handed on has room for a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// How many in `per`.
+    /// How many in `per_ms`.
     pub limit: u32,
-    /// The time that `limit` is for.
-    pub per: Duration,
-    /// When the next one is taken, from now.
-    pub after: Duration,
+    /// The time that `limit` is for, milliseconds.
+    pub per_ms: u32,
+    /// When the next one is taken, milliseconds from now; at most 49 days.
+    pub after_ms: u32,
 }
 
 /// One fault.

@@ -141,17 +141,13 @@ impl Compression {
     }
 
     /// Compresses an answer, if that is wanted and worth it. `open`: the core's count of encoders at work.
-    pub(crate) fn apply(&self, exchange: &Exchange, accepts: Option<&[u8]>, answer: &mut Answer, open: &Rc<Cell<u32>>) {
+    #[inline(never)]
+    pub(crate) fn apply(&self, exchange: &Exchange, answer: &mut Answer, open: &Rc<Cell<u32>>) {
         let asked = &exchange.facts.request;
-        let joined;
-        let accepts = match accepts {
-            Some(accepts) => accepts,
-            None => {
-                let Some(text) = asked.fields.joined(b"accept-encoding") else { return };
-                joined = text;
-                joined.as_bytes()
-            }
-        };
+        // A route may take the field off on the way to the service, so that the gateway does it.
+        let sent = exchange.sent.as_deref().unwrap_or(&asked.fields);
+        let Some(accepts) = sent.joined(b"accept-encoding") else { return };
+        let accepts = accepts.as_bytes();
         if answer.tunnel.is_some() || open.get() >= STREAMS_MAX {
             return;
         }
@@ -384,7 +380,7 @@ mod tests {
     fn apply(exchange: &Exchange, answer: &mut Answer) {
         let rules = Compression::default();
         if rules.is_worth(&answer.body) {
-            rules.apply(exchange, None, answer, &Rc::default());
+            rules.apply(exchange, answer, &Rc::default());
         }
     }
 
@@ -487,7 +483,7 @@ mod tests {
             let mut made = answer(200, &[JSON], Body::Stream(Box::new(Scripted(script.into()))));
             let open = Rc::new(Cell::new(0));
             let only = Compression { codings: vec![coding], ..Compression::default() };
-            only.apply(&asked(Method::Get, &[("accept-encoding", "*")]), None, &mut made, &open);
+            only.apply(&asked(Method::Get, &[("accept-encoding", "*")]), &mut made, &open);
             let Body::Stream(mut body) = made.body else { panic!("a stream") };
             let mut task = Context::from_waker(Waker::noop());
             let (mut sent, mut seen) = (Vec::new(), Vec::new());
@@ -533,7 +529,7 @@ mod tests {
     fn beyond_the_bound_answers_pass_as_they_are() {
         let open = Rc::new(Cell::new(STREAMS_MAX));
         let mut made = answer(200, &[JSON], text(5000));
-        Compression::default().apply(&asked(Method::Get, &[("accept-encoding", "gzip")]), None, &mut made, &open);
+        Compression::default().apply(&asked(Method::Get, &[("accept-encoding", "gzip")]), &mut made, &open);
         assert!(made.head.fields.get(b"content-encoding").is_none());
     }
 }

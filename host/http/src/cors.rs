@@ -145,9 +145,9 @@ pub(crate) fn add_vary(fields: &mut Fields, name: &str) {
 }
 
 /// Does a browser ask whether it may ask?
-pub(crate) fn is_preflight(head: &RequestHead) -> bool {
-    let has = |name: &[u8]| head.fields.get(name).is_some();
-    head.method == Method::Options && has(b"origin") && has(b"access-control-request-method")
+pub(crate) fn is_preflight(method: &Method, fields: &Fields) -> bool {
+    let has = |name: &[u8]| fields.get(name).is_some();
+    *method == Method::Options && has(b"origin") && has(b"access-control-request-method")
 }
 
 /// The route that a preflight asks about, if that has a policy. It is the one of the method that will be used: a route for
@@ -155,7 +155,7 @@ pub(crate) fn is_preflight(head: &RequestHead) -> bool {
 #[cold]
 pub(crate) fn asked_about(house: &House, exchange: &Exchange) -> Option<Found> {
     let head = &exchange.facts.request;
-    if !is_preflight(head) {
+    if !is_preflight(&head.method, &head.fields) {
         return None;
     }
     let method = Method::from_token(&head.fields.joined(b"access-control-request-method")?);
@@ -169,7 +169,7 @@ pub struct Preflights(pub Arc<Cors>);
 
 impl Authenticate for Preflights {
     fn check<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Decision, Fault>> {
-        let said = match is_preflight(&facts.request) {
+        let said = match is_preflight(&facts.request.method, &facts.request.fields) {
             false => Ok(Decision::Next(Edits::default())),
             true => self.0.preflight(&facts.request).map(Decision::Reply).map_err(|why| Fault::caller(FaultKind::Denied, why)),
         };

@@ -21,7 +21,6 @@ use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::Record;
 use crate::reply;
 use crate::routes::Found;
-use crate::steps::Sent;
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -87,21 +86,18 @@ pub(crate) async fn answer(
     exchange.facts.id = id;
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let found = match exchange.facts.request.method {
-        Method::Options => cors::asked_about(&house, &exchange),
-        _ => None,
-    };
-    let found = found.unwrap_or_else(|| house.routes.find(&exchange.facts.request, exchange.facts.client));
+    let mut found = house.routes.find(&exchange.facts.request, exchange.facts.client);
+    if exchange.facts.request.method == Method::Options {
+        found = cors::asked_about(&house, &exchange).unwrap_or(found);
+    }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
-    let steps = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps).as_deref();
-    let sent = steps.map(|_| Sent::of(&exchange));
     let said = match entry {
         Some((at, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
-            match steps.map_or(Ok(()), |steps| steps.before(&house.routes, at, &mut exchange)) {
-                Ok(()) => within(&mut exchange, entry, alarm, is_gone).await,
-                Err(fault) => Err(fault),
+            match entry.steps.as_ref().map(|steps| steps.before(&house.routes, at, &mut exchange)) {
+                Some(Err(fault)) => Err(fault),
+                _ => within(&mut exchange, entry, alarm, is_gone).await,
             }
         }
         None => {
@@ -112,27 +108,29 @@ pub(crate) async fn answer(
             })
         }
     };
-    let (mut answer, fault) = match said {
-        Ok(answer) => (answer, None),
-        Err(fault) => {
-            exchange.trail.fault = Some(fault.word());
-            tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
-            let mut answer = reply::answer_for(&fault, id);
-            if found == Found::MethodRefused {
-                let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
-                answer.head.fields.add(b"allow", allow.as_bytes());
-            }
-            (answer, Some(fault))
+    let answered = said.is_ok();
+    let mut answer = said.unwrap_or_else(|fault| {
+        exchange.trail.fault = Some(fault.word());
+        tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+        let mut answer = reply::answer_for(&fault, id);
+        if found == Found::MethodRefused {
+            let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
+            answer.head.fields.add(b"allow", allow.as_bytes());
         }
-    };
-    if let (Some(steps), Some(sent)) = (steps, &sent) {
-        steps.after(&mut exchange, &mut answer, sent, fault.as_ref());
-    }
-    if let Some((_, entry)) = entry
-        && let Some(compression) = entry.compression.as_deref().filter(|compression| compression.is_worth(&answer.body))
-    {
-        let accepts = sent.as_ref().and_then(|sent| sent.accept_encoding.as_deref());
-        compression.apply(&exchange, accepts, &mut answer, &core.encoders);
+        if let Some(steps) = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps) {
+            steps.after(&mut exchange, &mut answer, Some(&fault));
+        }
+        answer
+    });
+    if let Some((_, entry)) = entry {
+        if answered && let Some(steps) = &entry.steps {
+            steps.after(&mut exchange, &mut answer, None);
+        }
+        if let Some(compression) = &entry.compression
+            && compression.is_worth(&answer.body)
+        {
+            compression.apply(&exchange, &mut answer, &core.encoders);
+        }
     }
     let entry = entry.map(|(at, _)| at);
     Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol }

@@ -229,7 +229,8 @@ impl Gate {
         self.refused.add(1);
         let Rate { limit, per, .. } = self.limit.rate;
         let what = format!("more than {limit} requests in {per:?} (rate limit `{}`)", self.name);
-        Err(Fault::caller(FaultKind::Limited(Limited { limit, per, after }), what))
+        let millis = |time: Duration| u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        Err(Fault::caller(FaultKind::Limited(Limited { limit, per_ms: millis(per), after_ms: millis(after) }), what))
     }
 }
 

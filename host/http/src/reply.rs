@@ -4,7 +4,6 @@
 //! the log under the same id.
 
 use bytes::Bytes;
-use std::time::Duration;
 use wharf_core::exchange::{Answer, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Limited, Phase};
 use wharf_core::head::{Fields, ResponseHead};
@@ -61,13 +60,13 @@ pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
 /// When to come again (RFC 9110 section 10.2.3), and the limit in the fields that clients of other gateways know.
 fn limit_fields(fields: &mut Fields, limited: &Limited) {
     // Whole seconds, rounded up: who comes a moment too early is refused again.
-    let seconds = |time: Duration| time.as_millis().div_ceil(1000).max(1).to_string();
-    let after = seconds(limited.after);
+    let seconds = |millis: u32| millis.div_ceil(1000).max(1).to_string();
+    let after = seconds(limited.after_ms);
     fields.add(b"retry-after", after.as_bytes());
     fields.add(b"ratelimit-limit", limited.limit.to_string().as_bytes());
     fields.add(b"ratelimit-remaining", b"0");
     fields.add(b"ratelimit-reset", after.as_bytes());
-    fields.add(b"ratelimit-policy", format!("{};w={}", limited.limit, seconds(limited.per)).as_bytes());
+    fields.add(b"ratelimit-policy", format!("{};w={}", limited.limit, seconds(limited.per_ms)).as_bytes());
 }
 
 /// An error answer in the gateway's own form.

@@ -164,7 +164,7 @@ impl Routes {
         // Tables without hosts, the usual small ones, need not look at it.
         let host = if self.by_host { host_of(head.authority_bytes()) } else { b"" };
         let path = head.path_bytes().get(1..);
-        let mut asked = Asked { head, client, method, bit: bit(method), refused: false };
+        let mut asked = Asked { head, client: &client, method, bit: bit(method), refused: false };
         for level in &self.levels {
             if host.len() <= HOST_BYTES_MAX {
                 if !level.exact.is_empty()

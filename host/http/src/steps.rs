@@ -44,15 +44,6 @@ pub struct DefaultAnswer {
     pub body: Bytes,
 }
 
-/// What the client sent that later steps ask for, whatever becomes of the request.
-#[derive(Default)]
-pub(crate) struct Sent {
-    origin: Option<Box<str>>,
-    /// It asks whether it may ask; the answer says all there is to say about origins.
-    preflight: bool,
-    pub(crate) accept_encoding: Option<Box<[u8]>>,
-}
-
 impl Steps {
     /// None of them does anything.
     pub fn is_empty(&self) -> bool {
@@ -64,7 +55,9 @@ impl Steps {
     ///
     /// # Errors
     /// What the path holds in the place of a name is longer than an attribute may be.
+    #[cold]
     pub(crate) fn before(&self, routes: &Routes, route: usize, exchange: &mut Exchange) -> Result<(), Fault> {
+        exchange.sent = Some(exchange.facts.request.fields.clone().into());
         if !self.names {
             return Ok(());
         }
@@ -89,7 +82,8 @@ impl Steps {
     }
 
     /// After it. `fault`: the one that was answered.
-    pub(crate) fn after(&self, exchange: &mut Exchange, answer: &mut Answer, sent: &Sent, fault: Option<&Fault>) {
+    #[cold]
+    pub(crate) fn after(&self, exchange: &mut Exchange, answer: &mut Answer, fault: Option<&Fault>) {
         if answer.tunnel.is_some() {
             return;
         }
@@ -104,20 +98,13 @@ impl Steps {
         if let Some(headers) = &self.headers {
             headers.apply_to_answer(exchange, answer);
         }
-        if let Some(cors) = self.cors.as_ref().filter(|_| !sent.preflight) {
-            cors.mark(sent.origin.as_deref(), &mut answer.head.fields);
-        }
-    }
-}
-
-impl Sent {
-    /// Of a route with steps; others look at the request as it is at the end.
-    pub(crate) fn of(exchange: &Exchange) -> Sent {
-        let fields = &exchange.facts.request.fields;
-        Sent {
-            preflight: cors::is_preflight(&exchange.facts.request),
-            origin: fields.get(b"origin").and_then(|origin| std::str::from_utf8(origin).ok()).map(Box::from),
-            accept_encoding: fields.joined(b"accept-encoding").map(|value| value.as_bytes().into()),
+        if let Some(cors) = &self.cors {
+            let sent = exchange.sent.as_deref().unwrap_or(&exchange.facts.request.fields);
+            // The answer to a preflight says all there is to say about origins.
+            if !cors::is_preflight(&exchange.facts.request.method, sent) {
+                let origin = sent.get(b"origin").and_then(|origin| std::str::from_utf8(origin).ok());
+                cors.mark(origin, &mut answer.head.fields);
+            }
         }
     }
 }
