@@ -16,7 +16,7 @@ use wharf_core::directory::{Directory, Listed, Listing};
 use wharf_core::metrics::Registry;
 use wharf_core::outlet::{Outlet, Outlets, Wish};
 use wharf_core::road::Target;
-use wharf_http::h1;
+use wharf_http::front;
 use wharf_http::house::{Core, Entry, House, ListenerLimits, Meters, core_thread};
 use wharf_http::record::Recorder;
 use wharf_http::routes::{RouteMatch, Routes};
@@ -148,7 +148,7 @@ async fn serve(
     loop {
         // A bench opens its connections once; what cannot be accepted is a broken bench, and the client says so.
         if let Ok((stream, peer)) = listener.accept().await {
-            tokio::task::spawn_local(h1::serve(core.clone(), limits.clone(), stream, peer));
+            tokio::task::spawn_local(front::serve(core.clone(), limits.clone(), stream, peer));
         }
     }
 }

@@ -77,6 +77,8 @@ pub enum FaultKind {
     WrongType,
     /// An argument is not what it must be. The text is for the caller: which, where, and what was expected.
     BadArgument,
+    /// The request is for another host than the one its connection was made to, and other rules hold there.
+    Misdirected,
     /// A wait was too long.
     Timeout(Phase),
     /// The client was too slow: head, body or reading the answer.
@@ -165,6 +167,7 @@ impl Fault {
             FaultKind::Limited(_) => "limited",
             FaultKind::WrongType => "wrong_type",
             FaultKind::BadArgument => "bad_argument",
+            FaultKind::Misdirected => "misdirected",
             FaultKind::Timeout(Phase::Connect) => "timeout_connect",
             FaultKind::Timeout(Phase::Head) => "timeout_head",
             FaultKind::Timeout(Phase::Body) => "timeout_body",

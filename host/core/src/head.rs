@@ -241,6 +241,17 @@ impl Fields {
         self.list = list;
     }
 
+    /// Adds a field to a head that is being received, for a codec whose wire has no lines: it makes the line as it would be
+    /// written. The codec vouches for name (lower-case token) and value (no CR, LF, NUL).
+    pub fn receive_line(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let at = self.text.len();
+        for part in [name, b": ", value, b"\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+        let value = Span::received(at + name.len() + 2, value.len());
+        self.list.push(Field::received_line(Span::received(at, name.len()), value, known));
+    }
+
     /// Forgets all fields and all text, and keeps their memory, unless a large head has made it large.
     pub fn clear(&mut self) {
         self.list.clear();

@@ -190,6 +190,7 @@ async fn degrade(exchange: &mut Exchange, rules: &Rules, memory: &Memory, fault:
         | FaultKind::Limited(_)
         | FaultKind::WrongType
         | FaultKind::BadArgument
+        | FaultKind::Misdirected
         | FaultKind::ClientTimeout(_)
         | FaultKind::ClientGone => return None,
     };

@@ -202,7 +202,7 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     for service in &plan.services {
         let Some(shared) = generation.services.get(&service.name) else { continue };
         let before = before.get(&service.name).map(|outlet| &**outlet);
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, outlet_config(service, true), home.number.into(), before));
         outlets.insert(service.name.as_ref().into(), outlet.clone());
         home.services.borrow_mut().insert(service.name.clone(), outlet);

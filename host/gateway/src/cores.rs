@@ -1,7 +1,7 @@
 //! One core: a thread with its runtime, what it keeps for as long as the process lives, and how it takes a generation.
 
 use crate::assemble::{self, Generation, Home};
-use crate::listen::{self, Gate};
+use crate::listen::{self, Door, Gate};
 use anyhow::{Context as _, Result};
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wharf_core::metrics::Registry;
-use wharf_http::house::{Core, ListenerLimits, core_thread};
+use wharf_http::house::{Core, core_thread};
 use wharf_http::record::Recorder;
 use wharf_wasm::FaultSink;
 
@@ -32,7 +32,7 @@ pub struct Seed {
     /// The newest generation that this core serves.
     pub applied: Arc<AtomicU64>,
     /// This core's sockets.
-    pub listeners: Vec<(ListenerLimits, Arc<Gate>, TcpListener)>,
+    pub listeners: Vec<(Arc<str>, Arc<Gate>, TcpListener)>,
     /// Becomes true when the process ends.
     pub stop: watch::Receiver<bool>,
     /// How long exchanges in flight may take to end then.
@@ -54,18 +54,20 @@ async fn serve(seed: Seed) {
     let home = Home::new(number, core.clone(), metrics, faults);
 
     // The first generation before the first connection: nobody is told 404 because we were too quick.
+    let (doors, sockets): (Vec<Rc<Door>>, Vec<TcpListener>) =
+        listeners.into_iter().map(|(name, gate, socket)| (Rc::new(Door::new(name, gate)), socket)).unzip();
     let take = |generation: Arc<Generation>| {
         let house = assemble::house(&generation, &home);
         *core.house.borrow_mut() = Rc::new(house);
+        doors.iter().for_each(|door| door.follow(&generation.plan));
         applied.store(generation.number, Ordering::Release);
     };
     let first = generations.borrow_and_update().clone();
     take(first);
 
     tokio::task::spawn_local(core.clone().sweep());
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|(limits, gate, listener)| tokio::task::spawn_local(listen::accept(core.clone(), Rc::new(limits), gate, listener)))
+    let accepting: Vec<_> = { doors.iter().zip(sockets) }
+        .map(|(door, socket)| tokio::task::spawn_local(listen::accept(core.clone(), door.clone(), socket)))
         .collect();
 
     loop {
@@ -82,7 +84,7 @@ async fn serve(seed: Seed) {
     }
 
     // Draining: no new connections, answers say that theirs closes, and who is in the middle gets his time.
-    core.draining.set(true);
+    core.end();
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     let end = Instant::now() + grace;
     while core.in_flight.get() > 0 && Instant::now() < end {

@@ -4,8 +4,10 @@
 //! core hands one to another. Sockets are made once, before any core runs, so a port that is taken stops the start
 //! with a message and not in the middle.
 
+use crate::config::plan::{Listener, Plan};
 use anyhow::{Context as _, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use wharf_core::metrics::{Count, Level, Registry};
-use wharf_http::h1;
+use wharf_http::front;
 use wharf_http::house::{Core, ListenerLimits};
 
 /// Connections that wait in the kernel to be accepted, for each core.
@@ -75,7 +77,7 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
 /// What all cores count together for one listener.
 pub struct Gate {
     open: AtomicU32,
-    open_max: u32,
+    open_max: AtomicU32,
     accepted: Arc<Count>,
     refused: Arc<Count>,
     level: Arc<Level>,
@@ -87,7 +89,7 @@ impl Gate {
         let labels = [("listener", name)];
         Arc::new(Gate {
             open: AtomicU32::new(0),
-            open_max,
+            open_max: AtomicU32::new(open_max),
             accepted: metrics.count("wharf_connections_accepted_total", "connections accepted", &labels),
             refused: metrics.count(
                 "wharf_connections_refused_total",
@@ -99,7 +101,7 @@ impl Gate {
     }
 
     fn enter(self: &Arc<Self>) -> Option<Inside> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max.load(Ordering::Relaxed) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             self.refused.add_shared(1);
             return None;
@@ -119,18 +121,60 @@ impl Drop for Inside {
     }
 }
 
+/// A listener as one core serves it. What a new configuration says about it holds for the connections that are made from
+/// then on; those that are open keep what they began with.
+pub struct Door {
+    name: Arc<str>,
+    gate: Arc<Gate>,
+    limits: RefCell<Rc<ListenerLimits>>,
+}
+
+impl Door {
+    /// A door of this name, with the usual limits until it is told others.
+    pub fn new(name: Arc<str>, gate: Arc<Gate>) -> Door {
+        Door { name, gate, limits: RefCell::default() }
+    }
+
+    /// Takes over what a plan says about it; nothing, if it is not there any more: then a restart will end it.
+    pub fn follow(&self, plan: &Plan) {
+        let Some(listener) = plan.listeners.iter().find(|listener| listener.name == self.name) else { return };
+        *self.limits.borrow_mut() = Rc::new(limits(listener));
+        self.gate.open_max.store(listener.connections_max, Ordering::Relaxed);
+    }
+}
+
+fn limits(listener: &Listener) -> ListenerLimits {
+    ListenerLimits {
+        name: listener.name.clone(),
+        head_bytes_max: listener.head_bytes_max,
+        fields_max: listener.fields_max,
+        first: listener.first_timeout,
+        head: listener.head_timeout,
+        body: listener.body_timeout,
+        upload: listener.upload_timeout,
+        rate_min: listener.body_rate_min,
+        quiet: listener.quiet,
+        keep_alive: listener.keep_alive,
+        trusted: listener.trusted_proxies.clone(),
+        proxied_by: listener.proxied_by.clone(),
+        tls: listener.tls.as_ref().map(|tls| tls.server.clone()),
+        http2: listener.http2,
+    }
+}
+
 /// Accepts for one core until `core.draining` is set. Runs on the core's local set.
-pub async fn accept(core: Rc<Core>, limits: Rc<ListenerLimits>, gate: Arc<Gate>, listener: TcpListener) {
+pub async fn accept(core: Rc<Core>, door: Rc<Door>, listener: TcpListener) {
+    let Door { name, gate, limits } = &*door;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(listener = &*limits.name, %error, "the listener cannot be served"),
+        Err(error) => return tracing::error!(listener = &**name, %error, "the listener cannot be served"),
     };
     while !core.draining.get() {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Closed at once and counted: a full house answers, it does not queue.
                 let Some(inside) = gate.enter() else { continue };
-                let serving = h1::serve(core.clone(), limits.clone(), stream, peer);
+                let serving = front::serve(core.clone(), limits.borrow().clone(), stream, peer);
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(inside);
@@ -139,7 +183,7 @@ pub async fn accept(core: Rc<Core>, limits: Rc<ListenerLimits>, gate: Arc<Gate>,
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => {
                 // Out of files or memory. The connection stays in the kernel's queue: trying again at once would spin.
-                tracing::warn!(listener = &*limits.name, %error, "cannot accept; hint: raise the limit of open files (`ulimit -n`)");
+                tracing::warn!(listener = &**name, %error, "cannot accept; hint: raise the limit of open files (`ulimit -n`)");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

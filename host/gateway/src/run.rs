@@ -29,7 +29,6 @@ use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
 use wharf_core::store::Store;
 use wharf_embedded::kv::{Durability, Kv, KvConfig, Quota};
-use wharf_http::house::ListenerLimits;
 use wharf_http::record::Recorder;
 use wharf_upstream::Services;
 use wharf_wasm::{Catalog, CatalogParts};
@@ -152,8 +151,10 @@ async fn serve(
     let node = node_number();
     let mut threads = Vec::new();
     for (number, applied) in applied.into_iter().enumerate() {
-        let listeners =
-            bound.iter_mut().filter_map(|(listener, _, gate, sockets)| Some((limits(listener), gate.clone(), sockets.pop()?))).collect();
+        let listeners = bound
+            .iter_mut()
+            .filter_map(|(listener, _, gate, sockets)| Some((listener.name.clone(), gate.clone(), sockets.pop()?)))
+            .collect();
         let log = access.as_ref().map(AccessWriter::for_core);
         threads.push(cores::start(Seed {
             number: u16::try_from(number).unwrap_or(u16::MAX),
@@ -248,19 +249,6 @@ fn own_change(file: &Path, line: &str) {
     let written = opened.and_then(|mut file| file.write_all(format!("{entry}\n").as_bytes()).and_then(|()| file.sync_data()));
     if let Err(error) = written {
         tracing::error!(%error, file = %file.display(), "a change is missing from the audit log");
-    }
-}
-
-fn limits(listener: &plan::Listener) -> ListenerLimits {
-    ListenerLimits {
-        name: listener.name.clone(),
-        head_bytes_max: listener.head_bytes_max,
-        fields_max: listener.fields_max,
-        head: listener.head_timeout,
-        body: listener.body_timeout,
-        quiet: listener.quiet,
-        keep_alive: listener.keep_alive,
-        trusted: listener.trusted_proxies.clone(),
     }
 }
 

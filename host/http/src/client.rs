@@ -1,4 +1,5 @@
-//! The client side of HTTP/1.1: one try over one connection, polled inside the request that waits for it.
+//! The client side: one try over one connection. HTTP/1.1 is here, polled inside the request that waits for it; HTTP/2 is in
+//! `two`.
 //!
 //! There is no task for a connection and no channel between a request and its connection: the exchange that needs an
 //! answer reads and writes the socket itself. Connections are kept in pools of this core, per endpoint, the last used
@@ -8,6 +9,7 @@ use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, response, take, write};
 use crate::deadlines::{Alarm, Deadlines};
 use crate::io::{Socket, Spare, poll_write_all};
+use crate::tls;
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,6 +18,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -26,6 +29,8 @@ use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, Known, Method, ResponseHead};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
+mod two;
+
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
 const READ_ROOM: usize = 32 * 1024;
 /// A head on its way out, nearly always.
@@ -35,13 +40,52 @@ const INTERIM_MAX: u32 = 16;
 /// Connections kept for one endpoint on one core.
 const KEPT_MAX: usize = 1024;
 
-/// The HTTP/1.1 client of one core.
+/// The client of one core, as one service is called.
 #[derive(Clone)]
-pub struct Client(Rc<Inner>);
+pub struct Client {
+    inner: Rc<Inner>,
+    /// `None`: HTTP/1.1 in the clear, which costs nothing to ask for.
+    dialect: Option<Rc<Dialect>>,
+}
+
+/// What the endpoints of a service speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2; in the clear with prior knowledge.
+    Http2,
+    /// Whichever of both the endpoint chooses, by TLS.
+    Either,
+}
+
+/// How a service is called, other than by HTTP/1.1 in the clear.
+struct Dialect {
+    speaks: Speaks,
+    tls: Option<Arc<tls::client::Client>>,
+    /// Tells connections of this dialect from others to the same endpoint.
+    number: u64,
+}
+
+impl Dialect {
+    /// What connections to an endpoint are kept under.
+    fn key(&self, endpoint: &EndpointRef) -> u64 {
+        // Endpoints are counted up from 1, dialects are few: both fit.
+        endpoint.id | self.number << 40
+    }
+
+    fn chooses(&self) -> bool {
+        self.speaks == Speaks::Either
+    }
+}
 
 struct Inner {
     deadlines: Rc<Deadlines>,
     kept: RefCell<HashMap<u64, Vec<Kept>, BuildHasherDefault<IdHasher>>>,
+    shared: RefCell<HashMap<u64, two::Many, BuildHasherDefault<IdHasher>>>,
+    dialects: RefCell<Vec<std::rc::Weak<Dialect>>>,
+    next_dialect: Cell<u64>,
     out: Cell<Vec<u8>>,
     spare: Rc<Spare>,
 }
@@ -57,6 +101,8 @@ struct Link {
     socket: Socket,
     buf: BytesMut,
     endpoint: EndpointRef,
+    /// What it is kept under.
+    key: u64,
     /// Of the call that uses it.
     alarm: Alarm,
 }
@@ -70,15 +116,46 @@ impl Drop for Link {
 impl Client {
     /// A client for one core, its pools empty.
     pub fn new(deadlines: Rc<Deadlines>) -> Client {
-        Client(Rc::new(Inner { deadlines, kept: RefCell::default(), out: Cell::default(), spare: Spare::new(READ_ROOM) }))
+        let inner = Inner {
+            deadlines,
+            kept: RefCell::default(),
+            shared: RefCell::default(),
+            dialects: RefCell::default(),
+            next_dialect: Cell::new(1),
+            out: Cell::default(),
+            spare: Spare::new(READ_ROOM),
+        };
+        Client { inner: Rc::new(inner), dialect: None }
+    }
+
+    /// The same client for a service that speaks this. Connections are shared with all that speak the same in the same
+    /// way, from one generation to the next.
+    pub fn speaking(&self, speaks: Speaks, tls: Option<Arc<tls::client::Client>>) -> Client {
+        let inner = self.inner.clone();
+        if speaks == Speaks::Http1 && tls.is_none() {
+            return Client { inner, dialect: None };
+        }
+        let same = |have: &Dialect| have.speaks == speaks && have.tls == tls;
+        let mut dialects = inner.dialects.borrow_mut();
+        dialects.retain(|dialect| dialect.strong_count() > 0);
+        let found = dialects.iter().filter_map(std::rc::Weak::upgrade).find(|have| same(have));
+        let dialect = found.unwrap_or_else(|| {
+            let number = inner.next_dialect.replace(inner.next_dialect.get() + 1);
+            let dialect = Rc::new(Dialect { speaks, tls, number });
+            dialects.push(Rc::downgrade(&dialect));
+            dialect
+        });
+        drop(dialects);
+        Client { inner, dialect: Some(dialect) }
     }
 
     /// Closes kept connections that are too old, whose endpoint is gone, or that the other side has closed. Called now
     /// and then, not for each request.
     pub(crate) fn tidy(&self) {
-        let now = self.0.deadlines.tick_in(Duration::ZERO);
+        let now = self.inner.deadlines.tick_in(Duration::ZERO);
+        self.inner.shared.borrow_mut().retain(|_, many| many.tidy(now));
         let mut task = Context::from_waker(Waker::noop());
-        self.0.kept.borrow_mut().retain(|_, kept| {
+        self.inner.kept.borrow_mut().retain(|_, kept| {
             kept.retain(|kept| {
                 kept.until > now
                     && !kept.link.endpoint.gone.load(Ordering::Relaxed)
@@ -90,7 +167,7 @@ impl Client {
 
     /// Is any connection kept, to be looked after?
     pub(crate) fn keeps_any(&self) -> bool {
-        !self.0.kept.borrow().is_empty()
+        !self.inner.kept.borrow().is_empty() || !self.inner.shared.borrow().is_empty()
     }
 }
 
@@ -101,14 +178,31 @@ impl Protocol for Client {
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
     ) -> impl Future<Output = Result<Answer, Fault>> + 'a {
-        self.0.send(endpoint, exchange, limits)
+        self.inner.send(endpoint, self.dialect.as_ref(), exchange, limits)
     }
 }
 
 impl Inner {
-    async fn send(self: &Rc<Self>, endpoint: &EndpointRef, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
-        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, endpoint))).await else {
-            return Box::pin(self.send_afresh(endpoint, exchange, limits)).await;
+    async fn send(
+        self: &Rc<Self>,
+        endpoint: &EndpointRef,
+        dialect: Option<&Rc<Dialect>>,
+        exchange: &mut Exchange,
+        limits: &CallLimits,
+    ) -> Result<Answer, Fault> {
+        let key = match dialect {
+            None => endpoint.id,
+            Some(dialect) => {
+                // A WebSocket that may be had by HTTP/1.1 is: not every endpoint knows the other way.
+                let switches = exchange.upgrade.is_some() && dialect.speaks != Speaks::Http2;
+                if dialect.speaks != Speaks::Http1 && !switches {
+                    return Box::pin(self.send_two(endpoint, dialect, exchange, limits)).await;
+                }
+                dialect.key(endpoint)
+            }
+        };
+        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key))).await else {
+            return Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await;
         };
         let mut call = Call::new(self, link, exchange, limits);
         // Looked at a moment ago, by the task that will wait: it will be woken.
@@ -122,17 +216,52 @@ impl Inner {
             return said;
         }
         // Apart, and boxed: what every call carries along stays small.
-        Box::pin(self.send_afresh(endpoint, exchange, limits)).await
+        Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await
     }
 
-    async fn send_afresh(self: &Rc<Self>, endpoint: &EndpointRef, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
-        let link = self.connect(endpoint, exchange, limits).await?;
+    async fn send_afresh(
+        self: &Rc<Self>,
+        endpoint: &EndpointRef,
+        dialect: Option<&Rc<Dialect>>,
+        exchange: &mut Exchange,
+        limits: &CallLimits,
+    ) -> Result<Answer, Fault> {
+        let (socket, counted) = self.dial(endpoint, dialect, false, exchange, limits).await?;
+        counted.keep();
+        let link = self.link(socket, endpoint, dialect);
         Call::new(self, link, exchange, limits).run().await
     }
 
-    fn take_kept(&self, task: &mut Context<'_>, endpoint: &EndpointRef) -> Option<Box<Link>> {
+    async fn send_two(
+        self: &Rc<Self>,
+        endpoint: &EndpointRef,
+        dialect: &Rc<Dialect>,
+        exchange: &mut Exchange,
+        limits: &CallLimits,
+    ) -> Result<Answer, Fault> {
+        // Whoever chose HTTP/1.1 last time left connections behind.
+        if dialect.chooses()
+            && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint)))).await
+        {
+            return Call::new(self, link, exchange, limits).run().await;
+        }
+        match two::send(self, dialect, endpoint, exchange, limits).await? {
+            two::Sent::Answered(answer) => Ok(answer),
+            two::Sent::Older(socket) => {
+                let link = self.link(socket, endpoint, Some(dialect));
+                Call::new(self, link, exchange, limits).run().await
+            }
+        }
+    }
+
+    fn link(&self, socket: Socket, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>) -> Box<Link> {
+        let key = dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint));
+        Box::new(Link { socket, buf: BytesMut::new(), endpoint: endpoint.clone(), key, alarm: self.deadlines.alarm() })
+    }
+
+    fn take_kept(&self, task: &mut Context<'_>, key: u64) -> Option<Box<Link>> {
         let mut pools = self.kept.borrow_mut();
-        let kept = pools.get_mut(&endpoint.id)?;
+        let kept = pools.get_mut(&key)?;
         while let Some(Kept { link, .. }) = kept.pop() {
             // Readable means that it was closed, or that it speaks out of turn. Either way it is of no use. Its age is
             // `tidy`'s business.
@@ -151,15 +280,23 @@ impl Inner {
         let Link { socket, buf, alarm, .. } = &mut *link;
         socket.give(buf);
         alarm.rest();
-        let id = link.endpoint.id;
         let mut pools = self.kept.borrow_mut();
-        let kept = pools.entry(id).or_default();
+        let kept = pools.entry(link.key).or_default();
         if kept.len() < KEPT_MAX {
             kept.push(Kept { link, until: self.deadlines.tick_in(idle) });
         }
     }
 
-    async fn connect(&self, endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits) -> Result<Box<Link>, Fault> {
+    /// A new connection, ready for a request, and its place among those of the endpoint. `two`: HTTP/2 is wanted, or may be
+    /// chosen.
+    async fn dial<'e>(
+        &self,
+        endpoint: &'e EndpointRef,
+        dialect: Option<&Rc<Dialect>>,
+        two: bool,
+        exchange: &Exchange,
+        limits: &CallLimits,
+    ) -> Result<(Socket, Counted<'e>), Fault> {
         if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Fault::overload(
@@ -170,7 +307,7 @@ impl Inner {
                 ),
             ));
         }
-        // From here on the count is given back by `Link`'s drop, or by this guard if the future is dropped.
+        // From here on the count is given back by whoever holds the connection, or by this guard if there is none.
         let counted = Counted(endpoint);
         let alarm = self.deadlines.alarm();
         alarm.set_in_until(limits.connect, exchange.deadline);
@@ -208,13 +345,30 @@ impl Inner {
         };
         // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
-        std::mem::forget(counted);
         let socket = Socket::new(stream, self.spare.clone());
-        Ok(Box::new(Link { socket, buf: BytesMut::new(), endpoint: endpoint.clone(), alarm }))
+        let Some(tls) = dialect.and_then(|dialect| dialect.tls.as_ref()) else { return Ok((socket, counted)) };
+        let session = tls.session(endpoint.address.ip(), two).map_err(|error| refused(format!("cannot be called by TLS: {error}")))?;
+        let socket = socket.with_tls(session);
+        let shaken = poll_fn(|task| match socket.poll_handshake(task) {
+            Poll::Ready(shaken) => Poll::Ready(shaken),
+            Poll::Pending => alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        });
+        match shaken.await {
+            Ok(()) => Ok((socket, counted)),
+            Err(error) => Err(refused(format!("failed the TLS handshake: {error}"))),
+        }
     }
 }
 
+/// A place among the connections of an endpoint, given back unless it is kept.
 struct Counted<'a>(&'a EndpointRef);
+
+impl Counted<'_> {
+    /// From here on whoever holds the connection gives it back.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -609,6 +763,8 @@ struct LinkTunnel {
 
 impl Tunnel for LinkTunnel {
     fn poll_read(&mut self, task: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        // What was written and did not fit goes on here: this is called whenever the tunnel's task is woken.
+        let _ = self.link.socket.poll_flush(task)?;
         if self.link.buf.is_empty() {
             let read = ready!(self.link.socket.poll_read(task, &mut self.link.buf))?;
             if read == 0 {

@@ -1,6 +1,6 @@
 //! THE LIFE OF A REQUEST, the same for every protocol version.
 //!
-//! A front (`h1.rs`; HTTP/2 later) reads a head from its wire, calls [`answer`], writes the answer to its wire and calls
+//! A front (`h1.rs`, `h2.rs`) reads a head from its wire, calls [`answer`], writes the answer to its wire and calls
 //! [`Done::finish`]. Between the two lies this:
 //!
 //! ```text
@@ -17,17 +17,19 @@
 
 use crate::cors;
 use crate::deadlines::Alarm;
+use crate::front::Secured;
+use crate::grpc;
 use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::Record;
 use crate::reply;
 use crate::routes::Found;
 use bytes::Bytes;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
-use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::exchange::{Answer, Exchange, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, Known, Method};
 use wharf_core::road;
@@ -60,20 +62,43 @@ impl Drop for InFlight {
     }
 }
 
-/// Gets the answer to a request. Never fails: every fault is an answer by then. `is_gone` says whether the client has
-/// given the request up, so that nobody is worth an answer; it is asked once a second, which costs a quick request
-/// nothing.
+/// How a request came.
+pub(crate) struct Came<'a, G> {
+    /// `HTTP/1.1`, for the record.
+    pub(crate) protocol: &'static str,
+    /// Its caller speaks gRPC: has a deadline of its own, and understands faults in its own way.
+    pub(crate) grpc: bool,
+    /// What TLS says about the client.
+    pub(crate) secured: Option<&'a Secured>,
+    pub(crate) gone: G,
+}
+
+/// Has the client given its request up, so that nobody is worth an answer? A type of each front's own, which makes the
+/// whole of [`answer`] one: what a request passes is compiled in one piece with its front.
+pub(crate) trait Gone {
+    /// Asked once a second, which costs a quick request nothing.
+    fn asked(&self) -> bool {
+        false
+    }
+
+    /// Asked whenever the road has to wait, for who can be woken by it.
+    fn polled(&self, _: &mut Context<'_>) -> bool {
+        false
+    }
+}
+
+/// Gets the answer to a request. Never fails: every fault is an answer by then.
 ///
 /// # Cancel safety
 /// Dropping it ends the exchange unanswered; upstream connections are closed.
-pub(crate) async fn answer(
+pub(crate) async fn answer<G: Gone>(
     core: &Rc<Core>,
     limits: &ListenerLimits,
     alarm: &Alarm,
     mut exchange: Box<Exchange>,
-    protocol: &'static str,
-    is_gone: &dyn Fn() -> bool,
+    came: Came<'_, G>,
 ) -> Done {
+    let Came { protocol, grpc, secured, gone } = came;
     let started = Instant::now();
     let (id, time_ms) = core.next_id(started);
     let tick = core.deadlines.tick();
@@ -91,13 +116,21 @@ pub(crate) async fn answer(
         found = cors::asked_about(&house, &exchange).unwrap_or(found);
     }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
+    let misdirected = secured.is_some_and(|secured| secured.tell(&mut exchange.facts, &house.routes));
     let said = match entry {
+        _ if misdirected => {
+            exchange.deadline = started + limits.body;
+            Err(Fault::caller(FaultKind::Misdirected, "this connection was made to another host; make one to this host"))
+        }
         Some((at, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
+            if let Some(callers) = grpc.then(|| grpc::timeout(&exchange.facts.request.fields)).flatten() {
+                exchange.deadline = exchange.deadline.min(started + callers);
+            }
             match entry.steps.as_ref().map(|steps| steps.before(&house.routes, at, &mut exchange)) {
                 Some(Err(fault)) => Err(fault),
-                _ => within(&mut exchange, entry, alarm, is_gone).await,
+                _ => within(&mut exchange, entry, alarm, gone).await,
             }
         }
         None => {
@@ -112,12 +145,16 @@ pub(crate) async fn answer(
     let mut answer = said.unwrap_or_else(|fault| {
         exchange.trail.fault = Some(fault.word());
         tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+        if grpc {
+            return reply::grpc_answer_for(&fault);
+        }
         let mut answer = reply::answer_for(&fault, id);
         if found == Found::MethodRefused {
             let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
             answer.head.fields.add(b"allow", allow.as_bytes());
         }
-        if let Some(steps) = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps) {
+        // Who is to make another connection must see the status.
+        if !misdirected && let Some(steps) = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps) {
             steps.after(&mut exchange, &mut answer, Some(&fault));
         }
         answer
@@ -137,7 +174,7 @@ pub(crate) async fn answer(
 }
 
 /// The road, within the limits of its route.
-async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: &dyn Fn() -> bool) -> Result<Answer, Fault> {
+async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: impl Gone) -> Result<Answer, Fault> {
     let max = entry.body_bytes_max;
     if exchange.body.size().is_some_and(|size| size > max) {
         return Err(too_large(max));
@@ -160,10 +197,13 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: 
         if let Poll::Ready(said) = road.as_mut().poll(task) {
             return Poll::Ready(said);
         }
+        if gone.polled(task) {
+            return Poll::Ready(Err(given_up()));
+        }
         loop {
             std::task::ready!(alarm.poll_elapsed(task));
-            if is_gone() {
-                return Poll::Ready(Err(Fault::caller(FaultKind::ClientGone, "the client reset the connection before it was answered")));
+            if gone.asked() {
+                return Poll::Ready(Err(given_up()));
             }
             // Whoever waits on the road knows the deadline; this is for whoever forgot.
             if Instant::now() >= deadline {
@@ -174,6 +214,11 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, is_gone: 
         }
     })
     .await
+}
+
+#[cold]
+fn given_up() -> Fault {
+    Fault::caller(FaultKind::ClientGone, "the client gave the request up before it was answered")
 }
 
 fn too_large(max: u64) -> Fault {
@@ -276,6 +321,44 @@ impl Done {
         let core = &self.in_flight.0;
         core.date(self.time_ms + core.deadlines.millis_since(self.tick))
     }
+}
+
+/// Records what was refused before anybody knew what was asked.
+#[allow(clippy::too_many_arguments, reason = "a record is made of many facts, and of nothing else")]
+pub(crate) fn refused(
+    core: &Core,
+    limits: &ListenerLimits,
+    peer: SocketAddr,
+    protocol: &str,
+    (id, time_ms): (ExchangeId, u64),
+    started: Instant,
+    status: u16,
+    fault: &'static str,
+    bytes_out: u64,
+) {
+    let Some(recorder) = &core.recorder else { return };
+    recorder.record(&Record {
+        time_ms,
+        id,
+        listener: &limits.name,
+        protocol,
+        client: peer.ip(),
+        method: "",
+        authority: b"",
+        path: b"",
+        query: None,
+        user_agent: None,
+        route: "",
+        status,
+        bytes_in: 0,
+        bytes_out,
+        duration: started.elapsed(),
+        endpoint: None,
+        tries: 0,
+        fault: Some(fault),
+        consumer: None,
+        answered_by: None,
+    });
 }
 
 use std::future::Future as _;

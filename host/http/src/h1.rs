@@ -8,11 +8,12 @@
 use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, Version, request, take, write};
 use crate::deadlines::Alarm;
-use crate::flow::{self, Done};
+use crate::flow::{self, Came, Done, Gone};
+use crate::front::{Secured, Visit};
+use crate::h2;
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
-use crate::record::Record;
-use crate::{reply, tunnel};
+use crate::{reply, tunnel, websocket};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase};
@@ -40,33 +41,44 @@ const WARM: Duration = Duration::from_secs(1);
 /// How long a connection that we end waits for its client to read the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `early` was read of it before.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; an exchange in progress ends unanswered.
-pub async fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer: SocketAddr) {
-    // Answers go out in one piece or as fast as they come: waiting for acknowledgements only delays them.
-    let _ = stream.set_nodelay(true);
+pub(crate) async fn serve(visit: Visit, early: BytesMut) {
+    let mut begun = !early.is_empty();
+    let Visit { core, limits, socket, alarm, peer, secured } = visit;
     let front = Rc::new(Front {
-        alarm: core.deadlines.alarm(),
-        socket: Socket::new(stream, core.spare.clone()),
-        buf: RefCell::default(),
+        alarm,
+        socket,
+        buf: early.into(),
         body: Cell::new(BodyState::Read),
         bytes_in: Cell::new(0),
         core,
         limits,
         peer,
+        secured,
+        first: Cell::new(true),
     });
     loop {
-        front.alarm.set_in(front.limits.keep_alive);
-        if !front.readable().await {
-            return;
+        if !std::mem::take(&mut begun) {
+            front.alarm.set_in(if front.first.get() { front.limits.first } else { front.limits.keep_alive });
+            if !front.readable().await {
+                return;
+            }
         }
-        // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them.
-        match Box::pin(front.busy()).await {
+        // Boxed: the state of a request is some kilobytes, and a connection at rest must not hold them. By a trait object, so
+        // that the compiler keeps what a request passes in one piece instead of making it part of what happens once.
+        let busy: LocalBoxFuture<'_, Next> = Box::pin(front.busy());
+        match busy.await {
             Next::Rest => {}
             Next::Close => return,
+            Next::Two => break,
         }
+    }
+    // It was the preface of HTTP/2 that came.
+    if let Ok(Front { core, limits, socket, alarm, peer, secured, buf, .. }) = Rc::try_unwrap(front) {
+        Box::pin(h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner())).await;
     }
 }
 
@@ -81,6 +93,8 @@ enum Next {
     /// Nothing is left to do until the client sends more.
     Rest,
     Close,
+    /// It is HTTP/2.
+    Two,
 }
 
 struct Front {
@@ -89,11 +103,27 @@ struct Front {
     socket: Socket,
     alarm: Alarm,
     peer: SocketAddr,
+    secured: Option<Rc<Secured>>,
+    /// No request has been read yet.
+    first: Cell<bool>,
     /// Received and not yet understood. Empty, and without memory, while the connection rests.
     buf: RefCell<BytesMut>,
     body: Cell<BodyState>,
     /// Of the body of the request in progress.
     bytes_in: Cell<u64>,
+}
+
+/// Whether the client has reset its connection. Costs a system call.
+struct Reset<'a> {
+    socket: &'a Socket,
+    seen: &'a Cell<bool>,
+}
+
+impl Gone for Reset<'_> {
+    fn asked(&self) -> bool {
+        self.seen.set(self.socket.is_reset());
+        self.seen.get()
+    }
 }
 
 /// How far the body of the request in progress has been read.
@@ -117,15 +147,14 @@ impl Front {
             let Asked { version, keep_alive, head_method } = match self.head(&mut exchange).await {
                 Ok(Some(asked)) => asked,
                 Ok(None) => return Next::Close,
+                Err(_) if self.is_two() => return Next::Two,
                 Err(refusal) => return self.refuse(&refusal).await,
             };
+            self.first.set(false);
             let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
             let gone = Cell::new(false);
-            let is_gone = || {
-                gone.set(self.socket.is_reset());
-                gone.get()
-            };
-            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, protocol, &is_gone).await;
+            let came = Came { protocol, grpc: false, secured: self.secured.as_deref(), gone: Reset { socket: &self.socket, seen: &gone } };
+            let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, came).await;
             if gone.get() {
                 done.finish(&self.limits.name, 0, self.bytes_in.get(), 0, None);
                 return Next::Close;
@@ -169,6 +198,11 @@ impl Front {
         }
     }
 
+    /// Is what was refused the preface of HTTP/2 (RFC 9113 section 3.4), by a client that knows that we speak it?
+    fn is_two(&self) -> bool {
+        self.first.get() && self.limits.http2.is_some() && self.buf.borrow().starts_with(h2::PREFACE)
+    }
+
     /// Waits until there is something to read. `false`: the alarm went off first.
     async fn readable(&self) -> bool {
         let mut slept = false;
@@ -208,7 +242,7 @@ impl Front {
                 // sends a byte at a time would have us read 32 KiB for each.
                 let new = buf.get(*looked..).unwrap_or_default();
                 if (*looked < LOOK_ALWAYS || new.contains(&b'\n') || buf.len() >= limits.bytes_max)
-                    && let Some(received) = request::parse(&mut buf, &limits, Scheme::Http, &mut exchange.facts.request)?
+                    && let Some(received) = request::parse(&mut buf, &limits, self.scheme(), &mut exchange.facts.request)?
                 {
                     drop(buf);
                     let asked = self.asked(received, exchange);
@@ -230,6 +264,10 @@ impl Front {
                 }
             }
         }
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.secured.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
     /// Gives the buffer back if nothing is left in it.
@@ -295,31 +333,8 @@ impl Front {
             self.alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into()))
         })
         .await;
-        if let Some(recorder) = &self.core.recorder {
-            // What was asked is not known: that is why it was refused.
-            recorder.record(&Record {
-                time_ms,
-                id,
-                listener: &self.limits.name,
-                protocol: "",
-                client: self.peer.ip(),
-                method: "",
-                authority: b"",
-                path: b"",
-                query: None,
-                user_agent: None,
-                route: "",
-                status: refusal.status,
-                bytes_in: 0,
-                bytes_out: (all - out.len() - body.len()) as u64,
-                duration: started.elapsed(),
-                endpoint: None,
-                tries: 0,
-                fault: Some(refusal.what.word()),
-                consumer: None,
-                answered_by: None,
-            });
-        }
+        let bytes_out = (all - out.len() - body.len()) as u64;
+        flow::refused(&self.core, &self.limits, self.peer, "", (id, time_ms), started, refusal.status, refusal.what.word(), bytes_out);
         self.linger().await;
         Next::Close
     }
@@ -349,8 +364,17 @@ impl Front {
     }
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.
-    async fn switch(self: &Rc<Self>, done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
+    async fn switch(self: &Rc<Self>, mut done: Done, version: Version, other_side: Box<dyn Tunnel>) -> Next {
         let mut out = Vec::with_capacity(512);
+        if done.answer.head.status != 101 {
+            // Its upstream speaks HTTP/2, which has no such proof.
+            let key = done.exchange.facts.request.fields.get(websocket::KEY).unwrap_or_default();
+            let accept = websocket::accept(key);
+            let head = &mut done.answer.head;
+            head.status = 101;
+            head.fields.set(websocket::ACCEPT, accept.as_bytes());
+            head.fields.set(b"upgrade", b"websocket");
+        }
         let upgrade = done.answer.head.fields.known(Known::Upgrade).map(|token| token.to_vec());
         let upgrade = upgrade.as_deref().and_then(|token| std::str::from_utf8(token).ok());
         write::response_head(&mut out, &done.answer.head, &Framing::None, version, true, &done.date(), upgrade);

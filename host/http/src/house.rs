@@ -7,6 +7,7 @@ use crate::io::Spare;
 use crate::record::Recorder;
 use crate::routes::{HostTable, Routes};
 use crate::steps::Steps;
+use crate::tls::server::Server;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::LocalOptions;
+use tokio::sync::Notify;
 use wharf_core::exchange::{Exchange, ExchangeId};
 use wharf_core::metrics::{Count, Level, Registry, Times};
 use wharf_core::road::{Memory, Target};
@@ -124,6 +126,8 @@ pub struct Core {
     pub recorder: Option<Rc<dyn Recorder>>,
     /// Set when the process is about to end: answers say that their connection closes.
     pub draining: Cell<bool>,
+    /// Wakes connections that have to be told.
+    pub(crate) drain: Notify,
     /// Exchanges between head and end of answer.
     pub in_flight: Arc<Level>,
     /// What matched no route.
@@ -209,6 +213,7 @@ impl Core {
             house: RefCell::default(),
             recorder,
             draining: Cell::new(false),
+            drain: Notify::new(),
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
             unmatched: Meters::new(&metrics, ""),
             spare: Spare::new(crate::h1::READ_ROOM),
@@ -241,6 +246,12 @@ impl Core {
             lines_wait || self.client.keeps_any()
         };
         self.deadlines.clone().sweep(also).await;
+    }
+
+    /// Begins to end: connections are told to make no new requests.
+    pub fn end(&self) {
+        self.draining.set(true);
+        self.drain.notify_waiters();
     }
 
     /// An exchange that has not begun.
@@ -297,16 +308,43 @@ pub struct ListenerLimits {
     pub head_bytes_max: usize,
     /// Fields of a request's head.
     pub fields_max: usize,
+    /// From a connection's begin to its first byte, or to the end of what must come before it (PROXY header, TLS handshake).
+    pub first: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
     /// Between two pieces of a request's body, and for a client to take a piece of its answer.
     pub body: Duration,
+    /// For the whole of a request's body.
+    pub upload: Duration,
+    /// Slowest client in a body or an answer, bytes a second; 0: any.
+    pub rate_min: u64,
     /// Between two requests.
     pub keep_alive: Duration,
     /// A tunnel or an event stream in which nothing moves.
     pub quiet: Duration,
     /// Peers whose `x-forwarded-*` fields are believed.
     pub trusted: Vec<Cidr>,
+    /// Peers that say by the PROXY protocol whose connection it is, and must.
+    pub proxied_by: Vec<Cidr>,
+    /// TLS; `None`: in the clear.
+    pub tls: Option<Arc<Server>>,
+    /// HTTP/2; `None`: only HTTP/1.1. By TLS it is offered in the handshake as well.
+    pub http2: Option<Http2Limits>,
+}
+
+/// What one HTTP/2 connection allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Streams at once.
+    pub streams_max: u32,
+    /// Bytes of a request's body that may come before anybody has read them, for each stream.
+    pub window: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Http2Limits {
+        Http2Limits { streams_max: 128, window: 64 * 1024 }
+    }
 }
 
 impl Default for ListenerLimits {
@@ -315,11 +353,17 @@ impl Default for ListenerLimits {
             name: "main".into(),
             head_bytes_max: 32 * 1024,
             fields_max: 100,
+            first: Duration::from_secs(10),
             head: Duration::from_secs(10),
+            upload: Duration::from_secs(600),
+            rate_min: 240,
             body: Duration::from_secs(5),
             keep_alive: Duration::from_secs(60),
             quiet: Duration::from_secs(300),
             trusted: Vec::new(),
+            proxied_by: Vec::new(),
+            tls: None,
+            http2: Some(Http2Limits::default()),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and whoever is woken nearly always finds something to read. The runtime is told when a socket is drained or full, which
 //! a short read or write shows; so nobody makes the call that would only be told EAGAIN.
 
+use crate::tls::session::Tls;
 use bytes::{Buf, BytesMut};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -12,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncWrite, Interest};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Read buffers of one core that nobody uses at the moment. The one that came back last is given out first: it is still in
@@ -20,6 +21,8 @@ use tokio::net::TcpStream;
 pub(crate) struct Spare {
     room: usize,
     buffers: RefCell<Vec<BytesMut>>,
+    /// For what TLS has encrypted. Nearly all of it is with the kernel at once, so one is enough.
+    out: Cell<Vec<u8>>,
 }
 
 /// Buffers that wait in [`Spare`]; more are let go.
@@ -28,10 +31,12 @@ const SPARE_MAX: usize = 16;
 impl Spare {
     /// Buffers of this many bytes: the most that one read takes.
     pub(crate) fn new(room: usize) -> Rc<Spare> {
-        Rc::new(Spare { room, buffers: RefCell::default() })
+        Rc::new(Spare { room, buffers: RefCell::default(), out: Cell::default() })
     }
 
-    fn take(&self) -> BytesMut {
+    /// An empty buffer.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> BytesMut {
         let last = self.buffers.borrow_mut().pop();
         if let Some(mut buffer) = last
             && buffer.try_reclaim(self.room)
@@ -51,33 +56,35 @@ impl Spare {
             buffers.push(buffer);
         }
     }
+
+    /// A buffer of at least this length, whatever is in it.
+    pub(crate) fn take_out(&self, len: usize) -> Vec<u8> {
+        let mut out = self.out.take();
+        if out.len() < len {
+            out.resize(len, 0);
+        }
+        out
+    }
+
+    /// Takes it back.
+    pub(crate) fn give_out(&self, out: Vec<u8>) {
+        self.out.set(out);
+    }
 }
 
-/// A socket shared by the halves of one exchange on one core.
-pub(crate) struct Socket {
+/// A TCP connection: what goes over it is as it is.
+pub(crate) struct Wire {
     stream: RefCell<TcpStream>,
     /// The last write did not fit: the runtime says when the next one will.
     full: Cell<bool>,
     /// Reads and writes since the last read that had to wait.
     streak: Cell<u32>,
-    spare: Rc<Spare>,
 }
 
 /// Reads and writes in a row after which a socket that is always ready lets the other tasks of its core have their turn.
 const STREAK_MAX: u32 = 64;
 
-impl Socket {
-    pub(crate) fn new(stream: TcpStream, spare: Rc<Spare>) -> Socket {
-        Socket { stream: RefCell::new(stream), full: Cell::new(false), streak: Cell::new(0), spare }
-    }
-
-    /// Gives a buffer back that this socket was read into.
-    pub(crate) fn give(&self, buffer: &mut BytesMut) {
-        if buffer.capacity() > 0 {
-            self.spare.give(buffer);
-        }
-    }
-
+impl Wire {
     /// Pending now and then for a socket that is always ready; the task is woken at once, behind the others.
     fn poll_turn(&self, task: &mut Context<'_>) -> Poll<()> {
         let streak = self.streak.get() + 1;
@@ -90,8 +97,7 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Is there something to read (or an end, or an error)? Takes no buffer.
-    pub(crate) fn poll_readable(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_readable(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let readable = self.stream.borrow().poll_read_ready(task);
         if readable.is_pending() {
             self.streak.set(0);
@@ -101,22 +107,20 @@ impl Socket {
 
     /// Appends what is there, as much as one buffer takes. `0`: the other side has ended. A buffer is taken only when
     /// there is something to put into it.
-    pub(crate) fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
-        if into.capacity() - into.len() < self.spare.room / 2 && self.poll_readable(task).is_pending() {
+    pub(crate) fn poll_read(&self, task: &mut Context<'_>, spare: &Spare, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if into.capacity() - into.len() < spare.room / 2 && self.poll_readable(task).is_pending() {
             return Poll::Pending;
         }
-        self.poll_read_ready(task, into)
+        self.poll_read_ready(task, spare, into)
     }
 
-    /// The same for a socket that is known, or very likely, to be readable: saves the look. A buffer that was taken in
-    /// vain is given back.
-    pub(crate) fn poll_read_ready(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn poll_read_ready(&self, task: &mut Context<'_>, spare: &Spare, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_turn(task));
         let stream = self.stream.borrow();
         if into.capacity() == 0 {
-            *into = self.spare.take();
-        } else if into.capacity() - into.len() < self.spare.room / 2 {
-            into.reserve(self.spare.room);
+            *into = spare.take();
+        } else if into.capacity() - into.len() < spare.room / 2 {
+            into.reserve(spare.room);
         }
         let room = into.capacity() - into.len();
         loop {
@@ -135,7 +139,7 @@ impl Socket {
         }
         self.streak.set(0);
         if into.is_empty() {
-            self.spare.give(into);
+            spare.give(into);
         }
         Poll::Pending
     }
@@ -176,20 +180,128 @@ impl Socket {
         written
     }
 
+    pub(crate) fn poll_shutdown(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(task)
+    }
+}
+
+/// A socket shared by the halves of one exchange on one core, with or without TLS.
+pub(crate) struct Socket {
+    wire: Wire,
+    spare: Rc<Spare>,
+    tls: Option<Box<RefCell<Tls>>>,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, spare: Rc<Spare>) -> Socket {
+        let wire = Wire { stream: RefCell::new(stream), full: Cell::new(false), streak: Cell::new(0) };
+        Socket { wire, spare, tls: None }
+    }
+
+    /// The same connection with TLS on it. What was read of it before is the session's.
+    pub(crate) fn with_tls(mut self, tls: Tls) -> Socket {
+        self.tls = Some(Box::new(RefCell::new(tls)));
+        self
+    }
+
+    /// Is there TLS on it? Then what is written in one piece is one record.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Its TLS session, if it has one.
+    #[inline]
+    pub(crate) fn tls(&self) -> Option<std::cell::Ref<'_, Tls>> {
+        self.tls.as_ref().map(|tls| tls.borrow())
+    }
+
+    /// Ready when both sides know each other; at once without TLS.
+    pub(crate) fn poll_handshake(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.borrow_mut().poll_handshake(task, &self.wire, &self.spare),
+        }
+    }
+
+    /// Gives a buffer back that this socket was read into.
+    pub(crate) fn give(&self, buffer: &mut BytesMut) {
+        if buffer.capacity() > 0 {
+            self.spare.give(buffer);
+        }
+    }
+
+    /// Is there something to read (or an end, or an error)? Takes no buffer.
+    #[inline(always)]
+    pub(crate) fn poll_readable(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => self.wire.poll_readable(task),
+            Some(tls) => tls.borrow_mut().poll_readable(task, &self.wire, &self.spare),
+        }
+    }
+
+    /// Appends what is there, as much as one buffer takes. `0`: the other side has ended. A buffer is taken only when
+    /// there is something to put into it.
+    #[inline(always)]
+    pub(crate) fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match &self.tls {
+            None => self.wire.poll_read(task, &self.spare, into),
+            Some(tls) => tls.borrow_mut().poll_read(task, &self.wire, &self.spare, into),
+        }
+    }
+
+    /// The same for a socket that is known, or very likely, to be readable: saves the look. A buffer that was taken in
+    /// vain is given back.
+    #[inline(always)]
+    pub(crate) fn poll_read_ready(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match &self.tls {
+            None => self.wire.poll_read_ready(task, &self.spare, into),
+            Some(tls) => tls.borrow_mut().poll_read(task, &self.wire, &self.spare, into),
+        }
+    }
+
+    /// Reads into a library's buffer, as far as it goes.
+    pub(crate) fn poll_read_slice(&self, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Pin::new(&mut *self.wire.stream.borrow_mut()).poll_read(task, into),
+            Some(tls) => tls.borrow_mut().poll_read_slice(task, &self.wire, &self.spare, into),
+        }
+    }
+
+    /// Writes some of the two pieces, as one. With TLS what was taken may still be here: see [`Socket::poll_flush`].
+    #[inline(always)]
+    pub(crate) fn poll_write(&self, task: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        match &self.tls {
+            None => self.wire.poll_write(task, first, second),
+            Some(tls) => tls.borrow_mut().poll_write(task, &self.wire, &self.spare, first, second),
+        }
+    }
+
+    /// Ready when everything that was written is with the kernel.
+    #[inline(always)]
+    pub(crate) fn poll_flush(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.borrow_mut().poll_flush(task, &self.wire, &self.spare),
+        }
+    }
+
     /// Has the other side reset the connection? (One that has only ended its sending half may still want an answer.) Costs a
     /// system call.
     pub(crate) fn is_reset(&self) -> bool {
-        !matches!(self.stream.borrow().take_error(), Ok(None))
+        !matches!(self.wire.stream.borrow().take_error(), Ok(None))
     }
 
     /// Makes the closing of the socket a reset: the other side must not take what it has for a complete answer.
     pub(crate) fn reset(&self) {
         // A socket that refuses the option is closed in the ordinary way, which is all that can be done.
-        let _ = self.stream.borrow().set_zero_linger();
+        let _ = self.wire.stream.borrow().set_zero_linger();
     }
 
     pub(crate) fn poll_shutdown(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(task)
+        match &self.tls {
+            None => self.wire.poll_shutdown(task),
+            Some(tls) => tls.borrow_mut().poll_shutdown(task, &self.wire, &self.spare),
+        }
     }
 }
 
@@ -199,6 +311,7 @@ fn not_ready(stream: &TcpStream, what: Interest) {
 }
 
 /// Writes all of both pieces, consuming them. Ready when everything is with the kernel.
+#[inline]
 pub(crate) fn poll_write_all(socket: &Socket, task: &mut Context<'_>, first: &mut impl Buf, second: &mut impl Buf) -> Poll<io::Result<()>> {
     while first.has_remaining() || second.has_remaining() {
         let written = std::task::ready!(socket.poll_write(task, first.chunk(), second.chunk()))?;
@@ -209,7 +322,7 @@ pub(crate) fn poll_write_all(socket: &Socket, task: &mut Context<'_>, first: &mu
         first.advance(of_first);
         second.advance(written - of_first);
     }
-    Poll::Ready(Ok(()))
+    socket.poll_flush(task)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The room that knows HTTP's wire, on both sides. It knows no endpoints, no plugins and no files.
 //!
-//! - [`h1`]: the front, a connection read into requests and written with answers
+//! - [`front`]: the life of a connection, to its first request
+//! - `h1`, `h2`: the fronts, a connection read into requests and written with answers
 //! - `flow`: THE LIFE OF A REQUEST, the same for every protocol version
 //! - [`client`]: one try over one upstream connection
 //! - [`codec`]: the strict HTTP/1.1 codec, bytes in, events out
@@ -21,7 +22,10 @@ pub mod edits;
 pub mod envelope;
 pub mod fixed;
 mod flow;
-pub mod h1;
+pub mod front;
+mod grpc;
+mod h1;
+mod h2;
 pub mod house;
 mod io;
 mod json;
@@ -29,6 +33,7 @@ pub mod lists;
 pub mod mirror;
 mod pattern;
 pub mod phrase;
+mod proxied;
 pub mod rate;
 pub mod record;
 pub mod redirect;
@@ -37,4 +42,6 @@ pub mod rewrite;
 pub mod routes;
 pub mod split;
 pub mod steps;
+pub mod tls;
 mod tunnel;
+mod websocket;

@@ -3,6 +3,7 @@
 //! The caller is told what it can act on. What happened behind the gateway (addresses, plugin versions, limits) is in
 //! the log under the same id.
 
+use crate::grpc;
 use bytes::Bytes;
 use wharf_core::exchange::{Answer, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Limited, Phase};
@@ -20,6 +21,7 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
         FaultKind::Limited(_) => (429, "too many requests from this caller"),
         FaultKind::WrongType => (415, "a body of this type is not taken here"),
         FaultKind::BadArgument => (400, "an argument is not what it must be"),
+        FaultKind::Misdirected => (421, "this connection was made to another host; make one to this host"),
         FaultKind::ClientTimeout(_) | FaultKind::ClientGone => (408, "the request took too long to arrive"),
         FaultKind::Timeout(Phase::Plugin) => (503, "a rule of this gateway did not answer in time"),
         FaultKind::Timeout(_) => (504, "the service behind did not answer in time"),
@@ -67,6 +69,14 @@ fn limit_fields(fields: &mut Fields, limited: &Limited) {
     fields.add(b"ratelimit-remaining", b"0");
     fields.add(b"ratelimit-reset", after.as_bytes());
     fields.add(b"ratelimit-policy", format!("{};w={}", limited.limit, seconds(limited.per_ms)).as_bytes());
+}
+
+/// The same for a caller that speaks gRPC: all of it is in the head, which is the trailers as well.
+pub(crate) fn grpc_answer_for(fault: &Fault) -> Answer {
+    let (_, text) = status_of(fault);
+    let mut fields = grpc::status(grpc::code(fault), text);
+    fields.add(b"content-type", b"application/grpc");
+    Answer::full(ResponseHead { status: 200, fields }, Bytes::new())
 }
 
 /// An error answer in the gateway's own form.

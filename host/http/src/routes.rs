@@ -192,6 +192,11 @@ impl Routes {
         if asked.refused { Found::MethodRefused } else { Found::Nothing }
     }
 
+    /// Do the same routes hold for both of these hosts (without ports, lower case)?
+    pub(crate) fn same_hosts(&self, one: &[u8], other: &[u8]) -> bool {
+        self.levels.iter().all(|level| level.roots(one).eq(level.roots(other)))
+    }
+
     /// The value of `allow` for a request that [`Found::MethodRefused`] was said to: the methods of the routes that
     /// fit otherwise.
     pub fn allow(&self, head: &RequestHead, client: IpAddr) -> String {
@@ -262,6 +267,16 @@ impl Routes {
             self.tree.add_root();
         }
         root
+    }
+}
+
+impl Level {
+    /// The trees for a host, in the order they are walked.
+    fn roots(&self, host: &[u8]) -> impl Iterator<Item = u32> {
+        let named = host.len() <= HOST_BYTES_MAX;
+        let exact = self.exact.get(host).filter(|_| named).copied();
+        let below = above(host).filter(move |_| named).filter_map(|name| self.below.get(name).copied());
+        exact.into_iter().chain(below).chain(self.any)
     }
 }
 

@@ -12,18 +12,48 @@ use wharf_core::body::Tunnel;
 /// Carried at once in each direction. Held only while there is something to carry.
 const ROOM: usize = 16 * 1024;
 
-pub(crate) struct Ends<'a> {
-    pub(crate) client: &'a Socket,
+/// The client's end, by whichever protocol it came.
+pub(crate) trait End {
+    /// Appends what is there; `0`: it has ended.
+    fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>>;
+    /// Writes all of it, consuming it.
+    fn poll_write_all(&self, task: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>>;
+    /// Says that nothing more will be written.
+    fn poll_shutdown(&self, task: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Takes an empty buffer back.
+    fn give(&self, buffer: &mut BytesMut);
+}
+
+impl End for Socket {
+    fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.poll_read(task, into)
+    }
+
+    fn poll_write_all(&self, task: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>> {
+        poll_write_all(self, task, from, &mut Bytes::new())
+    }
+
+    fn poll_shutdown(&self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shutdown(task)
+    }
+
+    fn give(&self, buffer: &mut BytesMut) {
+        self.give(buffer);
+    }
+}
+
+pub(crate) struct Ends<'a, E> {
+    pub(crate) client: &'a E,
     /// What the client sent behind its request.
     pub(crate) early: BytesMut,
-    /// The head that says 101.
+    /// The head that says 101, where it is not sent already.
     pub(crate) head: Vec<u8>,
     pub(crate) alarm: &'a Alarm,
     pub(crate) quiet: Duration,
 }
 
 /// Carries until the end. Bytes carried up and down.
-pub(crate) async fn carry(ends: &mut Ends<'_>, mut other_side: Box<dyn Tunnel>) -> (u64, u64) {
+pub(crate) async fn carry<E: End>(ends: &mut Ends<'_, E>, mut other_side: Box<dyn Tunnel>) -> (u64, u64) {
     let mut up = Way::of(std::mem::take(&mut ends.early));
     let mut down = Way::of(BytesMut::from(ends.head.as_slice()));
     let head = ends.head.len() as u64;
@@ -59,7 +89,7 @@ impl Way {
     }
 }
 
-fn poll_up(way: &mut Way, client: &Socket, other_side: &mut dyn Tunnel, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn poll_up(way: &mut Way, client: &impl End, other_side: &mut dyn Tunnel, task: &mut Context<'_>) -> Poll<io::Result<()>> {
     loop {
         while !way.buf.is_empty() {
             let written = ready!(other_side.poll_write(task, &way.buf))?;
@@ -81,11 +111,11 @@ fn poll_up(way: &mut Way, client: &Socket, other_side: &mut dyn Tunnel, task: &m
     }
 }
 
-fn poll_down(way: &mut Way, client: &Socket, other_side: &mut dyn Tunnel, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn poll_down(way: &mut Way, client: &impl End, other_side: &mut dyn Tunnel, task: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut room = [0u8; ROOM];
     loop {
         let before = way.buf.len();
-        let written = poll_write_all(client, task, &mut way.buf, &mut Bytes::new());
+        let written = client.poll_write_all(task, &mut way.buf);
         way.carried += (before - way.buf.len()) as u64;
         ready!(written)?;
         if way.ended {

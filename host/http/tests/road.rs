@@ -18,7 +18,7 @@ use wharf_core::outlet::{CallLimits, Endpoint, EndpointRef, Outlet, Protocol, Wi
 use wharf_core::road::Target;
 use wharf_core::rules::Rules;
 use wharf_http::client::Client;
-use wharf_http::h1;
+use wharf_http::front;
 use wharf_http::house::{Core, Entry, House, ListenerLimits, Meters};
 use wharf_http::routes::{RouteMatch, Routes};
 
@@ -86,7 +86,7 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
             let limits = Rc::new(setting.listener);
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
-                tokio::task::spawn_local(h1::serve(core.clone(), limits.clone(), stream, peer));
+                tokio::task::spawn_local(front::serve(core.clone(), limits.clone(), stream, peer));
             }
         });
     });

@@ -111,7 +111,7 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
             return Some(shared);
         }
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
-        let protocol = Rc::new(home.core.client.clone());
+        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = outlet_config(service, false);
         Some(Rc::new(ServiceOutlet::new(shared.service().clone(), protocol, config, home.number.into(), Some(&shared))))
     };

@@ -250,7 +250,7 @@ fn is<const N: usize>(value: &[u8], word: &[u8; N]) -> bool {
 }
 
 /// Digits only, and not more than fit.
-fn number(value: &[u8]) -> Option<u64> {
+pub(super) fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

@@ -19,6 +19,7 @@ mod refusal;
 pub mod request;
 pub mod response;
 mod split;
+pub mod two;
 pub mod write;
 
 pub use refusal::{Refusal, RefusalKind};

@@ -232,16 +232,16 @@ impl Target {
     }
 }
 
-struct Authority {
+pub(super) struct Authority {
     at: Range<usize>,
     /// Where the plain form is not just lower case.
-    rewritten: Option<Vec<u8>>,
+    pub(super) rewritten: Option<Vec<u8>>,
 }
 
 /// Host and optional port (RFC 3986 section 3.2), brought into one form: lower case, in place; without the dot of the
 /// root and without a colon that no port follows. Names are what DNS and hosts files can hold, and `_`; no user
 /// information, no percent-encoding.
-fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind> {
+pub(super) fn authority(text: &mut [u8], at: Range<usize>) -> Result<Authority, RefusalKind> {
     let mut host_len = 0;
     // No empty label: a dot follows something that is none.
     let mut before = b'.';
@@ -333,7 +333,7 @@ static NAME: [u8; 256] = {
 };
 
 /// The protocol to switch to, if it is one that is tunnelled. HTTP/2 is not: it would be a second way in.
-fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {
+pub(super) fn protocol(method: &Method, value: &[u8]) -> Option<Box<str>> {
     let mut found = None;
     for offered in value.split(|&byte| byte == b',') {
         let offered = offered.trim_ascii();

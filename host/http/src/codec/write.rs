@@ -46,12 +46,12 @@ pub struct Forwarded {
 /// Ends the data of a chunk.
 pub const CHUNK_TAIL: &[u8] = b"\r\n";
 
-const fn bit(known: Known) -> u64 {
+pub(super) const fn bit(known: Known) -> u64 {
     1 << known as u64
 }
 
 /// Never copied from a head: about one connection only, or written by us.
-const NOT_COPIED: u64 = bit(Known::Connection)
+pub(super) const NOT_COPIED: u64 = bit(Known::Connection)
     | bit(Known::KeepAlive)
     | bit(Known::ProxyConnection)
     | bit(Known::TransferEncoding)

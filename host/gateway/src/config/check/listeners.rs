@@ -1,6 +1,10 @@
 //! Checks listeners and the admin API.
 
 use super::*;
+use std::time::SystemTime;
+use wharf_http::house::Http2Limits;
+use wharf_http::tls::certs::Certificate;
+use wharf_http::tls::server::{ClientCertificates, Offer, Server};
 
 impl Checker<'_> {
     pub(super) fn listeners(&mut self, named: &Opt<Named<file::Listener>>) -> Vec<(Place, plan::Listener)> {
@@ -15,7 +19,15 @@ impl Checker<'_> {
                 bind: self.bind(&listener.bind).unwrap_or(ANYWHERE),
                 advertise: self.advertise(&listener.advertise),
                 trusted_proxies: list(&listener.trusted_proxies).iter().filter_map(|item| self.value(item, values::network)).collect(),
+                proxied_by: list(&listener.proxy_protocol_from).iter().filter_map(|item| self.value(item, values::network)).collect(),
+                tls: listener.tls.as_ref().and_then(|tls| self.tls(tls, &listener.http2)),
+                http2: self.http2(&listener.http2),
                 connections_max: self.number(&listener.connections_max, 20_000, 1, 10_000_000, "connections_max"),
+                connections_per_source_max: given(&listener.connections_per_source_max)
+                    .map(|_| self.number(&listener.connections_per_source_max, 1, 1, 10_000_000, "connections_per_source_max")),
+                body_rate_min: self.size(of(limits, |l| &l.body_rate_min), 240, 0, MIB, "body_rate_min"),
+                first_timeout: self.time(of(waits, |w| &w.first), 10 * SECOND, MS, HOUR, "first"),
+                upload_timeout: self.time(of(waits, |w| &w.upload), 600 * SECOND, MS, DAY, "upload"),
                 head_bytes_max: self.size(of(limits, |l| &l.head_bytes_max), 32 * KIB, KIB, MIB, "head_bytes_max") as usize,
                 fields_max: self.number(of(limits, |l| &l.fields_max), 100, 1, 10_000, "fields_max") as usize,
                 head_timeout: self.time(of(waits, |w| &w.head), 10 * SECOND, MS, HOUR, "head"),
@@ -30,6 +42,97 @@ impl Checker<'_> {
             self.say(named.as_ref().map(|item| item.place).unwrap_or_default(), "there is no listener, so nothing would be served", hint);
         }
         listeners
+    }
+
+    fn http2(&mut self, item: &Opt<OrShort<file::ListenerHttp2>>) -> Option<Http2Limits> {
+        let usual = Http2Limits::default();
+        let Some(OrShort(http2)) = group(item) else { return Some(usual) };
+        if let Some(state) = &http2.state {
+            match state.get().map(String::as_str) {
+                Some("on") | None => {}
+                Some("off") => return None,
+                Some(other) => {
+                    let place = at(state.place, item.as_ref().map(|item| item.place).unwrap_or_default());
+                    self.say(place, format!("`http2` is `{other}`"), "`on`, `off`, or its limits, `{streams_max: 128}`");
+                }
+            }
+        }
+        Some(Http2Limits {
+            streams_max: self.number(&http2.streams_max, usual.streams_max, 1, 10_000, "streams_max"),
+            // RFC 9113 section 6.5.2: below 64 KiB a client has begun with more before it is told.
+            window: self.size(&http2.window, usual.window.into(), 64 * KIB, 64 * MIB, "window") as u32,
+        })
+    }
+
+    fn tls(&mut self, item: &Item<file::ListenerTls>, http2: &Opt<OrShort<file::ListenerHttp2>>) -> Option<plan::Tls> {
+        let tls = item.get()?;
+        let before = self.mistakes.len();
+        let mut files = Vec::new();
+        let (mut certificates, mut default) = (Vec::new(), None);
+        for entry in tls.certificates.get()? {
+            let Some(pair) = entry.get() else { continue };
+            let chain = self.contents(&pair.chain, &mut files);
+            let key = self.contents(&pair.key, &mut files);
+            let (Some(chain), Some(key)) = (chain, key) else { continue };
+            let certificate = match Certificate::from_pem(&chain, &key, SystemTime::now()) {
+                Ok(certificate) => certificate,
+                Err(bad) => {
+                    let (message, hint) = bad.told();
+                    let file = pair.chain.get().map_or("", String::as_str);
+                    self.say(pair.chain.place, format!("`{file}`: {message}"), hint);
+                    continue;
+                }
+            };
+            if given(&pair.default) == Some(&true) && default.replace(certificate.clone()).is_some() {
+                self.say(entry.place, "there is more than one default certificate", "clients that ask for no name can be shown one only");
+            }
+            certificates.push(certificate);
+        }
+        if certificates.is_empty() && self.mistakes.len() == before {
+            self.say(tls.certificates.place, "there is no certificate to show", "add `{chain: FILE, key: FILE}`");
+        }
+        let clients = group(&tls.clients).and_then(|clients| {
+            let authorities = self.contents(&clients.ca, &mut files)?;
+            let revoked = match &clients.crl {
+                Some(crl) => self.contents(crl, &mut files)?,
+                None => Vec::new(),
+            };
+            Some(ClientCertificates { authorities, revoked, required: given(&clients.required).copied().unwrap_or(true) })
+        });
+        let offer = Offer {
+            certificates,
+            default,
+            clients,
+            only_1_3: matches!(given(&tls.version_min), Some(file::TlsVersion::Tls13)),
+            http2: self.http2(http2).is_some(),
+        };
+        if self.mistakes.len() > before {
+            return None;
+        }
+        match Server::new(&offer) {
+            Ok(server) => Some(plan::Tls { offer, server: Arc::new(server), files }),
+            Err(bad) => {
+                let (message, hint) = bad.told();
+                self.say(tls.clients.as_ref().map_or(item.place, |clients| clients.place), message, hint);
+                None
+            }
+        }
+    }
+
+    /// What a file holds that the configuration names.
+    pub(super) fn contents(&mut self, file: &Item<String>, files: &mut Vec<PathBuf>) -> Option<Vec<u8>> {
+        let path = self.folder.join(file.get()?);
+        match super::super::contents(&path) {
+            Ok(bytes) => {
+                files.push(path);
+                Some(bytes)
+            }
+            Err(error) => {
+                let hint = "relative paths begin at the folder of this file; the gateway's user must be able to read it";
+                self.say(file.place, format!("the file {} cannot be read: {error}", path.display()), hint);
+                None
+            }
+        }
     }
 
     pub(super) fn admin(&mut self, admin: &Opt<file::Admin>, node: &plan::Node) -> (Place, plan::Admin) {

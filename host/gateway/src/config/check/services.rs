@@ -1,6 +1,8 @@
 //! Checks services.
 
 use super::*;
+use wharf_http::client::Speaks;
+use wharf_http::tls::client::{Authorities, Client, Demand};
 
 impl Checker<'_> {
     pub(super) fn services(&mut self, named: &Opt<Named<file::Service>>) -> Vec<plan::Service> {
@@ -22,6 +24,8 @@ impl Checker<'_> {
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
                 name,
+                speaks: self.speaks(service),
+                tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
                 balance: match given(&service.balance) {
                     None | Some(file::Balance::RoundRobin) => plan::Balance::RoundRobin,
                     Some(file::Balance::Weighted) => plan::Balance::Weighted,
@@ -94,5 +98,48 @@ impl Checker<'_> {
             );
         }
         endpoints
+    }
+
+    fn speaks(&mut self, service: &file::Service) -> Speaks {
+        match (given(&service.protocol), &service.protocol, service.tls.is_some()) {
+            (None, _, false) | (Some(file::Speaks::Http1), ..) => Speaks::Http1,
+            (Some(file::Speaks::Http2), ..) => Speaks::Http2,
+            (None, _, true) | (Some(file::Speaks::Auto), _, true) => Speaks::Either,
+            (Some(file::Speaks::Auto), item, false) => {
+                let place = item.as_ref().map(|item| item.place).unwrap_or_default();
+                self.say(place, "`protocol: auto` needs `tls`: in the clear nothing says what an endpoint speaks", "`http1` or `http2`");
+                Speaks::Http1
+            }
+        }
+    }
+
+    fn service_tls(&mut self, item: &Item<file::ServiceTls>, service: &file::Service) -> Option<plan::ServiceTls> {
+        let tls = item.get()?;
+        let mut files = Vec::new();
+        let authorities = match &tls.ca {
+            Some(ca) => Authorities::Given(self.contents(ca, &mut files)?),
+            None => Authorities::Machine,
+        };
+        let shown = match (&tls.chain, &tls.key) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some((self.contents(chain, &mut files)?, self.contents(key, &mut files)?)),
+            (Some(one), None) | (None, Some(one)) => {
+                self.say(one.place, "a certificate to show needs both `chain` and `key`", "add the other one");
+                return None;
+            }
+        };
+        let of_dns = || Some(values::host_and_port(group(&service.dns)?.0.name.get()?).ok()?.0);
+        let name = given(&tls.server_name).map(|name| name.as_str().into()).or_else(of_dns);
+        let speaks = given(&service.protocol);
+        let (http1, http2) = (!matches!(speaks, Some(file::Speaks::Http2)), !matches!(speaks, Some(file::Speaks::Http1)));
+        let demand = Demand { authorities, name, shown, http2, http1 };
+        match Client::new(&demand) {
+            Ok(client) => Some(plan::ServiceTls { demand, client: Arc::new(client), files }),
+            Err(bad) => {
+                let (message, hint) = bad.told();
+                self.say(item.place, message, hint);
+                None
+            }
+        }
     }
 }

@@ -12,6 +12,12 @@ pub struct Service {
     /// Where its instances are looked up, if they are not fixed.
     #[serde(default)]
     pub dns: Opt<OrShort<Dns>>,
+    /// What its endpoints speak. Default `http1`; with `tls`, `auto`.
+    #[serde(default)]
+    pub protocol: Opt<Speaks>,
+    /// They are called by TLS, and must prove who they are. Default in the clear.
+    #[serde(default)]
+    pub tls: Opt<ServiceTls>,
     /// How an endpoint is chosen. Default `round_robin`.
     #[serde(default)]
     pub balance: Opt<Balance>,
@@ -112,4 +118,34 @@ impl FromShort for Dns {
     fn from_short(name: Item<String>) -> Dns {
         Dns { name, refresh: None }
     }
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2; without `tls` with prior knowledge. gRPC needs it.
+    Http2,
+    /// With `tls`: whichever of both the endpoint chooses.
+    Auto,
+}
+
+/// TLS to endpoints. Changed files are taken without a restart.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceTls {
+    /// PEM file with the authorities that are believed. Default those that this machine trusts. Relative paths begin at the folder of this file.
+    #[serde(default)]
+    pub ca: Opt<String>,
+    /// The name that its certificate must have, and that it is asked for. Default the name of `dns`, else the endpoint's address.
+    #[serde(default)]
+    pub server_name: Opt<String>,
+    /// PEM file with the certificate that we show, and its chain; with `key`.
+    #[serde(default)]
+    pub chain: Opt<String>,
+    /// PEM file with its private key.
+    #[serde(default)]
+    pub key: Opt<String>,
 }

@@ -1,6 +1,8 @@
 //! Services, checked.
 
 use super::*;
+pub use wharf_http::client::Speaks;
+use wharf_http::tls::client::{Client, Demand};
 
 /// A named upstream.
 #[derive(Clone, Debug)]
@@ -9,6 +11,10 @@ pub struct Service {
     pub name: Arc<str>,
     /// Where its endpoints come from.
     pub source: Source,
+    /// What they speak.
+    pub speaks: Speaks,
+    /// TLS to them, if it is on.
+    pub tls: Option<ServiceTls>,
     /// How one is chosen.
     pub balance: Balance,
     /// Bounds of one call.
@@ -58,3 +64,29 @@ pub enum Balance {
     Weighted,
     LeastRequest,
 }
+
+/// TLS to the endpoints of a service; see [`Tls`].
+#[derive(Clone)]
+pub struct ServiceTls {
+    /// What is asked of them.
+    pub demand: Demand,
+    /// The same, ready to call.
+    pub client: Arc<Client>,
+    /// The files it was read from.
+    pub files: Vec<PathBuf>,
+}
+
+impl fmt::Debug for ServiceTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key.
+        f.debug_struct("ServiceTls").field("name", &self.demand.name).field("files", &self.files).finish()
+    }
+}
+
+impl PartialEq for ServiceTls {
+    fn eq(&self, other: &ServiceTls) -> bool {
+        self.demand == other.demand
+    }
+}
+
+impl Eq for ServiceTls {}

@@ -1,0 +1,141 @@
+//! THE LIFE OF A CONNECTION, from accepted to its first request.
+//!
+//! ```text
+//! peer     = the PROXY protocol's word, from those that must say it
+//! secured  = TLS handshake, where the listener offers it: name, certificate, protocol
+//! HTTP/2 or HTTP/1.1: by ALPN; without TLS by the first bytes
+//! ```
+//!
+//! All of it has the time of a first byte (`timeouts.first`). What follows is in `h1.rs` and `h2.rs`.
+
+use crate::deadlines::Alarm;
+use crate::house::{Core, ListenerLimits};
+use crate::io::Socket;
+use crate::proxied;
+use crate::routes::{Routes, host_of};
+use crate::tls::H2;
+use crate::tls::identity::Identity;
+use crate::{h1, h2};
+use aws_lc_rs::digest;
+use bytes::BytesMut;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::net::TcpStream;
+use wharf_core::LocalBoxFuture;
+use wharf_core::exchange::Facts;
+
+/// A client's connection that is ready for requests.
+pub(crate) struct Visit {
+    pub(crate) core: Rc<Core>,
+    pub(crate) limits: Rc<ListenerLimits>,
+    pub(crate) socket: Socket,
+    /// Its one alarm, for whatever it waits for next.
+    pub(crate) alarm: Alarm,
+    /// The other end; what the PROXY protocol said it is.
+    pub(crate) peer: SocketAddr,
+    pub(crate) secured: Option<Rc<Secured>>,
+}
+
+/// What a TLS handshake has shown.
+pub(crate) struct Secured {
+    /// The host that the client asked for.
+    name: Option<Box<str>>,
+    /// Who it is, if it proved that.
+    identity: Option<Arc<Identity>>,
+}
+
+impl Secured {
+    /// Tells rules who the client is. Is the request for a host with other rules than those of the host that the
+    /// connection was made to (RFC 9110 section 7.4)? Then whoever guards by name would have been led around.
+    pub(crate) fn tell(&self, facts: &mut Facts, routes: &Routes) -> bool {
+        if let Some(identity) = &self.identity {
+            identity.tell(&mut facts.attrs);
+        }
+        let asked = host_of(facts.request.authority_bytes());
+        match &self.name {
+            Some(name) => name.as_bytes() != asked && !routes.same_hosts(name.as_bytes(), asked),
+            None => false,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection; exchanges in progress end unanswered.
+pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer: SocketAddr) -> LocalBoxFuture<'static, ()> {
+    // Answers go out in one piece or as fast as they come: waiting for acknowledgements only delays them.
+    let _ = stream.set_nodelay(true);
+    let socket = Socket::new(stream, core.spare.clone());
+    let alarm = core.deadlines.alarm();
+    let visit = Visit { core, limits, socket, alarm, peer, secured: None };
+    // Each in a box of its own: a connection holds what it needs, and not the room for what others may come to.
+    if visit.limits.tls.is_none() && visit.limits.proxied_by.is_empty() {
+        return Box::pin(h1::serve(visit, BytesMut::new()));
+    }
+    Box::pin(async move {
+        let opened = Box::pin(open(visit)).await;
+        match opened {
+            Ok((visit, early, true)) => Box::pin(h2::serve(visit, early)).await,
+            Ok((visit, early, false)) => Box::pin(h1::serve(visit, early)).await,
+            Err(()) => {}
+        }
+    })
+}
+
+/// The connection, what was read of it already, and whether it speaks HTTP/2. Refusals are counted, and nobody is answered: there is no protocol yet to
+/// do it in.
+async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool), ()> {
+    let refused = |visit: &Visit, why: &'static str, error: &dyn std::fmt::Display| {
+        visit.core.count_refused(why);
+        tracing::debug!(listener = &*visit.limits.name, peer = %visit.peer, reason = why, "connection refused: {error}");
+    };
+    visit.alarm.set_in(visit.limits.first);
+    let mut early = BytesMut::new();
+    if visit.limits.proxied_by.iter().any(|range| range.holds(visit.peer.ip())) {
+        match proxied::read(&visit, &mut early).await {
+            Ok(Some(client)) => visit.peer = client,
+            Ok(None) => {}
+            Err(error) => {
+                refused(&visit, "proxy_protocol", &error);
+                return Err(());
+            }
+        }
+    }
+    let Some(offer) = visit.limits.tls.clone() else {
+        return Ok((visit, early, false));
+    };
+    let mut tls = match offer.session() {
+        Ok(tls) => tls,
+        Err(error) => {
+            refused(&visit, "tls", &error);
+            return Err(());
+        }
+    };
+    tls.received(early);
+    visit.socket = visit.socket.with_tls(tls);
+    let done = poll_fn(|task| match visit.socket.poll_handshake(task) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => visit.alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into())),
+    });
+    if let Err(error) = done.await {
+        refused(&visit, "tls", &error);
+        return Err(());
+    }
+    let (secured, http2) = match visit.socket.tls() {
+        None => return Err(()),
+        Some(tls) => {
+            let agreed = tls.agreed();
+            let shown = agreed.peer_certificates().and_then(<[_]>::first);
+            let identity = shown.and_then(|der| Identity::of(der, digest::digest(&digest::SHA256, der).as_ref()));
+            let name = tls.server_name().map(Into::into);
+            (Secured { name, identity }, agreed.alpn_protocol() == Some(H2))
+        }
+    };
+    visit.secured = Some(Rc::new(secured));
+    Ok((visit, BytesMut::new(), http2))
+}
