@@ -95,6 +95,8 @@ fn what_is_written_goes_before_what_is_named_and_that_before_what_ends() {
         pattern(r"/users/[0-9]+/.*\.css"),
         pattern(r".*\.css"),
         RouteMatch { methods: vec![Method::Post], ..whole("/users/new") },
+        RouteMatch { methods: vec![Method::Post], ..whole("/users/root;x") },
+        prefix("/users/root"),
     ]);
     for (path, expected) in [
         ("/x", 0),
@@ -115,6 +117,9 @@ fn what_is_written_goes_before_what_is_named_and_that_before_what_ends() {
         ("/x/a.css", 8),
         // A written segment whose method says no leads nowhere; the name is tried.
         ("/users/new", 3),
+        // The same for one that is named as a careless upstream would not read it: its guard is the reading's.
+        ("/users/root;x", 11),
+        ("/users/root;y", 11),
     ] {
         check(&routes, &get("h", path), expected);
         let explained = routes.explain(&get("h", path), CLIENT).into_iter().find(|judged| judged.verdict == Verdict::Fits);

@@ -214,8 +214,9 @@ impl Tree {
                 // It counts for nothing.
                 Some(behind) if read.name.is_empty() => segments = behind,
                 _ => {
-                    if strict.is_none()
-                        && let Some((child, _)) = node.child(&read.name)
+                    // Also where it is named as it stands, and that has led nowhere: who guards `/a` guards it from
+                    // `/{name}` for `/a;b` as well.
+                    if let Some((child, _)) = node.child(&read.name)
                         && let Some(route) = self.walk(child, behind, asked)
                     {
                         return Some(route);
