@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wharf_core::metrics::Registry;
+use wharf_http::admission::Files;
 use wharf_http::house::{Core, core_thread};
 use wharf_http::record::Recorder;
 use wharf_wasm::FaultSink;
@@ -23,6 +24,8 @@ pub struct Seed {
     pub node: u32,
     /// All counts.
     pub metrics: Arc<Registry>,
+    /// Places for upstream connections.
+    pub files: Arc<Files>,
     /// Makes the core's access log, on its thread.
     pub recorder: Box<dyn FnOnce() -> Option<Rc<dyn Recorder>> + Send>,
     /// Told of every fault of a plugin.
@@ -39,6 +42,9 @@ pub struct Seed {
     pub grace: Duration,
 }
 
+/// How long connections at rest are kept when the process ends.
+const REST: Duration = Duration::from_secs(2);
+
 /// Starts a core on a thread of its own.
 ///
 /// # Errors
@@ -49,8 +55,8 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
 }
 
 async fn serve(seed: Seed) {
-    let Seed { number, node, metrics, recorder, faults, mut generations, applied, listeners, mut stop, grace } = seed;
-    let core = Core::new(number, node, metrics.clone(), recorder());
+    let Seed { number, node, metrics, files, recorder, faults, mut generations, applied, listeners, mut stop, grace } = seed;
+    let core = Core::within(files, number, node, metrics.clone(), recorder());
     let home = Home::new(number, core.clone(), metrics, faults);
 
     // The first generation before the first connection: nobody is told 404 because we were too quick.
@@ -83,11 +89,21 @@ async fn serve(seed: Seed) {
         }
     }
 
-    // Draining: no new connections, answers say that theirs closes, and who is in the middle gets his time.
+    // Draining: what the kernel has accepted is taken, then no more; answers say that their connection closes, HTTP/2 is told
+    // to go; and who is in the middle gets his time.
     core.end();
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    let end = Instant::now() + grace;
-    while core.in_flight.get() > 0 && Instant::now() < end {
+    for accepting in accepting {
+        let _ = accepting.await;
+    }
+    let begun = Instant::now();
+    loop {
+        // A connection that rests may bring one more request, which is answered and told to close; who brings none for this
+        // long is closed as any idle one.
+        let rest = begun.elapsed() >= REST && core.in_flight.get() == 0;
+        let empty = doors.iter().all(|door| door.open() == 0);
+        if empty || rest || begun.elapsed() >= grace {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     if let Some(recorder) = &core.recorder {

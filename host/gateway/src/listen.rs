@@ -7,14 +7,19 @@
 use crate::config::plan::{Listener, Plan};
 use anyhow::{Context as _, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use wharf_core::metrics::{Count, Level, Registry};
+use wharf_http::admission::{File, Files, Sources};
 use wharf_http::front;
 use wharf_http::house::{Core, ListenerLimits};
 
@@ -76,24 +81,34 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
 
 /// What all cores count together for one listener.
 pub struct Gate {
+    files: Arc<Files>,
+    sources: Arc<Sources>,
     open: AtomicU32,
     open_max: AtomicU32,
     accepted: Arc<Count>,
     refused: Arc<Count>,
+    failed: Arc<Count>,
     level: Arc<Level>,
 }
 
 impl Gate {
     /// A gate that lets `open_max` connections in at once, over all cores.
-    pub fn new(name: &str, open_max: u32, metrics: &Registry) -> Arc<Gate> {
+    pub fn new(name: &str, open_max: u32, files: Arc<Files>, metrics: &Registry) -> Arc<Gate> {
         let labels = [("listener", name)];
         Arc::new(Gate {
+            files,
+            sources: Sources::new(0),
             open: AtomicU32::new(0),
             open_max: AtomicU32::new(open_max),
             accepted: metrics.count("wharf_connections_accepted_total", "connections accepted", &labels),
             refused: metrics.count(
                 "wharf_connections_refused_total",
-                "connections closed at once because `connections_max` was reached",
+                "connections closed at once because `connections_max` was reached, or half of the files that may be open",
+                &labels,
+            ),
+            failed: metrics.count(
+                "wharf_connections_failed_total",
+                "connections that could not be accepted, for want of files or memory",
                 &labels,
             ),
             level: metrics.level("wharf_connections_open", "client connections open", &labels),
@@ -101,23 +116,31 @@ impl Gate {
     }
 
     fn enter(self: &Arc<Self>) -> Option<Inside> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max.load(Ordering::Relaxed) {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        // Half of the files are for clients: each may need another one for its upstream.
+        let file = self.files.take();
+        let crowded = file.is_none() || self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max.load(Ordering::Relaxed);
+        if crowded {
+            if file.is_some() {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+            }
             self.refused.add_shared(1);
             return None;
         }
         self.accepted.add_shared(1);
         self.level.add(1);
-        Some(Inside(self.clone()))
+        Some(Inside { gate: self.clone(), _file: file })
     }
 }
 
-struct Inside(Arc<Gate>);
+struct Inside {
+    gate: Arc<Gate>,
+    _file: Option<File>,
+}
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.level.add(-1);
+        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        self.gate.level.add(-1);
     }
 }
 
@@ -127,18 +150,23 @@ pub struct Door {
     name: Arc<str>,
     gate: Arc<Gate>,
     limits: RefCell<Rc<ListenerLimits>>,
+    open: Cell<u32>,
+    /// When it was last said that connections cannot be accepted.
+    told: Cell<Option<Instant>>,
 }
 
 impl Door {
     /// A door of this name, with the usual limits until it is told others.
     pub fn new(name: Arc<str>, gate: Arc<Gate>) -> Door {
-        Door { name, gate, limits: RefCell::default() }
+        Door { name, gate, limits: RefCell::default(), open: Cell::new(0), told: Cell::new(None) }
     }
 
     /// Takes over what a plan says about it; nothing, if it is not there any more: then a restart will end it.
     pub fn follow(&self, plan: &Plan) {
         let Some(listener) = plan.listeners.iter().find(|listener| listener.name == self.name) else { return };
-        *self.limits.borrow_mut() = Rc::new(limits(listener));
+        self.gate.sources.set_max(listener.connections_per_source_max.unwrap_or(0));
+        let sources = self.gate.sources.counts().then(|| self.gate.sources.clone());
+        *self.limits.borrow_mut() = Rc::new(ListenerLimits { sources, ..limits(listener) });
         self.gate.open_max.store(listener.connections_max, Ordering::Relaxed);
     }
 }
@@ -159,34 +187,74 @@ fn limits(listener: &Listener) -> ListenerLimits {
         proxied_by: listener.proxied_by.clone(),
         tls: listener.tls.as_ref().map(|tls| tls.server.clone()),
         http2: listener.http2,
+        sources: None,
     }
 }
 
-/// Accepts for one core until `core.draining` is set. Runs on the core's local set.
+/// Accepts for one core until it ends; then takes what the kernel has accepted already, and closes the socket. Runs on the
+/// core's own thread.
 pub async fn accept(core: Rc<Core>, door: Rc<Door>, listener: TcpListener) {
-    let Door { name, gate, limits } = &*door;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(listener = &**name, %error, "the listener cannot be served"),
+        Err(error) => return tracing::error!(listener = &*door.name, %error, "the listener cannot be served"),
     };
-    while !core.draining.get() {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Closed at once and counted: a full house answers, it does not queue.
-                let Some(inside) = gate.enter() else { continue };
-                let serving = front::serve(core.clone(), limits.borrow().clone(), stream, peer);
-                tokio::task::spawn_local(async move {
-                    serving.await;
-                    drop(inside);
-                });
-            }
+    let mut ending = pin!(core.ending());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = &mut ending => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => door.admit(&core, stream, peer),
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => {
                 // Out of files or memory. The connection stays in the kernel's queue: trying again at once would spin.
-                tracing::warn!(listener = &**name, %error, "cannot accept; hint: raise the limit of open files (`ulimit -n`)");
+                door.count_failed(&error);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+    // To the client these are connections like any other: closing the socket would reset them.
+    while let Poll::Ready(Ok((stream, peer))) = poll_fn(|task| Poll::Ready(listener.poll_accept(task))).await {
+        door.admit(&core, stream, peer);
+    }
+}
+
+impl Door {
+    /// Connections of this core that came in by it and are open.
+    pub fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    fn admit(self: &Rc<Self>, core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+        // Closed at once and counted: a full house answers, it does not queue.
+        let Some(inside) = self.gate.enter() else { return };
+        let serving = front::serve(core.clone(), self.limits.borrow().clone(), stream, peer);
+        let counted = Counted(self.clone());
+        self.open.set(self.open.get() + 1);
+        tokio::task::spawn_local(async move {
+            serving.await;
+            drop((inside, counted));
+        });
+    }
+
+    /// Says once a second at most that connections cannot be accepted: it may go on for long, and 20 times a second.
+    fn count_failed(&self, error: &io::Error) {
+        self.gate.failed.add_shared(1);
+        let now = Instant::now();
+        if self.told.get().is_none_or(|told| now.saturating_duration_since(told) > Duration::from_secs(1)) {
+            self.told.set(Some(now));
+            tracing::warn!(listener = &*self.name, %error, "cannot accept; hint: raise the limit of open files (`ulimit -n`)");
+        }
+    }
+}
+
+struct Counted(Rc<Door>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
     }
 }
 

@@ -29,12 +29,15 @@ use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
 use wharf_core::store::Store;
 use wharf_embedded::kv::{Durability, Kv, KvConfig, Quota};
+use wharf_http::admission::Files;
 use wharf_http::record::Recorder;
 use wharf_upstream::Services;
 use wharf_wasm::{Catalog, CatalogParts};
 
 /// How long exchanges in flight may take to end when the process is told to.
 const GRACE: Duration = Duration::from_secs(20);
+/// Files that connections leave to the admin API, the catalog, stores and logs.
+const FILES_KEPT: u32 = 256;
 /// How long the cores may take to serve the first generation.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -47,7 +50,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let seen = config::contents(&args.config).ok();
     let plan = config::load(&args.config, &Surroundings::here())?;
     let logs = logs::start(&plan.log)?;
-    raise_open_files();
+    let files = raise_open_files();
     let state = plan.node.state_dir.clone();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(|error| {
         let folder = state.display();
@@ -59,16 +62,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // Everything that others will look for is bound before anything is started.
     let metrics = Arc::new(Registry::default());
     let cores = plan.workers.max(1);
+    let for_clients = Files::new(files / 2);
     let mut bound = Vec::new();
     for listener in &plan.listeners {
         let (address, sockets) = listen::bind(&listener.name, listener.bind, cores)?;
-        bound.push((listener.clone(), address, Gate::new(&listener.name, listener.connections_max, &metrics), sockets));
+        bound.push((
+            listener.clone(),
+            address,
+            Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics),
+            sockets,
+        ));
     }
     let (admin_address, mut admin) = listen::bind("admin", plan.admin.bind, 1)?;
     let admin = admin.pop().context("no socket for the admin listener")?;
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    let ended = LocalSet::new().block_on(&control, serve(args, plan, seen, logs, metrics, bound, (admin_address, admin)));
+    let ended = LocalSet::new().block_on(&control, serve(args, files, plan, seen, logs, metrics, bound, (admin_address, admin)));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -108,6 +117,7 @@ type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>)
 
 async fn serve(
     args: &RunArgs,
+    files: u32,
     plan: Plan,
     seen: Option<Vec<u8>>,
     logs: logs::Logs,
@@ -150,6 +160,7 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let node = node_number();
     let mut threads = Vec::new();
+    let upstream_files = Files::new(files / 2);
     for (number, applied) in applied.into_iter().enumerate() {
         let listeners = bound
             .iter_mut()
@@ -160,6 +171,7 @@ async fn serve(
             number: u16::try_from(number).unwrap_or(u16::MAX),
             node,
             metrics: metrics.clone(),
+            files: upstream_files.clone(),
             recorder: Box::new(move || log.map(|log| Rc::new(log) as Rc<dyn Recorder>)),
             faults: catalog.fault_sink(),
             generations: control.generations(),
@@ -269,13 +281,20 @@ fn announce(bound: &[Bound], admin: std::net::SocketAddr, admin_plan: &plan::Adm
     Ok(())
 }
 
-/// A proxied connection takes two files; the soft limit of many shells is 1,024.
-fn raise_open_files() {
+/// A proxied connection takes two files; the soft limit of many shells is 1,024. Returns how many connections may have: some
+/// are kept for the admin API, the catalog and logs.
+fn raise_open_files() -> u32 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let mut most = limit.maximum;
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
         tracing::warn!(limit = limit.current, "the limit of open files cannot be raised");
+        most = limit.current;
     }
+    let most = most.map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX));
+    let kept = FILES_KEPT.min(most / 2);
+    tracing::info!(files = most, for_connections = most - kept, "open files");
+    most - kept
 }
 
 /// Tells this process from others in exchange ids: not secret, and different with every start.

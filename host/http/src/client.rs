@@ -5,6 +5,7 @@
 //! answer reads and writes the socket itself. Connections are kept in pools of this core, per endpoint, the last used
 //! first. What an endpoint is, which one to take and whether to try again is the upstream room's business.
 
+use crate::admission::Files;
 use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, response, take, write};
 use crate::deadlines::{Alarm, Deadlines};
@@ -82,6 +83,7 @@ impl Dialect {
 
 struct Inner {
     deadlines: Rc<Deadlines>,
+    files: Arc<Files>,
     kept: RefCell<HashMap<u64, Vec<Kept>, BuildHasherDefault<IdHasher>>>,
     shared: RefCell<HashMap<u64, two::Many, BuildHasherDefault<IdHasher>>>,
     dialects: RefCell<Vec<std::rc::Weak<Dialect>>>,
@@ -115,9 +117,10 @@ impl Drop for Link {
 
 impl Client {
     /// A client for one core, its pools empty.
-    pub fn new(deadlines: Rc<Deadlines>) -> Client {
+    pub fn new(deadlines: Rc<Deadlines>, files: Arc<Files>) -> Client {
         let inner = Inner {
             deadlines,
+            files,
             kept: RefCell::default(),
             shared: RefCell::default(),
             dialects: RefCell::default(),
@@ -309,6 +312,15 @@ impl Inner {
         }
         // From here on the count is given back by whoever holds the connection, or by this guard if there is none.
         let counted = Counted(endpoint);
+        let Some(file) = self.files.take() else {
+            return Err(Fault::overload(
+                "files",
+                format!(
+                    "all {} files for connections are open; hint: raise the limit of open files (`ulimit -n`, `LimitNOFILE`)",
+                    self.files.max()
+                ),
+            ));
+        };
         let alarm = self.deadlines.alarm();
         alarm.set_in_until(limits.connect, exchange.deadline);
         let mut connecting = std::pin::pin!(TcpStream::connect(endpoint.address));
@@ -345,7 +357,7 @@ impl Inner {
         };
         // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
-        let socket = Socket::new(stream, self.spare.clone());
+        let socket = Socket::new(stream, self.spare.clone()).counted(file);
         let Some(tls) = dialect.and_then(|dialect| dialect.tls.as_ref()) else { return Ok((socket, counted)) };
         let session = tls.session(endpoint.address.ip(), two).map_err(|error| refused(format!("cannot be called by TLS: {error}")))?;
         let socket = socket.with_tls(session);

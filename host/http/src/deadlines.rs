@@ -17,6 +17,9 @@ use wharf_core::metrics::nanos;
 /// One tick is 2^24 ns, 16.8 ms: converting an instant is a shift.
 const TICK_SHIFT: u32 = 24;
 
+/// The same as a time.
+pub(crate) const TICK: Duration = Duration::from_nanos(1 << TICK_SHIFT);
+
 const NEVER: u32 = u32::MAX;
 /// The deadline has passed and its alarm has not been set since.
 const FIRED: u32 = 0;

@@ -8,6 +8,7 @@
 //!
 //! All of it has the time of a first byte (`timeouts.first`). What follows is in `h1.rs` and `h2.rs`.
 
+use crate::admission::OfSource;
 use crate::deadlines::Alarm;
 use crate::house::{Core, ListenerLimits};
 use crate::io::Socket;
@@ -74,22 +75,28 @@ pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer
     let alarm = core.deadlines.alarm();
     let visit = Visit { core, limits, socket, alarm, peer, secured: None };
     // Each in a box of its own: a connection holds what it needs, and not the room for what others may come to.
-    if visit.limits.tls.is_none() && visit.limits.proxied_by.is_empty() {
+    let plain = visit.limits.tls.is_none() && visit.limits.proxied_by.is_empty();
+    if plain && visit.limits.sources.is_none() {
         return Box::pin(h1::serve(visit, BytesMut::new()));
     }
     Box::pin(async move {
         let opened = Box::pin(open(visit)).await;
         match opened {
-            Ok((visit, early, true)) => Box::pin(h2::serve(visit, early)).await,
-            Ok((visit, early, false)) => Box::pin(h1::serve(visit, early)).await,
+            Ok((visit, early, two, of_source)) => {
+                match two {
+                    true => Box::pin(h2::serve(visit, early)).await,
+                    false => Box::pin(h1::serve(visit, early)).await,
+                }
+                drop(of_source);
+            }
             Err(()) => {}
         }
     })
 }
 
-/// The connection, what was read of it already, and whether it speaks HTTP/2. Refusals are counted, and nobody is answered: there is no protocol yet to
-/// do it in.
-async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool), ()> {
+/// The connection, what was read of it already, whether it speaks HTTP/2, and its place among those of its source. Refusals
+/// are counted, and nobody is answered: there is no protocol yet to do it in.
+async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool, Option<OfSource>), ()> {
     let refused = |visit: &Visit, why: &'static str, error: &dyn std::fmt::Display| {
         visit.core.count_refused(why);
         tracing::debug!(listener = &*visit.limits.name, peer = %visit.peer, reason = why, "connection refused: {error}");
@@ -106,8 +113,17 @@ async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool), ()> {
             }
         }
     }
+    // Whose connection it is is known now, and nothing dear has been done for it.
+    let mut of_source = None;
+    if let Some(sources) = &visit.limits.sources {
+        of_source = sources.enter(visit.peer.ip());
+        if of_source.is_none() {
+            refused(&visit, "source_connections", &"its source has `connections_per_source_max` connections open");
+            return Err(());
+        }
+    }
     let Some(offer) = visit.limits.tls.clone() else {
-        return Ok((visit, early, false));
+        return Ok((visit, early, false, of_source));
     };
     let mut tls = match offer.session() {
         Ok(tls) => tls,
@@ -137,5 +153,5 @@ async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool), ()> {
         }
     };
     visit.secured = Some(Rc::new(secured));
-    Ok((visit, BytesMut::new(), http2))
+    Ok((visit, BytesMut::new(), http2, of_source))
 }

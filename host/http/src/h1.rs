@@ -13,6 +13,7 @@ use crate::front::{Secured, Visit};
 use crate::h2;
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
+use crate::pace::{Bounds, Late, Pace};
 use crate::{reply, tunnel, websocket};
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
@@ -305,7 +306,8 @@ impl Front {
                     decoder: Decoder::new(framing),
                     trailers: None,
                     alarm: self.core.deadlines.alarm(),
-                    armed: false,
+                    armed: None,
+                    pace: Pace::begin(self.core.deadlines.tick()),
                     go_on: if expects_continue { CONTINUE } else { b"" },
                 }))
             }
@@ -394,7 +396,8 @@ struct ClientBody {
     decoder: Decoder,
     trailers: Option<Fields>,
     alarm: Alarm,
-    armed: bool,
+    armed: Option<Late>,
+    pace: Pace,
     /// What is left to write of `100 Continue`: it is said when somebody first wants the body, not before.
     go_on: &'static [u8],
 }
@@ -422,7 +425,8 @@ impl BodyStream for ClientBody {
             let mut buf = front.buf.borrow_mut();
             match self.decoder.decode(&mut buf) {
                 Ok(Piece::Data(piece)) => {
-                    self.armed = false;
+                    self.armed = None;
+                    self.pace.moved(piece.len() as u64, front.core.deadlines.tick());
                     front.bytes_in.set(front.bytes_in.get() + piece.len() as u64);
                     return Poll::Ready(Ok(Some(piece)));
                 }
@@ -442,13 +446,15 @@ impl BodyStream for ClientBody {
                 Poll::Ready(Ok(0) | Err(_)) => return gone(front, "the client closed the connection in the middle of the body"),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
-                    if !self.armed {
-                        self.armed = true;
-                        self.alarm.set_in(front.limits.body);
-                    }
+                    let bounds = front.limits.upload();
+                    let late = *self.armed.get_or_insert_with(|| {
+                        let (wait, late) = self.pace.wait(front.core.deadlines.tick(), &bounds);
+                        self.alarm.set_in(wait);
+                        late
+                    });
                     ready!(self.alarm.poll_elapsed(task));
                     front.body.set(BodyState::Broken);
-                    let what = format!("the client sent nothing of the body for {:?} (`timeouts.body` of the listener)", front.limits.body);
+                    let what = format!("the client is too slow with its body: {}", late.words(&bounds));
                     return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
                 }
             }
@@ -476,6 +482,8 @@ struct Writing<'a> {
     keep_alive: bool,
     bytes_out: u64,
     armed: bool,
+    pace: Pace,
+    late: Late,
     deadline: Option<Instant>,
     quiet: Duration,
 }
@@ -527,6 +535,8 @@ impl<'a> Writing<'a> {
             keep_alive,
             bytes_out: 0,
             armed: false,
+            pace: Pace::begin(front.core.deadlines.tick()),
+            late: Late::Quiet,
             deadline: (!event_stream).then_some(done.exchange.deadline),
             quiet: if event_stream { front.limits.quiet } else { front.limits.body },
         }
@@ -546,15 +556,17 @@ impl<'a> Writing<'a> {
                 Poll::Ready(()) if waiting => return self.poll_end(task),
                 Poll::Ready(()) => {}
                 Poll::Pending => {
-                    if !self.armed {
-                        self.armed = true;
+                    let bounds = Bounds { quiet: self.quiet, ..self.front.limits.download() };
+                    if !std::mem::replace(&mut self.armed, true) {
+                        let (wait, late) = self.pace.wait(self.front.core.deadlines.tick(), &bounds);
+                        self.late = late;
                         match self.deadline {
-                            Some(end) => self.front.alarm.set_in_until(self.quiet, end),
-                            None => self.front.alarm.set_in(self.quiet),
+                            Some(end) => self.front.alarm.set_in_until(wait, end),
+                            None => self.front.alarm.set_in(wait),
                         }
                     }
                     ready!(self.front.alarm.poll_elapsed(task));
-                    let what = format!("the client read nothing of the answer for {:?}, or its time ran out", self.quiet);
+                    let what = format!("the client is too slow with its answer: {}, or its time ran out", self.late.words(&bounds));
                     return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
                 }
             }
@@ -608,6 +620,7 @@ impl<'a> Writing<'a> {
         if moved > 0 {
             self.bytes_out += moved as u64;
             self.armed = false;
+            self.pace.moved(moved as u64, self.front.core.deadlines.tick());
         }
         match written {
             Poll::Ready(Ok(())) => {

@@ -1,9 +1,11 @@
 //! What this room is given: one generation of routes, and what belongs to the core and to a listener.
 
+use crate::admission::{Files, Sources};
 use crate::client::Client;
 use crate::compress::Compression;
 use crate::deadlines::Deadlines;
 use crate::io::Spare;
+use crate::pace::Bounds;
 use crate::record::Recorder;
 use crate::routes::{HostTable, Routes};
 use crate::steps::Steps;
@@ -206,9 +208,14 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 impl Core {
     /// A core with an empty house: it answers 404 until it is given one. `node` tells nodes apart in exchange ids.
     pub fn new(number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
+        Core::within(Files::new(u32::MAX), number, node, metrics, recorder)
+    }
+
+    /// The same, its upstream connections among those that `files` counts.
+    pub fn within(files: Arc<Files>, number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
         let deadlines = Deadlines::new();
         Rc::new(Core {
-            client: Client::new(deadlines.clone()),
+            client: Client::new(deadlines.clone(), files),
             deadlines,
             house: RefCell::default(),
             recorder,
@@ -252,6 +259,19 @@ impl Core {
     pub fn end(&self) {
         self.draining.set(true);
         self.drain.notify_waiters();
+    }
+
+    /// Resolves when it begins to end.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is lost.
+    pub async fn ending(&self) {
+        let mut told = std::pin::pin!(self.drain.notified());
+        // Registered before the look, so that nothing happens between both.
+        told.as_mut().enable();
+        if !self.draining.get() {
+            told.await;
+        }
     }
 
     /// An exchange that has not begun.
@@ -328,6 +348,8 @@ pub struct ListenerLimits {
     pub proxied_by: Vec<Cidr>,
     /// TLS; `None`: in the clear.
     pub tls: Option<Arc<Server>>,
+    /// Connections by source; `None`: not counted.
+    pub sources: Option<Arc<Sources>>,
     /// HTTP/2; `None`: only HTTP/1.1. By TLS it is offered in the handshake as well.
     pub http2: Option<Http2Limits>,
 }
@@ -347,6 +369,18 @@ impl Default for Http2Limits {
     }
 }
 
+impl ListenerLimits {
+    /// What bounds a request's body.
+    pub(crate) fn upload(&self) -> Bounds {
+        Bounds { quiet: self.body, whole: self.upload, rate_min: self.rate_min }
+    }
+
+    /// What bounds an answer on its way to the client; the whole of it is the exchange's business.
+    pub(crate) fn download(&self) -> Bounds {
+        Bounds { quiet: self.body, whole: Duration::MAX, rate_min: self.rate_min }
+    }
+}
+
 impl Default for ListenerLimits {
     fn default() -> ListenerLimits {
         ListenerLimits {
@@ -363,6 +397,7 @@ impl Default for ListenerLimits {
             trusted: Vec::new(),
             proxied_by: Vec::new(),
             tls: None,
+            sources: None,
             http2: Some(Http2Limits::default()),
         }
     }

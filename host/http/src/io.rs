@@ -4,6 +4,7 @@
 //! and whoever is woken nearly always finds something to read. The runtime is told when a socket is drained or full, which
 //! a short read or write shows; so nobody makes the call that would only be told EAGAIN.
 
+use crate::admission::File;
 use crate::tls::session::Tls;
 use bytes::{Buf, BytesMut};
 use rustix::io::Errno;
@@ -190,17 +191,25 @@ pub(crate) struct Socket {
     wire: Wire,
     spare: Rc<Spare>,
     tls: Option<Box<RefCell<Tls>>>,
+    /// Its place among the files of the process.
+    _file: Option<File>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, spare: Rc<Spare>) -> Socket {
         let wire = Wire { stream: RefCell::new(stream), full: Cell::new(false), streak: Cell::new(0) };
-        Socket { wire, spare, tls: None }
+        Socket { wire, spare, tls: None, _file: None }
     }
 
     /// The same connection with TLS on it. What was read of it before is the session's.
     pub(crate) fn with_tls(mut self, tls: Tls) -> Socket {
         self.tls = Some(Box::new(RefCell::new(tls)));
+        self
+    }
+
+    /// The same connection with its place among the files of the process.
+    pub(crate) fn counted(mut self, file: File) -> Socket {
+        self._file = Some(file);
         self
     }
 

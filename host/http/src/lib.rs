@@ -11,6 +11,7 @@
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
+pub mod admission;
 pub mod check;
 pub mod client;
 pub mod codec;
@@ -31,6 +32,7 @@ mod io;
 mod json;
 pub mod lists;
 pub mod mirror;
+mod pace;
 mod pattern;
 pub mod phrase;
 mod proxied;

@@ -10,7 +10,10 @@ use super::request::{authority, protocol};
 use super::write::{NOT_COPIED, bit};
 use super::{HeadLimits, RefusalKind};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, DATE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, HeaderMap, HeaderName, HeaderValue, SERVER, SET_COOKIE,
+    USER_AGENT,
+};
 use std::net::{IpAddr, SocketAddr};
 use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
@@ -164,9 +167,9 @@ fn fields<'m>(map: &'m HeaderMap, into: &mut Fields, received: &mut Received) ->
 
 /// A host in its one form.
 fn plain<'r>(host: &[u8], room: &'r mut [u8; AUTHORITY_MAX]) -> Result<&'r [u8], RefusalKind> {
-    let text = room.get_mut(..host.len()).ok_or(RefusalKind::Host)?;
-    text.copy_from_slice(host);
-    let named = authority(text, 0..host.len())?;
+    room.get_mut(..host.len()).ok_or(RefusalKind::Host)?.copy_from_slice(host);
+    // With the room behind it, which lets it be read in blocks.
+    let named = authority(room, 0..host.len())?;
     if let Some(rewritten) = named.rewritten {
         let len = rewritten.len();
         room.get_mut(..len).ok_or(RefusalKind::Host)?.copy_from_slice(&rewritten);
@@ -356,7 +359,16 @@ fn copy(fields: &Fields, except: u64, map: &mut HeaderMap) -> Result<u64, http::
         if kind & except != 0 {
             continue;
         }
-        let name = HeaderName::from_bytes(fields.bytes(field.name()))?;
+        let name = match field.known() {
+            Known::ContentType => CONTENT_TYPE,
+            Known::Server => SERVER,
+            Known::Date => DATE,
+            Known::CacheControl => CACHE_CONTROL,
+            Known::SetCookie => SET_COOKIE,
+            Known::UserAgent => USER_AGENT,
+            Known::Authorization => AUTHORIZATION,
+            _ => HeaderName::from_bytes(fields.bytes(field.name()))?,
+        };
         let value = match field.value().range() {
             Some(range) if range.end <= shared.len() => HeaderValue::from_maybe_shared(shared.slice(range))?,
             _ => HeaderValue::from_bytes(fields.bytes(field.value()))?,

@@ -4,6 +4,7 @@ use super::{Common, FAREWELL, GIVEN_UP_MAX, LONG};
 use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
+use crate::pace::{Bounds, Late, Pace};
 use crate::{reply, tunnel, websocket};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -26,7 +27,9 @@ pub(super) fn begin(common: &Rc<Common>, request: http::Request<RecvStream>, res
     common.open.set(common.open.get() + 1);
     common.alarm.set_in(LONG);
     let open = Open(common.clone());
-    tokio::task::spawn_local(async move { serve(&open.0, request, respond).await });
+    // Made in its box: it is some kilobytes, and a task moves what it is given several times.
+    let made = Box::write(Box::new_uninit(), async move { serve(&open.0, request, respond).await });
+    tokio::task::spawn_local(Box::into_pin(made));
 }
 
 /// Counts a stream while it lasts.
@@ -163,7 +166,8 @@ impl Stream {
             piece,
             trailers: None,
             alarm: self.common.core.deadlines.alarm(),
-            armed: false,
+            armed: None,
+            pace: Pace::begin(self.common.core.deadlines.tick()),
             held: expects_continue,
         }))
     }
@@ -203,14 +207,14 @@ struct ClientBody {
     piece: Bytes,
     trailers: Option<Fields>,
     alarm: Alarm,
-    armed: bool,
+    armed: Option<Late>,
+    pace: Pace,
     /// The client waits for a 100: it is said when somebody first wants the body, not before.
     held: bool,
 }
 
 impl BodyStream for ClientBody {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let limits = self.stream.common.limits.clone();
         if std::mem::take(&mut self.held) {
             let mut go_on = http::Response::new(());
             *go_on.status_mut() = http::StatusCode::CONTINUE;
@@ -233,17 +237,21 @@ impl BodyStream for ClientBody {
                 }
                 Poll::Ready(None) => return self.poll_trailers(task),
                 Poll::Pending => {
-                    if !std::mem::replace(&mut self.armed, true) {
-                        self.alarm.set_in(limits.body);
-                    }
+                    let bounds = self.stream.common.limits.upload();
+                    let late = *self.armed.get_or_insert_with(|| {
+                        let (wait, late) = self.pace.wait(self.stream.common.core.deadlines.tick(), &bounds);
+                        self.alarm.set_in(wait);
+                        late
+                    });
                     ready!(self.alarm.poll_elapsed(task));
-                    let what = format!("the client sent nothing of the body for {:?} (`timeouts.body` of the listener)", limits.body);
+                    let what = format!("the client is too slow with its body: {}", late.words(&bounds));
                     return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
                 }
             }
         }
-        self.armed = false;
+        self.armed = None;
         let len = piece.len() as u64;
+        self.pace.moved(len, self.stream.common.core.deadlines.tick());
         self.left = self.left.map(|left| left.saturating_sub(len));
         self.stream.bytes_in.set(self.stream.bytes_in.get() + len);
         Poll::Ready(Ok(Some(piece)))
@@ -293,6 +301,8 @@ struct Writing<'a> {
     body: Option<Box<dyn BodyStream>>,
     bytes_out: u64,
     armed: bool,
+    pace: Pace,
+    late: Late,
     deadline: Option<Instant>,
     quiet: Duration,
     grpc: bool,
@@ -327,6 +337,8 @@ impl<'a> Writing<'a> {
             body,
             bytes_out: 0,
             armed: false,
+            pace: Pace::begin(stream.common.core.deadlines.tick()),
+            late: Late::Quiet,
             deadline: (!event_stream).then_some(done.exchange.deadline),
             quiet: if event_stream { limits.quiet } else { limits.body },
             grpc,
@@ -384,6 +396,7 @@ impl<'a> Writing<'a> {
             let ends = self.piece.is_empty() && self.body.as_ref().is_none_or(|body| body.size() == Some(0));
             self.bytes_out += piece.len() as u64;
             self.armed = false;
+            self.pace.moved(piece.len() as u64, self.stream.common.core.deadlines.tick());
             if send.send_data(piece, ends).is_err() {
                 return Poll::Ready(Err(gone()));
             }
@@ -399,17 +412,22 @@ impl<'a> Writing<'a> {
 
     /// Nothing moves: because of the client, or because there is nothing to send. Whose time runs is as in `h1`.
     fn poll_late(&mut self, task: &mut Context<'_>, clients: bool) -> Poll<Result<(), Fault>> {
+        let bounds = Bounds { quiet: self.quiet, ..self.stream.common.limits.download() };
         if !std::mem::replace(&mut self.armed, true) {
+            let mut wait = self.quiet;
+            if clients {
+                (wait, self.late) = self.pace.wait(self.stream.common.core.deadlines.tick(), &bounds);
+            }
             match (self.deadline, clients) {
-                (Some(end), true) => self.alarm.set_in_until(self.quiet, end),
+                (Some(end), true) => self.alarm.set_in_until(wait, end),
                 (Some(end), false) => self.alarm.set(end),
-                (None, _) => self.alarm.set_in(self.quiet),
+                (None, _) => self.alarm.set_in(wait),
             }
         }
         ready!(self.alarm.poll_elapsed(task));
         Poll::Ready(Err(match (clients, self.deadline) {
             (true, _) => {
-                let what = format!("the client read nothing of the answer for {:?}, or its time ran out", self.quiet);
+                let what = format!("the client is too slow with its answer: {}, or its time ran out", self.late.words(&bounds));
                 Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)
             }
             (false, Some(_)) => {
