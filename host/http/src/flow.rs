@@ -112,7 +112,7 @@ pub(crate) async fn answer<G: Gone>(
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
     let mut found = house.routes.find(&exchange.facts.request, exchange.facts.client);
-    if exchange.facts.request.method == Method::Options {
+    if matches!(exchange.facts.request.method, Method::Options) {
         found = cors::asked_about(&house, &exchange).unwrap_or(found);
     }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
@@ -128,9 +128,12 @@ pub(crate) async fn answer<G: Gone>(
             if let Some(callers) = grpc.then(|| grpc::timeout(&exchange.facts.request.fields)).flatten() {
                 exchange.deadline = exchange.deadline.min(started + callers);
             }
-            match entry.steps.as_ref().map(|steps| steps.before(&house.routes, at, &mut exchange)) {
-                Some(Err(fault)) => Err(fault),
-                _ => within(&mut exchange, entry, alarm, gone).await,
+            if let Some(steps) = &entry.steps
+                && let Err(fault) = steps.before(&house.routes, at, &mut exchange)
+            {
+                Err(fault)
+            } else {
+                within(&mut exchange, entry, alarm, gone).await
             }
         }
         None => {
