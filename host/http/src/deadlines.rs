@@ -158,6 +158,7 @@ impl Alarm {
     }
 
     /// Sets the deadline to `wait` from now, reading no clock: it is late by up to two ticks.
+    #[inline]
     pub fn set_in(&self, wait: Duration) {
         self.set_tick(self.of.tick_in(wait));
     }

@@ -320,7 +320,7 @@ fn not_ready(stream: &TcpStream, what: Interest) {
 }
 
 /// Writes all of both pieces, consuming them. Ready when everything is with the kernel.
-#[inline]
+#[inline(always)]
 pub(crate) fn poll_write_all(socket: &Socket, task: &mut Context<'_>, first: &mut impl Buf, second: &mut impl Buf) -> Poll<io::Result<()>> {
     while first.has_remaining() || second.has_remaining() {
         let written = std::task::ready!(socket.poll_write(task, first.chunk(), second.chunk()))?;

@@ -4,3 +4,4 @@ pub mod docs;
 pub mod guests;
 pub mod strictness;
 pub mod swaps;
+pub mod tls;

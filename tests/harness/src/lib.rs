@@ -4,7 +4,8 @@
 //! crate of the house, so it can only see what a stranger sees. It never binds a fixed port and never waits for a time,
 //! only for a condition with a deadline.
 //!
-//! [`wharf`] the gateway as a process, [`admin`] its admin API, [`raw`] bytes as they are, [`load`] many requests,
+//! [`wharf`] the gateway as a process, [`admin`] its admin API, [`raw`] bytes as they are, [`two`] frames as they
+//! are, [`load`] many requests,
 //! [`upstream`] answers as hostile as the test wants, [`wait`] conditions.
 
 #![allow(
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod load;
 pub mod message;
 pub mod raw;
+pub mod two;
 pub mod upstream;
 pub mod wait;
 pub mod wharf;

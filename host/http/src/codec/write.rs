@@ -128,6 +128,7 @@ pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, u
 
 /// Writes the head of an answer. `framing` is that of the body that will follow, or, for HEAD and 304, of the one that
 /// would; `version` is the client's. `date` is added where the answer has none.
+#[inline]
 pub fn response_head(
     out: &mut impl Out,
     head: &ResponseHead,

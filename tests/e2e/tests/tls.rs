@@ -1,0 +1,201 @@
+//! TLS at the front door and to upstreams, from the street.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+use wharf_e2e::tls::{Authority, Client, Pair, der};
+use wharf_harness::{Connection, Setup, Upstream, Wharf, until};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A gateway with these certificates, the last one as default if `default`, and what else a listener and routes may say.
+fn start(pairs: &[&Pair], default: bool, tls: &str, services: &str, routes: &str, files: &[(&str, String)]) -> Wharf {
+    let mut certificates = String::new();
+    for (at, _) in pairs.iter().enumerate() {
+        let last = default && at + 1 == pairs.len();
+        certificates.push_str(&format!("{{chain: c{at}.pem, key: c{at}.key, default: {last}}}, "));
+    }
+    let config = format!(
+        r#"
+node: {{ state_dir: "@DIR@/state" }}
+admin: {{ bind: "127.0.0.1:0" }}
+access_log: {{ to: "@DIR@/access.log" }}
+listeners:
+  main: {{ bind: "127.0.0.1:0", tls: {{ certificates: [{certificates}], {tls} }} }}
+  clear: {{ bind: "127.0.0.1:0" }}
+services:
+{services}
+routes:
+{routes}
+"#
+    );
+    let mut setup = Setup::new(config);
+    for (at, pair) in pairs.iter().enumerate() {
+        setup = setup.file(&format!("c{at}.pem"), pair.chain.clone()).file(&format!("c{at}.key"), pair.key.clone());
+    }
+    for (name, text) in files {
+        setup = setup.file(name, text.clone());
+    }
+    setup.start().unwrap()
+}
+
+const HELLO: &str = "  - { name: all, to: { answer: { status: 200, body: hello } } }\n";
+
+#[test]
+fn a_client_is_shown_the_certificate_of_the_host_that_it_asks_for() {
+    let authority = Authority::new();
+    let exact = authority.pair("exact", &["a.example"]);
+    let wild = authority.pair("wild", &["*.b.example"]);
+    let other = authority.pair("other", &["c.example"]);
+    let client = Client::credulous();
+    let wharf = start(&[&exact, &wild, &other], true, "", "", HELLO, &[]);
+    let address = wharf.listener("main");
+    for (name, wanted) in [("a.example", &exact), ("x.b.example", &wild), ("unknown.example", &other), ("127.0.0.1", &other)] {
+        let mut connection = client.connect(address, name).unwrap();
+        assert!(connection.shown() == der(wanted), "{name}");
+        assert_eq!(connection.get(name, "/").unwrap().message.text(), "hello");
+    }
+    let strict = start(&[&exact], false, "", "", HELLO, &[]);
+    assert!(client.connect(strict.listener("main"), "unknown.example").is_err(), "without a default an unknown host is refused");
+    assert!(client.connect(strict.listener("main"), "a.example").is_ok());
+    assert_eq!(strict.admin().metrics().get("wharf_http_refused_total", &[("reason", "tls")]), 1.0);
+}
+
+#[test]
+fn the_protocol_is_agreed_on_and_sessions_are_resumed() {
+    let authority = Authority::new();
+    let pair = authority.pair("a", &["a.example"]);
+    let wharf = start(&[&pair], false, "", "", HELLO, &[]);
+    let address = wharf.listener("main");
+    let agreed = |offered: &[&str]| Client::new(&authority, None, offered).connect(address, "a.example").map(|connection| connection.protocol());
+    assert_eq!(agreed(&["h2", "http/1.1"]).unwrap().as_deref(), Some("h2"));
+    assert_eq!(agreed(&["http/1.1"]).unwrap().as_deref(), Some("http/1.1"));
+    assert_eq!(agreed(&[]).unwrap(), None);
+    assert!(agreed(&["spdy/3"]).is_err(), "no protocol that both know");
+    // Any core takes the ticket of another: they are many connections.
+    let client = Client::new(&authority, None, &["http/1.1"]);
+    for round in 0..8 {
+        let mut connection = client.connect(address, "a.example").unwrap();
+        assert_eq!(connection.is_resumed(), round > 0, "{round}");
+        assert_eq!(connection.get("a.example", "/").unwrap().message.text(), "hello");
+    }
+}
+
+#[test]
+fn a_request_for_a_host_with_other_routes_is_misdirected() {
+    let authority = Authority::new();
+    let pair = authority.pair("both", &["open.example", "guarded.example", "x.wide.example", "y.wide.example"]);
+    let routes = r#"
+  - { name: open, match: { hosts: [open.example] }, to: { answer: { status: 200, body: open } } }
+  - { name: guarded, match: { hosts: [guarded.example] }, to: { answer: { status: 200, body: guarded } } }
+  - { name: wide, match: { hosts: ["*.wide.example"] }, to: { answer: { status: 200, body: wide } } }
+"#;
+    let wharf = start(&[&pair], false, "", "", routes, &[]);
+    let client = Client::new(&authority, None, &["http/1.1"]);
+    let mut connection = client.connect(wharf.listener("main"), "open.example").unwrap();
+    assert_eq!(connection.get("open.example", "/").unwrap().message.text(), "open");
+    assert_eq!(connection.get("guarded.example", "/").unwrap().status, 421);
+    let mut connection = client.connect(wharf.listener("main"), "x.wide.example").unwrap();
+    assert_eq!(connection.get("y.wide.example", "/").unwrap().message.text(), "wide", "the same routes hold there");
+}
+
+#[test]
+fn clients_must_show_a_certificate_where_it_is_asked_for() {
+    let (authority, believed) = (Authority::new(), Authority::new());
+    let pair = authority.pair("a", &["a.example"]);
+    let files = [("clients.pem", believed.pem())];
+    let wharf = start(&[&pair], false, "clients: { ca: clients.pem }", "", HELLO, &files);
+    let ask = |shown: Option<&Pair>| {
+        let client = Client::new(&authority, shown, &["http/1.1"]);
+        // In TLS 1.3 a client learns with the first answer whether it was believed.
+        client.connect(wharf.listener("main"), "a.example").and_then(|mut connection| connection.get("a.example", "/"))
+    };
+    assert_eq!(ask(Some(&believed.pair("client", &["client.example"]))).unwrap().status, 200);
+    assert!(ask(None).is_err(), "none");
+    assert!(ask(Some(&authority.pair("stranger", &["client.example"]))).is_err(), "one of somebody else");
+}
+
+#[test]
+fn upstreams_prove_who_they_are_whatever_version_they_speak() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pair = authority.pair("upstream", &["up.example"]);
+    let behind = start(&[&pair], true, "", "", HELLO, &[]);
+    let at = behind.listener("main");
+    let services = format!(
+        r#"
+  auto: {{ endpoints: ["{at}"], tls: {{ ca: "@DIR@/ca.pem", server_name: up.example }} }}
+  one: {{ endpoints: ["{at}"], protocol: http1, tls: {{ ca: "@DIR@/ca.pem", server_name: up.example }} }}
+  two: {{ endpoints: ["{at}"], protocol: http2, tls: {{ ca: "@DIR@/ca.pem", server_name: up.example }} }}
+  clear: {{ endpoints: ["{}"], protocol: http2 }}
+  misnamed: {{ endpoints: ["{at}"], tls: {{ ca: "@DIR@/ca.pem", server_name: other.example }} }}
+  unbelieved: {{ endpoints: ["{at}"], tls: {{ ca: "@DIR@/other.pem", server_name: up.example }} }}
+"#,
+        behind.listener("clear")
+    );
+    let names = ["auto", "one", "two", "clear", "misnamed", "unbelieved"];
+    let routes: String = names.iter().map(|name| format!("  - {{ name: {name}, match: {{ path: {{ exact: /{name} }} }}, to: {name} }}\n")).collect();
+    let files = [("ca.pem", authority.pem()), ("other.pem", other.pem())];
+    let wharf = start(&[&pair], true, "", &services, &routes, &files);
+    let mut connection = Connection::open(wharf.listener("clear")).unwrap();
+    for _ in 0..3 {
+        for good in ["auto", "one", "two", "clear"] {
+            let reply = connection.get("a.example", &format!("/{good}")).unwrap();
+            assert_eq!((reply.status, reply.message.text().as_str()), (200, "hello"), "{good}");
+        }
+    }
+    for bad in ["misnamed", "unbelieved"] {
+        assert_eq!(connection.get("a.example", &format!("/{bad}")).unwrap().status, 503, "{bad}");
+    }
+    let protocols = std::fs::read_to_string(behind.dir().join("access.log")).unwrap_or_default();
+    until("the other gateway's log", WAIT, || {
+        let log = std::fs::read_to_string(behind.dir().join("access.log")).unwrap_or_default();
+        (log.matches("\"HTTP/2\"").count() == 9 && log.matches("\"HTTP/1.1\"").count() == 3).then_some(())
+    });
+    drop(protocols);
+}
+
+#[test]
+fn a_balancer_says_whose_connection_it_is_and_only_a_named_one_may() {
+    let upstream = Upstream::echo();
+    let config = |from: &str| {
+        format!(
+            r#"
+node: {{ state_dir: "@DIR@/state" }}
+admin: {{ bind: "127.0.0.1:0" }}
+listeners: {{ main: {{ bind: "127.0.0.1:0", proxy_protocol_from: ["{from}"], timeouts: {{ first: 500ms }} }} }}
+services: {{ up: {{ endpoints: ["{}"] }} }}
+routes: [{{ name: all, to: up }}]
+"#,
+            upstream.address()
+        )
+    };
+    let ask = |wharf: &Wharf, bytes: &[u8]| {
+        let mut stream = TcpStream::connect(wharf.listener("main")).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
+    let named = Wharf::start(config("127.0.0.0/8")).unwrap();
+    let first = [b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n", GET].concat();
+    assert!(ask(&named, &first).contains("x-forwarded-for: 192.0.2.7\r\n"));
+    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    second.extend([192, 0, 2, 8, 198, 51, 100, 1, 0x12, 0x67, 0, 80]);
+    assert!(ask(&named, &[&second, GET].concat()).contains("x-forwarded-for: 192.0.2.8\r\n"));
+    assert_eq!(ask(&named, GET), "", "a named one must say it");
+    assert_eq!(ask(&named, b"PROXY TCP4 192.0.2.7"), "", "and in time");
+    assert_eq!(named.admin().metrics().get("wharf_http_refused_total", &[("reason", "proxy_protocol")]), 2.0);
+    let others = Wharf::start(config("192.0.2.0/24")).unwrap();
+    assert!(ask(&others, &first).starts_with("HTTP/1.1 400 "), "from anybody else it is no request");
+    assert!(ask(&others, GET).contains("x-forwarded-for: 127.0.0.1\r\n"));
+}
