@@ -133,11 +133,13 @@ async fn serve(
             whole: file::duration(&route.timeouts.whole)?,
             body_bytes_max: 10 << 20,
             keep_host: false,
+            steps: None,
+            compression: None,
             meters: Meters::new(&metrics, &route.name),
         });
     }
     let routes = Arc::new(Routes::compile(entries.iter().map(|_| RouteMatch::default()).collect()));
-    *core.house.borrow_mut() = Rc::new(House { routes, entries });
+    *core.house.borrow_mut() = Rc::new(House { routes, entries, unmatched: None });
 
     tokio::task::spawn_local(core.clone().sweep());
 

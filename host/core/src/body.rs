@@ -56,7 +56,7 @@ impl Body {
     }
 
     /// Keeps the fields that these edits set, add or remove in the head out of the trailers behind it.
-    pub(crate) fn bar_trailers(&mut self, edits: &[Edit]) {
+    pub fn bar_trailers(&mut self, edits: &[Edit]) {
         // A sized body has no trailers (RFC 9112 section 7.1.2).
         if !matches!(self, Body::Stream(stream) if stream.size().is_none()) {
             return;

@@ -1,7 +1,7 @@
 //! One journey: a request, what is known about it, and the time it has left.
 
 use crate::body::{Body, Tunnel};
-use crate::head::{RequestHead, ResponseHead};
+use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -122,6 +122,8 @@ pub struct Exchange {
     pub keep_host: bool,
     /// What happened, for the record that is written at the end.
     pub trail: Trail,
+    /// The request's fields as the client sent them, where somebody asks for them after rules and edits have had their way.
+    pub sent: Option<Box<Fields>>,
     /// Memory for the answer's head: an earlier answer's.
     pub worn: Option<Box<ResponseHead>>,
 }
@@ -137,6 +139,7 @@ impl Exchange {
             upgrade: None,
             keep_host: true,
             trail: Trail::default(),
+            sent: None,
             worn: None,
         }
     }
@@ -144,13 +147,13 @@ impl Exchange {
     /// Makes it blank again, in the memory that its heads have.
     pub fn clear(&mut self) {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
-        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, worn } = self;
+        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, sent, worn } = self;
         facts.clear();
         if let Some(head) = worn {
             head.clear();
         }
         (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
-        (*keep_host, *trail) = (true, Trail::default());
+        (*keep_host, *trail, *sent) = (true, Trail::default(), None);
     }
 }
 
@@ -206,6 +209,7 @@ mod tests {
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
         exchange.trail = Trail { endpoint: None, tries: 3, fault: Some("x"), answered_by: Some("a".into()) };
+        exchange.sent = Some(exchange.facts.request.fields.clone().into());
         let mut worn = ResponseHead::new(200);
         worn.fields.add(b"set-cookie", b"secret");
         exchange.worn = Some(worn.into());
@@ -216,6 +220,6 @@ mod tests {
         assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
         assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", Some(ResponseHead::default())));
         assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
-        assert!(matches!(exchange.body, Body::Empty));
+        assert!(matches!(exchange.body, Body::Empty) && exchange.sent.is_none());
     }
 }

@@ -70,6 +70,14 @@ pub enum FaultKind {
     NoRoute,
     /// The method is not served here; refused with 405 or 501.
     MethodRefused,
+    /// A list of the route lets no such request pass.
+    Denied,
+    /// The caller has used up what a rate limit gives it.
+    Limited(Limited),
+    /// The body is of a type that the route does not take.
+    WrongType,
+    /// An argument is not what it must be. The text is for the caller: which, where, and what was expected.
+    BadArgument,
     /// The request is for another host than the one its connection was made to, and other rules hold there.
     Misdirected,
     /// A wait was too long.
@@ -92,6 +100,17 @@ pub enum FaultKind {
     Plugin(Arc<str>),
     /// The answer of a plugin breaks the contract: its name.
     PluginAnswer(Arc<str>),
+}
+
+/// The limit that a caller has used up. Small: every answer that is handed on has room for a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// How many in `per_ms`.
+    pub limit: u32,
+    /// The time that `limit` is for, milliseconds.
+    pub per_ms: u32,
+    /// When the next one is taken, milliseconds from now; at most 49 days.
+    pub after_ms: u32,
 }
 
 /// One fault.
@@ -155,6 +174,10 @@ impl Fault {
             FaultKind::TooLarge { head: false } => "body_too_large",
             FaultKind::NoRoute => "no_route",
             FaultKind::MethodRefused => "method_refused",
+            FaultKind::Denied => "denied",
+            FaultKind::Limited(_) => "limited",
+            FaultKind::WrongType => "wrong_type",
+            FaultKind::BadArgument => "bad_argument",
             FaultKind::Misdirected => "misdirected",
             FaultKind::Timeout(Phase::Connect) => "timeout_connect",
             FaultKind::Timeout(Phase::Head) => "timeout_head",

@@ -186,6 +186,10 @@ async fn degrade(exchange: &mut Exchange, rules: &Rules, memory: &Memory, fault:
         | FaultKind::TooLarge { .. }
         | FaultKind::NoRoute
         | FaultKind::MethodRefused
+        | FaultKind::Denied
+        | FaultKind::Limited(_)
+        | FaultKind::WrongType
+        | FaultKind::BadArgument
         | FaultKind::Misdirected
         | FaultKind::ClientTimeout(_)
         | FaultKind::ClientGone => return None,

@@ -5,7 +5,6 @@
 //! be assembled cannot be made (`config::check`).
 
 use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
-use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,19 +12,18 @@ use std::sync::Arc;
 use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::{Fault, FaultKind};
-use wharf_core::head::{Fields, ResponseHead};
-use wharf_core::last_good::LastGood;
 use wharf_core::metrics::Registry;
-use wharf_core::outlet::{Outlet, Outlets, Wish};
-use wharf_core::road::{Memory, Target};
+use wharf_core::outlet::Outlets;
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
 use wharf_http::client::Client;
-use wharf_http::fixed::{Fixed, Stripped};
-use wharf_http::house::{Core, Entry, HostRules, House, Meters};
-use wharf_http::routes::{HostTable, Routes};
-use wharf_upstream::{Guarded, Service, ServiceOutlet, Services};
+use wharf_http::house::{Core, House};
+use wharf_http::rate::Limits;
+use wharf_http::routes::Routes;
+use wharf_http::steps::Steps;
+use wharf_upstream::{Service, ServiceOutlet, Services};
 use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Ready, Role, Wanted, Wants, WasmCore, rules};
 
+mod routes;
 mod services;
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
@@ -36,6 +34,8 @@ pub struct Generation {
     pub plan: Arc<Plan>,
     /// The compiled matcher.
     pub routes: Arc<Routes>,
+    /// What callers have used of the plan's rate limits; goes on where a limit stays the same.
+    limits: Limits,
     services: HashMap<Arc<str>, Arc<Service>>,
     guards: services::Guards,
     ready: HashMap<(Arc<str>, Arc<str>), Answering>,
@@ -53,8 +53,15 @@ struct Answering {
 }
 
 impl Generation {
-    /// Takes stock: what the catalog has ready for a plan's attachments, now.
-    pub fn new(number: u64, plan: Arc<Plan>, routes: Arc<Routes>, services: &Services, catalog: &Catalog) -> Generation {
+    /// Takes stock: what the catalog has ready for a plan's attachments, now. `before`: the generation that serves.
+    pub fn new(
+        number: u64,
+        plan: Arc<Plan>,
+        routes: Arc<Routes>,
+        services: &Services,
+        catalog: &Catalog,
+        before: Option<&Generation>,
+    ) -> Generation {
         // First: what changes from here on is perhaps not in it.
         let changed = *catalog.changed().borrow();
         let mut ready: HashMap<(Arc<str>, Arc<str>), Answering> = HashMap::new();
@@ -74,7 +81,9 @@ impl Generation {
         });
         let guards = services::Guards::of(&plan, services);
         let by_name = services::cared_for(&plan, services);
-        Generation { number, plan, routes, services: by_name, guards, ready, parts, catalog: changed }
+        let none = Limits::default();
+        let limits = Limits::after(before.map_or(&none, |before| &before.limits), routes::limits(&plan));
+        Generation { number, plan, routes, limits, services: by_name, guards, ready, parts, catalog: changed }
     }
 
     /// The version that answers an attachment, for operators.
@@ -220,78 +229,9 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     };
     let wasm = wasm.as_ref();
 
-    let entries = plan
-        .routes
-        .iter()
-        .map(|route| {
-            let chain = |chain: &[Attachment]| chain_rules(generation, wasm, route, chain);
-            let rules = chain(&route.chain);
-            let memory: Memory = (!rules.degrade.is_empty()).then(|| Rc::new(RefCell::new(LastGood::default())));
-            let patterns: Vec<_> = route.host_chains.iter().map(|(pattern, _)| pattern.clone()).collect();
-            let by_host = (!patterns.is_empty()).then(|| HostRules {
-                table: HostTable::compile(&patterns),
-                rules: route.host_chains.iter().map(|(_, attachments)| chain(attachments)).collect(),
-            });
-            Entry {
-                name: route.name.clone(),
-                rules,
-                by_host,
-                target: target(generation, home, route, &outlets),
-                memory,
-                whole: route.whole_timeout,
-                body_bytes_max: route.body_bytes_max,
-                keep_host: route.preserve_host,
-                meters: Meters::new(&home.metrics, &route.name),
-            }
-        })
-        .collect();
-    House { routes: generation.routes.clone(), entries }
-}
-
-fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &Rc<Outlets>) -> Target {
-    let breaker = generation.guards.of_route(&route.name);
-    let stripped = |outlet: Rc<dyn Outlet>| -> Rc<dyn Outlet> {
-        let outlet = Guarded::outlet(outlet, breaker.clone(), None);
-        match &route.strip_prefix {
-            Some(prefix) => Rc::new(Stripped { prefix: prefix.clone(), inner: outlet }),
-            None => outlet,
-        }
-    };
-    // A route without retries asks its services through outlets of its own, which share all that is counted.
-    let outlet_of = |name: &Arc<str>| -> Option<Rc<dyn Outlet>> {
-        if route.retries {
-            return outlets.get(&**name).cloned();
-        }
-        let shared = home.services.borrow().get(name)?.clone();
-        let service = generation.plan.services.iter().find(|service| service.name == *name)?;
-        let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
-        let config = services::outlet_config(service, false);
-        let outlet = ServiceOutlet::new(shared.service().clone(), protocol, config, home.number.into(), Some(&shared));
-        Some(generation.guards.before(name, Rc::new(outlet)))
-    };
-    match &route.target {
-        plan::Target::Service { name, subset } => match outlet_of(name) {
-            Some(outlet) => Target::Fixed(stripped(outlet), Wish { subset: subset.clone() }),
-            None => Target::Picked(Rc::default()),
-        },
-        plan::Target::Plugin(_) if route.retries && route.strip_prefix.is_none() && breaker.is_none() => Target::Picked(outlets.clone()),
-        plan::Target::Plugin(_) => Target::Picked(Rc::new(
-            generation
-                .plan
-                .services
-                .iter()
-                .filter_map(|service| Some((service.name.as_ref().into(), stripped(outlet_of(&service.name)?))))
-                .collect(),
-        )),
-        plan::Target::Answer(answer) => {
-            let mut fields = Fields::default();
-            for (name, value) in &answer.headers {
-                fields.add(name.as_bytes(), value.as_bytes());
-            }
-            let head = ResponseHead { status: answer.status, fields };
-            Target::Fixed(Rc::new(Fixed { head, body: Bytes::from(answer.body.as_bytes().to_vec()) }), Wish::default())
-        }
-    }
+    let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
+    House { routes: generation.routes.clone(), entries, unmatched }
 }
 
 /// The rules of one chain. An attachment without a version answers by its failure policy.

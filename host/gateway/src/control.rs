@@ -170,7 +170,7 @@ impl Control {
         let started = Arc::new(loaded.settled());
         let routes = compile(&started);
         let Loaded { plan, base, mut blame, refused, followed, history, secrets } = loaded;
-        let empty = Arc::new(Generation::new(0, started.clone(), routes, &services, &catalog));
+        let empty = Arc::new(Generation::new(0, started.clone(), routes, &services, &catalog, None));
         let control = Arc::new(Control {
             path,
             keeper: Keeper::new(&started.node.state_dir),
@@ -504,7 +504,7 @@ impl Control {
         let before = self.serving();
         let number = before.number + 1;
         let routes = routes.unwrap_or_else(|| before.routes.clone());
-        let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog));
+        let generation = Arc::new(Generation::new(number, plan, routes, &self.services, &self.catalog, Some(&before)));
         self.generations.send_replace(generation);
         self.counts.generation.set(number as i64);
         // Before the cores have started nobody follows, and nobody has to.

@@ -1,7 +1,7 @@
 //! The gateway's own desk: the configuration's state, routes with their effective chains, a reload.
 
 use crate::config::document::Document;
-use crate::config::plan::{Attachment, Route, Target};
+use crate::config::plan::{Attachment, Route};
 use crate::config::{Surroundings, host_text};
 use crate::control::{Control, Quarantined, Refused};
 use crate::explain::{self, Question};
@@ -191,14 +191,8 @@ impl GatewayDesk {
 
 /// A route as it is shown. `hosts` is there only where the host makes a difference.
 fn row(route: &Route, step: &dyn Fn(&Attachment) -> Value) -> Value {
-    let to = match &route.target {
-        Target::Service { name, subset: None } => format!("service {name}"),
-        Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
-        Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
-        Target::Answer(answer) => format!("answer {}", answer.status),
-    };
     let chain = |chain: &[Attachment]| chain.iter().map(step).collect::<Vec<_>>();
-    let mut row = json!({ "name": &*route.name, "to": to, "chain": chain(&route.chain) });
+    let mut row = json!({ "name": &*route.name, "to": route.target.to_string(), "chain": chain(&route.chain) });
     if !route.host_chains.is_empty()
         && let Some(fields) = row.as_object_mut()
     {

@@ -36,8 +36,9 @@ pub type VersionOf<'a> = dyn Fn(&Attachment) -> Option<(u32, Vec<&'static str>)>
 pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, version_of: &VersionOf<'_>) -> Result<Value, String> {
     let head = head(question)?;
     let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
+    let client = question.source.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let mut tried = Vec::new();
-    for judged in routes.explain(&head) {
+    for judged in routes.explain(&head, client) {
         let Some(route) = plan.routes.get(judged.route) else { continue };
         let taken = judged.verdict == Verdict::Fits;
         tried.push(json!({ "route": &*route.name, "verdict": judged.verdict.to_string() }));
@@ -54,7 +55,7 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         });
         answer.insert("source".into(), trusts.collect());
     }
-    let found = routes.find(&head);
+    let found = routes.find(&head, client);
     let Some(route) = found.route().and_then(|at| plan.routes.get(at)) else {
         let status = if found == Found::MethodRefused { 405 } else { 404 };
         answer.insert("answer".into(), status.into());
@@ -66,12 +67,7 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         .find(head.authority())
         .and_then(|at| route.host_chains.get(at))
         .map_or(&route.chain, |(_, chain)| chain);
-    let to = match &route.target {
-        Target::Service { name, subset: None } => format!("service {name}"),
-        Target::Service { name, subset: Some(subset) } => format!("service {name}, endpoints tagged {subset}"),
-        Target::Plugin(attachment) => format!("route plugin {}", attachment.plugin),
-        Target::Answer(answer) => format!("answer {}", answer.status),
-    };
+    let to = route.target.to_string();
     answer.insert("route".into(), (*route.name).into());
     answer.insert("to".into(), to.into());
     answer.insert("chain".into(), chain.iter().map(|attachment| step(attachment, version_of)).collect());

@@ -7,11 +7,15 @@
 //! house   = one generation of routes and rules, held until the reply
 //! client  = whose request it is (trusted proxies may say)
 //! entry   = house.routes.find(head)              native, compiled
+//! names   = steps.before(exchange)               of its path, where it has any
 //! answer  = road::answer(exchange, rules, ...)   authenticate, filter, route, call, degrade, filter
 //! answer  = or reply::answer_for(fault)          the one place with status codes
+//! answer  = steps.after(answer)                  native: default answers, envelope, headers, other origins
+//! answer  = compression.apply(answer)            where the client asked for it and it is worth it
 //! record once
 //! ```
 
+use crate::cors;
 use crate::deadlines::Alarm;
 use crate::front::Secured;
 use crate::grpc;
@@ -27,7 +31,7 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known};
+use wharf_core::head::{Fields, Known, Method};
 use wharf_core::road;
 
 /// Between two looks whether the client is still there.
@@ -107,7 +111,10 @@ pub(crate) async fn answer<G: Gone>(
     exchange.facts.id = id;
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let found = house.routes.find(&exchange.facts.request);
+    let mut found = house.routes.find(&exchange.facts.request, exchange.facts.client);
+    if matches!(exchange.facts.request.method, Method::Options) {
+        found = cors::asked_about(&house, &exchange).unwrap_or(found);
+    }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
     let misdirected = secured.is_some_and(|secured| secured.tell(&mut exchange.facts, &house.routes));
     let said = match entry {
@@ -115,13 +122,19 @@ pub(crate) async fn answer<G: Gone>(
             exchange.deadline = started + limits.body;
             Err(Fault::caller(FaultKind::Misdirected, "this connection was made to another host; make one to this host"))
         }
-        Some((_, entry)) => {
+        Some((at, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
             if let Some(callers) = grpc.then(|| grpc::timeout(&exchange.facts.request.fields)).flatten() {
                 exchange.deadline = exchange.deadline.min(started + callers);
             }
-            within(&mut exchange, entry, alarm, gone).await
+            if let Some(steps) = &entry.steps
+                && let Err(fault) = steps.before(&house.routes, at, &mut exchange)
+            {
+                Err(fault)
+            } else {
+                within(&mut exchange, entry, alarm, gone).await
+            }
         }
         None => {
             exchange.deadline = started + limits.body;
@@ -131,7 +144,8 @@ pub(crate) async fn answer<G: Gone>(
             })
         }
     };
-    let answer = said.unwrap_or_else(|fault| {
+    let answered = said.is_ok();
+    let mut answer = said.unwrap_or_else(|fault| {
         exchange.trail.fault = Some(fault.word());
         tracing::debug!(%id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
         if grpc {
@@ -139,10 +153,25 @@ pub(crate) async fn answer<G: Gone>(
         }
         let mut answer = reply::answer_for(&fault, id);
         if found == Found::MethodRefused {
-            answer.head.fields.add(b"allow", house.routes.allow(&exchange.facts.request).as_bytes());
+            let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
+            answer.head.fields.add(b"allow", allow.as_bytes());
+        }
+        // Who is to make another connection must see the status.
+        if !misdirected && let Some(steps) = entry.map_or(&house.unmatched, |(_, entry)| &entry.steps) {
+            steps.after(&mut exchange, &mut answer, Some(&fault));
         }
         answer
     });
+    if let Some((_, entry)) = entry {
+        if answered && let Some(steps) = &entry.steps {
+            steps.after(&mut exchange, &mut answer, None);
+        }
+        if let Some(compression) = &entry.compression
+            && compression.is_worth(&answer.body)
+        {
+            compression.apply(&exchange, &mut answer, &core.encoders);
+        }
+    }
     let entry = entry.map(|(at, _)| at);
     Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol }
 }

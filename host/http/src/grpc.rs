@@ -38,7 +38,9 @@ pub(crate) fn timeout(fields: &Fields) -> Option<Duration> {
 pub(crate) fn code(fault: &Fault) -> &'static str {
     match &fault.kind {
         FaultKind::Malformed | FaultKind::BadAnswer => "13",
-        FaultKind::TooLarge { .. } | FaultKind::Overload(_) => "8",
+        FaultKind::WrongType | FaultKind::BadArgument => "3",
+        FaultKind::Denied => "7",
+        FaultKind::TooLarge { .. } | FaultKind::Overload(_) | FaultKind::Limited(_) => "8",
         FaultKind::NoRoute | FaultKind::MethodRefused | FaultKind::Misdirected => "12",
         FaultKind::Timeout(_) | FaultKind::ClientTimeout(_) => "4",
         FaultKind::ClientGone => "1",

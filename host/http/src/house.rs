@@ -2,11 +2,13 @@
 
 use crate::admission::{Files, Sources};
 use crate::client::Client;
+use crate::compress::Compression;
 use crate::deadlines::Deadlines;
 use crate::io::Spare;
 use crate::pace::Bounds;
 use crate::record::Recorder;
 use crate::routes::{HostTable, Routes};
+use crate::steps::Steps;
 use crate::tls::server::Server;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,6 +31,8 @@ pub struct House {
     pub routes: Arc<Routes>,
     /// What each route does.
     pub entries: Vec<Entry>,
+    /// What is done with the answers to requests that match no route.
+    pub unmatched: Option<Rc<Steps>>,
 }
 
 /// What a route does with a request that matched.
@@ -50,6 +54,10 @@ pub struct Entry {
     pub body_bytes_max: u64,
     /// The upstream is told the client's host; else its own address.
     pub keep_host: bool,
+    /// What it does natively around the road; `None` costs nothing.
+    pub steps: Option<Rc<Steps>>,
+    /// What of its answers is compressed for clients that ask for it.
+    pub compression: Option<Arc<Compression>>,
     /// Its counts.
     pub meters: Meters,
 }
@@ -128,6 +136,8 @@ pub struct Core {
     pub unmatched: Meters,
     /// Buffers that clients are read into.
     pub(crate) spare: Rc<Spare>,
+    /// Encoders at work for answers.
+    pub(crate) encoders: Rc<Cell<u32>>,
     /// A buffer for the head of the next answer.
     pub(crate) out: Cell<Vec<u8>>,
     /// Requests refused before they had a route, by reason.
@@ -214,6 +224,7 @@ impl Core {
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
             unmatched: Meters::new(&metrics, ""),
             spare: Spare::new(crate::h1::READ_ROOM),
+            encoders: Rc::default(),
             out: Cell::default(),
             refused: RefCell::default(),
             metrics,

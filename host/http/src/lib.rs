@@ -7,14 +7,21 @@
 //! - [`codec`]: the strict HTTP/1.1 codec, bytes in, events out
 //! - [`routes`]: which route a request matches; pure
 //! - [`probe`]: checks whether an endpoint is well
+//! - [`steps`]: what a route does natively around the road; each step is a file: [`lists`], [`rate`], [`cors`], [`check`],
+//!   [`redirect`], [`rewrite`], [`edits`], [`split`], [`mirror`], [`envelope`], [`compress`]
 //! - `reply`: the one place where a fault becomes a status
 //! - [`house`]: what this room is given for each generation, core and listener
 
 pub mod admission;
+pub mod check;
 pub mod client;
 pub mod codec;
+pub mod compress;
+pub mod cors;
 mod date;
 pub mod deadlines;
+pub mod edits;
+pub mod envelope;
 pub mod fixed;
 mod flow;
 pub mod front;
@@ -23,12 +30,22 @@ mod h1;
 mod h2;
 pub mod house;
 mod io;
+mod json;
+pub mod lists;
+pub mod mirror;
 mod pace;
 pub mod probe;
+mod pattern;
+pub mod phrase;
 mod proxied;
+pub mod rate;
 pub mod record;
+pub mod redirect;
 mod reply;
+pub mod rewrite;
 pub mod routes;
+pub mod split;
+pub mod steps;
 pub mod tls;
 mod tunnel;
 mod websocket;

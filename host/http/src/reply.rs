@@ -6,8 +6,8 @@
 use crate::grpc;
 use bytes::Bytes;
 use wharf_core::exchange::{Answer, ExchangeId};
-use wharf_core::fault::{Fault, FaultKind, Phase};
-use wharf_core::head::ResponseHead;
+use wharf_core::fault::{Fault, FaultKind, Limited, Phase};
+use wharf_core::head::{Fields, ResponseHead};
 
 /// Status and public text of a fault.
 pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
@@ -17,6 +17,10 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
         FaultKind::TooLarge { head: false } => (413, "the body of the request is too large"),
         FaultKind::NoRoute => (404, "nothing is served here"),
         FaultKind::MethodRefused => (405, "this method is not served here"),
+        FaultKind::Denied => (403, "this request is not let in"),
+        FaultKind::Limited(_) => (429, "too many requests from this caller"),
+        FaultKind::WrongType => (415, "a body of this type is not taken here"),
+        FaultKind::BadArgument => (400, "an argument is not what it must be"),
         FaultKind::Misdirected => (421, "this connection was made to another host; make one to this host"),
         FaultKind::ClientTimeout(_) | FaultKind::ClientGone => (408, "the request took too long to arrive"),
         FaultKind::Timeout(Phase::Plugin) => (503, "a rule of this gateway did not answer in time"),
@@ -29,19 +33,42 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
     }
 }
 
+/// What the caller is told of a fault.
+pub(crate) fn said_of(fault: &Fault) -> &str {
+    // What the caller did wrong is said in full: only the caller can mend it.
+    match fault.kind {
+        FaultKind::Malformed
+        | FaultKind::TooLarge { .. }
+        | FaultKind::MethodRefused
+        | FaultKind::Limited(_)
+        | FaultKind::WrongType
+        | FaultKind::BadArgument => fault.detail(),
+        _ => status_of(fault).1,
+    }
+}
+
 /// The answer for a fault.
 pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
-    let (status, text) = status_of(fault);
-    // What the caller did wrong is said in full: only the caller can mend it.
-    let said = match fault.kind {
-        FaultKind::Malformed | FaultKind::TooLarge { .. } | FaultKind::MethodRefused => fault.detail(),
-        _ => text,
-    };
-    let mut answer = error(status, fault.word(), said, &id.to_string());
+    let mut answer = error(status_of(fault).0, fault.word(), said_of(fault), &id.to_string());
     if matches!(fault.kind, FaultKind::Overload(_) | FaultKind::Connect | FaultKind::NoEndpoint) {
         answer.head.fields.add(b"retry-after", fault.retry_after.max(1).to_string().as_bytes());
     }
+    if let FaultKind::Limited(limited) = &fault.kind {
+        limit_fields(&mut answer.head.fields, limited);
+    }
     answer
+}
+
+/// When to come again (RFC 9110 section 10.2.3), and the limit in the fields that clients of other gateways know.
+fn limit_fields(fields: &mut Fields, limited: &Limited) {
+    // Whole seconds, rounded up: who comes a moment too early is refused again.
+    let seconds = |millis: u32| millis.div_ceil(1000).max(1).to_string();
+    let after = seconds(limited.after_ms);
+    fields.add(b"retry-after", after.as_bytes());
+    fields.add(b"ratelimit-limit", limited.limit.to_string().as_bytes());
+    fields.add(b"ratelimit-remaining", b"0");
+    fields.add(b"ratelimit-reset", after.as_bytes());
+    fields.add(b"ratelimit-policy", format!("{};w={}", limited.limit, seconds(limited.per_ms)).as_bytes());
 }
 
 /// The same for a caller that speaks gRPC: all of it is in the head, which is the trailers as well.

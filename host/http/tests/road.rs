@@ -72,12 +72,14 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
                 memory: None,
                 by_host: None,
                 keep_host: true,
+                steps: None,
+                compression: None,
                 whole: setting.whole,
                 body_bytes_max: setting.body_bytes_max,
                 meters: Meters::new(&metrics, "all"),
             };
             let routes = Arc::new(Routes::compile(vec![RouteMatch::default()]));
-            *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry] });
+            *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry], unmatched: None });
             tokio::task::spawn_local(core.deadlines.clone().sweep(|_| false));
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();

@@ -370,13 +370,16 @@ fn make(random: &mut Random) -> Vec<u8> {
             let name = random.word(&["a", "b", "c.d", "r_1"], &["", "a b", "~"]);
             let (path, kind) = (
                 random.word(&["/", "/a", "/a/b", "/orders"], &["a", "/a/../b", "/%2e", "//", "/a?b", "/*", ""]),
-                random.word(&["prefix", "exact"], &["regex", ""]),
+                random.word(&["prefix", "exact", "regex", "template"], &[""]),
             );
             let _ = writeln!(out, "  - name: {name}{at}\n    match: {{path: {{{kind}: {path}}}, hosts: [{}]}}", host(random));
             let _ = writeln!(out, "    to: {}", target(random));
-            match random.below(6) {
+            match random.below(8) {
                 0 => {
                     let _ = writeln!(out, "    plugins: [{}]", attachment(random));
+                }
+                3 | 4 => {
+                    let _ = writeln!(out, "    {}", step(random));
                 }
                 1 => {
                     let _ =
@@ -443,6 +446,36 @@ fn target<'a>(random: &mut Random) -> &'a str {
             "{answer: {status: 99}}",
             "{answer: {status: 204, body: x}}",
             "{answer: {status: 200, headers: {host: x}}}",
+        ],
+    )
+}
+
+/// What a route does beside its plugins.
+fn step<'a>(random: &mut Random) -> &'a str {
+    random.word(
+        &[
+            "access: {sources: {deny: [10.0.0.0/8]}, headers: {allow: {x-a: {regex: 'a+'}}}}",
+            "rate_limits: [{rate: 100/s, burst: 5, by: {header: x-k}}, {rate: 1/30s}]",
+            "cors: {origins: ['https://a.example'], origin_patterns: ['https://[a-z]+'], credentials: true}",
+            "checks: {query: {properties: {n: {type: integer}}}, body: {type: object}, answer: {types: [text/*]}}",
+            "rewrite: {regex: {pattern: '/a/(.*)', to: '/{1}'}}",
+            "headers: {request: {set: {x-a: '{client} {{}}'}}, response: {remove: [server]}}",
+            "default_answers: [{faults: true, answer: {status: 200}}]",
+            "envelope: {codes: {'503': 1}}",
+            "compression: off",
+            "mirror: {service: orders, share: 10%}",
+        ],
+        &[
+            "access: {sources: {allow: []}}",
+            "rate_limits: [nobody, {rate: 0/s}, {rate: 1/99d}]",
+            "cors: {origins: ['*'], credentials: true}",
+            "checks: {body: {$ref: 'http://a/b'}, query: [1]}",
+            "rewrite: {template: '{', prefix: /a}",
+            "rewrite: {regex: {pattern: '(((((', to: '/{99}'}}",
+            "headers: {request: {set: {host: '{}'}}}",
+            "default_answers: [{}]",
+            "envelope: maybe",
+            "mirror: {share: 1e9%}",
         ],
     )
 }

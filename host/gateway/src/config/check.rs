@@ -22,10 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::outlet::CallLimits;
-use wharf_http::routes::{HeaderTest, PathPattern};
+use wharf_http::routes::{PathPattern, Test, Wanted};
 
 mod listeners;
 mod plugins;
+mod route_steps;
 mod routes;
 mod services;
 mod upkeep;
@@ -233,7 +234,8 @@ impl<'a> Checker<'a> {
         self.bound_once(&listeners, &admin);
         let services = self.services(&file.services);
         let plugins = self.plugins(&file.plugins);
-        let routes = self.routes(file);
+        let usual = self.usual(file);
+        let routes = self.routes(file, &usual);
         Plan {
             node,
             zone: group(&file.node).and_then(|node| given(&node.zone)).map(|zone| zone.as_str().into()),
@@ -245,6 +247,7 @@ impl<'a> Checker<'a> {
             services,
             plugins,
             routes,
+            unmatched_envelope: usual.envelope,
         }
     }
 

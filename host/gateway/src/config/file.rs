@@ -4,7 +4,7 @@
 //! The doc comments here are the descriptions in `schema/wharf.schema.json`, which editors show.
 
 use super::tree::{FromShort, Item, Named, NotShort, OrShort, WholeForm};
-use super::units::{Percent, Size, Time, Whole};
+use super::units::{PerTime, Percent, Size, Time, Whole};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -12,11 +12,13 @@ use std::borrow::Cow;
 mod listener;
 mod plugin;
 mod route;
+mod route_steps;
 mod service;
 
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;
+pub use route_steps::*;
 pub use service::*;
 
 type Opt<T> = Option<Item<T>>;
@@ -56,6 +58,9 @@ pub struct File {
     /// Plugins attached to everything, or to hosts.
     #[serde(default)]
     pub attachments: Opt<Attachments>,
+    /// Rate limits that routes name; whoever names one counts on the same.
+    #[serde(default)]
+    pub rate_limits: Opt<Named<RateLimit>>,
     /// What holds for routes that say nothing else.
     #[serde(default)]
     pub defaults: Opt<Defaults>,
@@ -241,5 +246,15 @@ impl JsonSchema for Percent {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "description": "A share: `20%`.", "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$" })
+    }
+}
+
+impl JsonSchema for PerTime {
+    fn schema_name() -> Cow<'static, str> {
+        "PerTime".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "So many in a time: `100/s`, `1000/m`, `10/30s`.", "type": "string", "pattern": r"^[0-9]+ ?/ ?([0-9]+(\.[0-9]+)? ?)?(us|ms|s|m|h|d)$" })
     }
 }

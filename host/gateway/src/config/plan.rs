@@ -44,6 +44,8 @@ pub struct Plan {
     pub plugins: Vec<Plugin>,
     /// In the order of the file, which is the order that [`RouteMatch`]es are to be compiled in.
     pub routes: Vec<Route>,
+    /// How errors are said to requests that match no route.
+    pub unmatched_envelope: Option<Arc<wharf_http::envelope::Envelope>>,
 }
 
 impl Plan {

@@ -315,6 +315,7 @@ fn beats(one: &RouteMatch, other: &RouteMatch) -> bool {
     }
     let plain = |path: &PathPattern| match path {
         PathPattern::Exact(path) | PathPattern::Prefix(path) => !path.contains(['%', ';']),
+        PathPattern::Template(_) | PathPattern::Regex(_) => false,
     };
     let exact = |hosts: &[HostPattern]| hosts.iter().all(|host| matches!(host, HostPattern::Exact(_)));
     let below = |hosts: &[HostPattern]| hosts.iter().all(|host| matches!(host, HostPattern::Below(_)));
@@ -362,5 +363,6 @@ fn paths_meet(one: &PathPattern, two: &PathPattern) -> bool {
             let (above, below) = (segments(prefix), segments(path));
             below.get(..above.len()) == Some(above.as_slice()) || !plain(prefix) || !plain(path)
         }
+        (PathPattern::Template(_) | PathPattern::Regex(_), _) | (_, PathPattern::Template(_) | PathPattern::Regex(_)) => true,
     }
 }

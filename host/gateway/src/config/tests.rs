@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use wharf_http::routes::{Test, Wanted};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
@@ -136,7 +137,8 @@ fn scalars_have_the_type_of_who_asks_for_them() {
         "node: {name: 007}\nroutes:\n  - name: no\n    to: orders\n    match: {headers: {x-v: {exact: 1.10}, x-on: present}}\n    plugins:\n      - plugin: auth\n        config: {version: \"1.10\", n: 1.10, off: no, yes: true, none: ~, list: [1, -2, 0x10, 1_000, 12:30]}\n",
     ));
     assert_eq!((&*plan.node.name, &*plan.routes[0].name), ("007", "no"));
-    assert_eq!(plan.routes[0].matches.headers[0].value.as_deref(), Some(&b"1.10"[..]));
+    let tests = [Test::Header("x-v".into(), Wanted::Exact(b"1.10"[..].into())), Test::Header("x-on".into(), Wanted::Present)];
+    assert_eq!(plan.routes[0].matches.tests, tests);
     let config: serde_json::Value = serde_json::from_str(&plan.routes[0].chain[0].config).unwrap();
     assert_eq!(
         (&config["version"], &config["n"], &config["off"], &config["yes"]),

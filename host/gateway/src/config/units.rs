@@ -18,6 +18,15 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Percent(pub f64);
 
+/// So many in a time: `100/s`, `1000/m`, `10/30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerTime {
+    /// How many; at least 1.
+    pub count: u32,
+    /// In what time; 1 ms to 1 day.
+    pub per: Duration,
+}
+
 /// A whole number, or what was written in its place. It is refused where it is checked, because only there it is known
 /// from what to what it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +109,23 @@ impl Amount for Percent {
     }
 }
 
+impl Amount for PerTime {
+    const EXPECTED: &'static str = "a rate";
+    const HINT: &'static str = "write a number from 1 to 1000000 and a time: `100/s`, `1000/m`, `10/30s`";
+    const SLIPS: &'static [(&'static [&'static str], &'static str)] =
+        &[(&["", "rps", "/sec", "/second", "per second", "per sec"], "/s"), (&["rpm", "/min", "/minute", "per minute"], "/m")];
+
+    fn parse(text: &str) -> Option<PerTime> {
+        let (count, per) = text.split_once('/')?;
+        let count = count.trim().parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+        let per = per.trim();
+        // `/s` is short for `/1s`.
+        let Time(per) = Time::parse(per).or_else(|| Time::parse(&format!("1{per}")))?;
+        let fits = (Duration::from_millis(1)..=Duration::from_secs(24 * 3600)).contains(&per);
+        fits.then_some(PerTime { count, per })
+    }
+}
+
 /// A plain decimal number and what stands behind it.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
@@ -151,6 +177,12 @@ impl<'de> Deserialize<'de> for Size {
 
 impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Percent, D::Error> {
+        take(from)
+    }
+}
+
+impl<'de> Deserialize<'de> for PerTime {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<PerTime, D::Error> {
         take(from)
     }
 }
@@ -247,6 +279,12 @@ mod tests {
         }
         assert_eq!(Percent::parse("20%"), Some(Percent(20.0)));
         assert_eq!(Percent::parse("20"), None);
+        for (text, count, millis) in [("100/s", 100, 1000), ("1000/m", 1000, 60_000), ("10 / 30s", 10, 30_000), ("5/1h", 5, 3_600_000)] {
+            assert_eq!(PerTime::parse(text), Some(PerTime { count, per: Duration::from_millis(millis) }), "{text}");
+        }
+        for bad in ["100", "0/s", "1.5/s", "-1/s", "10/", "10/2d", "10/us", "2000000/s", "/s"] {
+            assert_eq!(PerTime::parse(bad), None, "{bad}");
+        }
         for text in ["1d", "5s", "250ms", "3us", "90s"] {
             assert_eq!(Time::parse(text).unwrap().to_string(), text);
         }

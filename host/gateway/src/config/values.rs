@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use wharf_core::edit::is_field_name;
 use wharf_core::head::Method;
 use wharf_core::plugin_name;
-use wharf_http::routes::{HOST_BYTES_MAX, HostPattern};
+use wharf_http::routes::{CAPTURES_MAX, HOST_BYTES_MAX, HostPattern, Pattern, Template, is_capture_name};
 
 /// What is wrong with a value, and what to do about it.
 pub(super) type Wrong = (String, String);
@@ -198,6 +198,83 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
         }
         Err(bad) => wrong(format!("no request can have the path `{text}`: {bad}"), "write a path such as `/orders`"),
     }
+}
+
+/// A path with names in the place of segments.
+pub(super) fn template(text: &str) -> Result<Template, Wrong> {
+    if text.contains(['?', '#']) {
+        return wrong(format!("path `{text}` holds a `?` or `#`"), "paths are matched without their query");
+    }
+    let hint = "write `/users/{id}/orders`, or `/files/{rest*}` for all below; without names use `exact` or `prefix`";
+    Template::new(text).map_err(|why| (format!("template `{text}`: {why}"), hint.into()))
+}
+
+/// A regular expression.
+pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
+    let hint = "the syntax is that of Rust's regex crate: no look-around, no references back; in YAML quote it with `'`";
+    Pattern::whole(text).map_err(|why| (format!("`{text}` is not a regular expression: {why}"), hint.into()))
+}
+
+/// One that fits whole paths.
+pub(super) fn path_pattern(text: &str) -> Result<Pattern, Wrong> {
+    let pattern = pattern(text)?;
+    if let Some(name) = pattern.names().find(|name| !is_capture_name(name)) {
+        return wrong(format!("`{name}` cannot be the name of a group"), "1 to 32 letters, digits and `_`");
+    }
+    if pattern.names().count() > CAPTURES_MAX {
+        return wrong(
+            format!("`{text}` has more than {CAPTURES_MAX} named groups"),
+            "each becomes an attribute: leave the names of others out",
+        );
+    }
+    Ok(pattern)
+}
+
+/// An origin as browsers write it (RFC 6454 section 6.2).
+pub(super) fn origin(text: &str) -> Result<Box<str>, Wrong> {
+    let hint = "write scheme, host and the port if it is not the usual one: `https://app.example.com`";
+    if text == "null" {
+        return wrong("`null` is the origin of every page that has none", "name the origins that may read");
+    }
+    let Some((scheme, host)) = text.split_once("://") else { return wrong(format!("`{text}` is not an origin"), hint) };
+    if host.contains('/') {
+        return wrong(
+            format!("`{text}` has a path, and origins have none"),
+            format!("write `{scheme}://{}`", host.split('/').next().unwrap_or_default()),
+        );
+    }
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    if name.contains('*') {
+        return wrong(format!("`{text}`: `*` has no meaning here"), r"use `origin_patterns: ['https://[a-z0-9-]+\.example\.com']`");
+    }
+    let is_address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).is_some_and(|name| name.parse::<IpAddr>().is_ok());
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) || scheme.is_empty() || !(is_host_name(name) || is_address) {
+        return wrong(format!("`{text}` is not an origin"), format!("{hint}, in lower case"));
+    }
+    if (scheme == "https" && host.ends_with(":443")) || (scheme == "http" && host.ends_with(":80")) {
+        return wrong(format!("`{text}` names the usual port, which browsers leave out"), format!("write `{scheme}://{name}`"));
+    }
+    Ok(text.into())
+}
+
+/// `http` or `https`.
+pub(super) fn scheme(text: &str) -> Result<Box<str>, Wrong> {
+    match text {
+        "http" | "https" => Ok(text.into()),
+        _ => wrong(format!("`{text}` is not a scheme that can be redirected to"), "`http` or `https`"),
+    }
+}
+
+/// A media type, or several: `application/json`, `text/*`, `*+json`.
+pub(super) fn media_type(text: &str) -> Result<Box<str>, Wrong> {
+    let hint = "write `application/json`, `text/*` or `*+json`, without parameters";
+    let lower = text.to_ascii_lowercase();
+    let is_part = |part: &str| is_field_name(part.as_bytes()) && !part.contains('*');
+    let fits = match lower.strip_prefix("*+") {
+        Some(suffix) => is_part(suffix),
+        None => lower.split_once('/').is_some_and(|(kind, sub)| is_part(kind) && (sub == "*" || is_part(sub))),
+    };
+    if fits { Ok(lower.into()) } else { wrong(format!("`{text}` is not a media type"), hint) }
 }
 
 /// A network in CIDR notation, or a single address.

@@ -1,12 +1,12 @@
 //! Checks routes: what they match, where they lead.
 
+use super::route_steps::Usual;
 use super::*;
+use wharf_http::redirect::Redirect;
+use wharf_http::split::Sticky;
 
 impl Checker<'_> {
-    pub(super) fn routes(&mut self, file: &File) -> Vec<plan::Route> {
-        let defaults = group(&file.defaults);
-        let whole = self.time(of(defaults.and_then(|d| group(&d.timeouts)), |t| &t.whole), 60 * SECOND, MS, DAY, "whole");
-        let body = self.size(of(defaults, |d| &d.body_bytes_max), 10 * MIB, 0, 1024 * GIB, "body_bytes_max");
+    pub(super) fn routes(&mut self, file: &File, usual: &Usual) -> Vec<plan::Route> {
         let chains = Chains::read(self, file);
         let mut routes: Vec<(Place, plan::Route)> = Vec::new();
         // A route with a mistake in it matches something else than was meant: by form (a key that nobody knows is not
@@ -33,7 +33,7 @@ impl Checker<'_> {
                     "add `to: SERVICE`, `to: {plugin: ...}` or `to: {answer: ...}`",
                 );
             }
-            let target = self.target(&route.to);
+            let target = self.target(file, &route.to, &matches);
             let service = match &target {
                 Some(plan::Target::Service { name, .. }) => Some(name.clone()),
                 _ => None,
@@ -42,16 +42,26 @@ impl Checker<'_> {
             routes.push((
                 route.name.place,
                 plan::Route {
-                    strip_prefix: self.strip_prefix(route, &matches),
-                    name,
-                    matches,
                     target: target.unwrap_or(plan::Target::Answer(plan::Answer { status: 404, headers: Vec::new(), body: "".into() })),
-                    whole_timeout: self.time(of(group(&route.timeouts), |t| &t.whole), whole, MS, DAY, "whole"),
-                    body_bytes_max: self.size(&route.body_bytes_max, body, 0, 1024 * GIB, "body_bytes_max"),
+                    whole_timeout: self.time(of(group(&route.timeouts), |t| &t.whole), usual.whole, MS, DAY, "whole"),
+                    body_bytes_max: self.size(&route.body_bytes_max, usual.body_bytes_max, 0, 1024 * GIB, "body_bytes_max"),
                     retries: given(&route.retries).copied().unwrap_or(true),
                     degrade_statuses: self.degrade_statuses(&route.degrade_statuses),
                     preserve_host: given(&route.preserve_host).copied().unwrap_or(true),
                     breaker: self.breaker_of_route(route),
+                    access: self.access(&route.access),
+                    limits: self.limits(file, route, &name, usual),
+                    cors: self.cors(&route.cors, usual.cors.clone()),
+                    checks: self.checks(&route.checks, &matches),
+                    rewrite: self.rewrite(route, &matches),
+                    request_headers: self.header_edits(of(group(&route.headers), |h| &h.request), &matches),
+                    response_headers: self.header_edits(of(group(&route.headers), |h| &h.response), &matches),
+                    default_answers: self.default_answers(&route.default_answers),
+                    envelope: self.envelope(&route.envelope, usual.envelope.clone()),
+                    compression: self.compression(&route.compression, usual.compression.clone()),
+                    mirror: self.mirror(&route.mirror),
+                    name,
+                    matches,
                     chain,
                     host_chains,
                 },
@@ -74,7 +84,7 @@ impl Checker<'_> {
             let mut rest = matches.clone();
             rest.hosts.clear();
             rest.methods.sort_by(|left, right| left.as_str().cmp(right.as_str()));
-            rest.headers.sort_by(|left, right| left.name.cmp(&right.name));
+            rest.tests.sort_by_cached_key(|test| format!("{test:?}"));
             let hosts: Vec<Option<&plan::HostPattern>> =
                 if matches.hosts.is_empty() { vec![None] } else { matches.hosts.iter().map(Some).collect() };
             let mut told = false;
@@ -100,36 +110,75 @@ impl Checker<'_> {
                 let path = path.trim_end_matches('/');
                 PathPattern::Prefix(if path.is_empty() { "/".into() } else { path.into() })
             }),
+            Some(NotShort(file::PathMatch::Template(path))) => self.value(path, values::template).map(PathPattern::Template),
+            Some(NotShort(file::PathMatch::Regex(path))) => self.value(path, values::path_pattern).map(PathPattern::Regex),
         };
-        let mut headers = Vec::new();
-        for (name, item) in entries(of(matches, |m| &m.headers)) {
-            let Some(name) = self.value(name, values::field_name) else { continue };
-            let value = match item.get() {
-                None => continue,
-                Some(NotShort(file::HeaderMatch::Present)) => None,
-                Some(NotShort(file::HeaderMatch::Exact(value))) => match self.value(value, field_value) {
-                    None => continue,
-                    Some(value) => Some(value.into_bytes().into()),
-                },
-            };
-            headers.push(HeaderTest { name, value });
+        let mut tests = self.header_tests(of(matches, |m| &m.headers));
+        for (name, item) in entries(of(matches, |m| &m.query)) {
+            let (Some(name), Some(wanted)) = (name.get(), self.wanted(item)) else { continue };
+            tests.push(Test::Query(name.as_str().into(), wanted));
+        }
+        tests.extend(self.cookie_tests(of(matches, |m| &m.cookies)));
+        let sources = self.several(of(matches, |m| &m.sources), "sources", values::network);
+        if !sources.is_empty() {
+            tests.push(Test::Source(sources));
         }
         plan::RouteMatch {
             hosts: self.several(of(matches, |m| &m.hosts), "hosts", values::host),
             path: path.unwrap_or_default(),
             methods: self.several(of(matches, |m| &m.methods), "methods", values::method),
-            headers,
+            tests,
             priority: given(&route.priority).copied().unwrap_or(0),
         }
     }
 
+    pub(super) fn header_tests(&mut self, named: &Opt<Named<NotShort<file::ValueMatch>>>) -> Vec<Test> {
+        let mut tests = Vec::new();
+        for (name, item) in entries(named) {
+            let Some(name) = self.value(name, values::field_name) else { continue };
+            tests.extend(self.wanted(item).map(|wanted| Test::Header(name, wanted)));
+        }
+        tests
+    }
+
+    fn cookie_tests(&mut self, named: &Opt<Named<NotShort<file::ValueMatch>>>) -> Vec<Test> {
+        let mut tests = Vec::new();
+        for (name, item) in entries(named) {
+            let Some(name) = self.value(name, values::cookie_name) else { continue };
+            tests.extend(self.wanted(item).map(|wanted| Test::Cookie(name, wanted)));
+        }
+        tests
+    }
+
+    fn wanted(&mut self, item: &Item<NotShort<file::ValueMatch>>) -> Option<Wanted> {
+        let NotShort(wanted) = item.get()?;
+        let bytes = |text: String| text.into_bytes().into();
+        match wanted {
+            file::ValueMatch::Present => Some(Wanted::Present),
+            file::ValueMatch::Absent => Some(Wanted::Absent),
+            file::ValueMatch::Exact(value) => self.value(value, field_value).map(bytes).map(Wanted::Exact),
+            file::ValueMatch::Prefix(value) => self.value(value, field_value).map(bytes).map(Wanted::Prefix),
+            file::ValueMatch::Regex(value) => self.value(value, values::pattern).map(Wanted::Regex),
+        }
+    }
+
     /// A list that must not be empty (that would match nothing) and has nothing twice.
-    fn several<T: PartialEq>(&mut self, items: &Opt<Vec<Item<String>>>, what: &str, read: fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    pub(super) fn several<T: PartialEq>(
+        &mut self,
+        items: &Opt<Vec<Item<String>>>,
+        what: &str,
+        read: fn(&str) -> Result<T, Wrong>,
+    ) -> Vec<T> {
         if let Some(item) = items
             && item.get().is_some_and(Vec::is_empty)
         {
             self.say(item.place, format!("`{what}` is empty, so nothing would match"), format!("leave `{what}` out to match any"));
         }
+        self.each_once(items, read)
+    }
+
+    /// A list that has nothing twice.
+    pub(super) fn each_once<T: PartialEq>(&mut self, items: &Opt<Vec<Item<String>>>, read: fn(&str) -> Result<T, Wrong>) -> Vec<T> {
         let mut values = Vec::new();
         for item in list(items) {
             let Some(value) = self.value(item, read) else { continue };
@@ -142,19 +191,21 @@ impl Checker<'_> {
         values
     }
 
-    fn target(&mut self, item: &Item<OrShort<file::To>>) -> Option<plan::Target> {
+    fn target(&mut self, file: &File, item: &Item<OrShort<file::To>>, matches: &plan::RouteMatch) -> Option<plan::Target> {
         let OrShort(to) = item.get()?;
-        let given_targets = [to.service.is_some(), to.plugin.is_some(), to.answer.is_some()].into_iter().filter(|given| *given).count();
+        let given_targets = [to.service.is_some(), to.split.is_some(), to.plugin.is_some(), to.redirect.is_some(), to.answer.is_some()];
+        let given_targets = given_targets.into_iter().filter(|given| *given).count();
         if given_targets != 1 {
             let message = if given_targets == 0 { "`to` leads nowhere" } else { "`to` leads to more than one place" };
             // A target that is misspelt has been told.
             if given_targets > 0 || item.is_sound() {
-                self.say(item.place, message, "give one of `service`, `plugin` and `answer`");
+                self.say(item.place, message, "give one of `service`, `split`, `plugin`, `redirect` and `answer`");
             }
             return None;
         }
         for (setting, place, needs, fits) in [
             ("subset", to.subset.as_ref().map(|item| item.place), "service", to.service.is_some()),
+            ("sticky", to.sticky.as_ref().map(|item| item.place), "split", to.split.is_some()),
             ("config", to.config.as_ref().map(|item| item.place), "plugin", to.plugin.is_some()),
             ("policy", to.policy.as_ref().map(|item| item.place), "plugin", to.plugin.is_some()),
         ] {
@@ -183,10 +234,80 @@ impl Checker<'_> {
                 level: plan::Level::Route,
             }));
         }
+        if let Some(arms) = &to.split {
+            return self.split(file, arms, &to.sticky);
+        }
+        if let Some(redirect) = &to.redirect {
+            return self.redirect(redirect, matches).map(plan::Target::Redirect);
+        }
         self.answer(to.answer.as_ref()?.get()?).map(plan::Target::Answer)
     }
 
-    fn answer(&mut self, answer: &file::Fixed) -> Option<plan::Answer> {
+    fn split(
+        &mut self,
+        file: &File,
+        items: &Item<Vec<Item<OrShort<file::SplitArm>>>>,
+        sticky: &Opt<file::StickTo>,
+    ) -> Option<plan::Target> {
+        let mut arms = Vec::new();
+        for item in items.get()? {
+            let Some(OrShort(arm)) = item.get() else { continue };
+            if arm.service.is_missing() && arm.service.get().is_none() {
+                self.say(item.place, "this way of the split has no `service`", "add `service: NAME`");
+                continue;
+            }
+            let Some(service) = self.service(&arm.service, item.place) else { continue };
+            let settings = entries(&file.services).iter().find(|(name, _)| name.get().is_some_and(|name| **name == *service));
+            if settings.and_then(|(_, settings)| settings.get()).is_some_and(|settings| !list(&settings.plugins).is_empty()) {
+                // One of them may be what lets nobody in who has no leave.
+                let message = format!("service `{service}` has plugins, and a split does not ask them");
+                self.say(at(arm.service.place, item.place), message, "attach them to the route");
+            }
+            let mut tests = self.header_tests(&arm.headers);
+            tests.extend(self.cookie_tests(&arm.cookies));
+            let usual = if tests.is_empty() { 1 } else { 0 };
+            let weight = self.number(&arm.weight, usual, 0, 1_000_000, "weight");
+            arms.push(plan::SplitArm { service, subset: given(&arm.subset).map(|subset| subset.as_str().into()), weight, tests });
+        }
+        if arms.len() == items.get()?.len() && arms.iter().all(|arm| arm.weight == 0) {
+            let hint = "give one of them a `weight`";
+            self.say(items.place, "no way of the split has a weight, so requests that no test sends elsewhere have none to go", hint);
+        }
+        let sticky = match group(sticky) {
+            None => None,
+            Some(file::StickTo::Client) => Some(Sticky::Client),
+            Some(file::StickTo::Header(name)) => self.value(name, values::field_name).map(Sticky::Header),
+            Some(file::StickTo::Cookie(name)) => self.value(name, values::cookie_name).map(Sticky::Cookie),
+        };
+        Some(plan::Target::Split { arms, sticky })
+    }
+
+    fn redirect(&mut self, item: &Item<file::Redirect>, matches: &plan::RouteMatch) -> Option<Redirect> {
+        let redirect = item.get()?;
+        let status = match group(&redirect.status) {
+            None => 308,
+            Some(given_status) => match given_status.within(301, 308).filter(|status| matches!(status, 301..=303 | 307 | 308)) {
+                Some(status) => status as u16,
+                None => {
+                    let place = redirect.status.as_ref().map_or(item.place, |item| item.place);
+                    self.say(place, format!("{given_status} is no status of a redirect"), "301, 302, 303, 307 or 308");
+                    308
+                }
+            },
+        };
+        if redirect.scheme.is_none() && redirect.host.is_none() && redirect.path.is_none() {
+            self.say(item.place, "this redirect leads to where the client asked already", "give `scheme`, `host` or `path`");
+        }
+        let scheme = redirect.scheme.as_ref().and_then(|scheme| self.value(scheme, values::scheme));
+        let host = redirect.host.as_ref().and_then(|host| self.phrase(host, matches, &|_| false));
+        let path = redirect.path.as_ref().and_then(|path| {
+            let NotShort(rewrite) = path.get()?;
+            self.rewriting(rewrite, path.place, matches, "path").map(Arc::new)
+        });
+        Some(Redirect { status, scheme, host, path, keep_query: given(&redirect.keep_query).copied().unwrap_or(true) })
+    }
+
+    pub(super) fn answer(&mut self, answer: &file::Fixed) -> Option<plan::Answer> {
         let given_status = answer.status.get()?;
         let status = given_status.within(200, 599).unwrap_or_else(|| {
             self.say(answer.status.place, format!("{given_status} is no status to answer with"), "a number from 200 to 599");
@@ -211,18 +332,6 @@ impl Checker<'_> {
             }
         }
         Some(plan::Answer { status, headers, body: body.into() })
-    }
-
-    fn strip_prefix(&mut self, route: &file::Route, matches: &plan::RouteMatch) -> Option<Box<str>> {
-        let item = route.strip_prefix.as_ref().filter(|item| item.get() == Some(&true))?;
-        match &matches.path {
-            PathPattern::Prefix(prefix) if **prefix != *"/" => Some(prefix.clone()),
-            PathPattern::Prefix(_) => None,
-            PathPattern::Exact(_) => {
-                self.say(item.place, "`strip_prefix` needs `path: {prefix: ...}`", "match by prefix, or remove `strip_prefix`");
-                None
-            }
-        }
     }
 
     fn degrade_statuses(&mut self, statuses: &Opt<Vec<Item<Whole>>>) -> Vec<u16> {

@@ -12,6 +12,18 @@ pub struct Defaults {
     /// Size of a request's body. Default 10MiB.
     #[serde(default)]
     pub body_bytes_max: Opt<Size>,
+    /// Rate limits of routes that have none of their own. A bare word names one of `rate_limits`.
+    #[serde(default)]
+    pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
+    /// Pages of other origins that may read the answers.
+    #[serde(default)]
+    pub cors: Opt<OrShort<Cors>>,
+    /// Errors in HTTP 200, those for requests that match no route as well.
+    #[serde(default)]
+    pub envelope: Opt<OrShort<Envelope>>,
+    /// Compression of answers.
+    #[serde(default)]
+    pub compression: Opt<OrShort<Compression>>,
 }
 
 /// What a request must look like, and what happens to it.
@@ -54,6 +66,36 @@ pub struct Route {
     /// Answers for what is behind this route if that fails or hangs, at once. Default none; a service may have one, too.
     #[serde(default)]
     pub breaker: Opt<Breaker>,
+    /// Whom it lets in; others are answered with 403.
+    #[serde(default)]
+    pub access: Opt<Access>,
+    /// How many requests in how much time; beyond, the answer is 429. A bare word names one of `rate_limits`. Default as `defaults` says.
+    #[serde(default)]
+    pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
+    /// Pages of other origins that may read the answers; `off` for none. Default as `defaults` says.
+    #[serde(default)]
+    pub cors: Opt<OrShort<Cors>>,
+    /// What callers may send and the service may answer.
+    #[serde(default)]
+    pub checks: Opt<Checks>,
+    /// Another path for the upstream.
+    #[serde(default)]
+    pub rewrite: Opt<NotShort<Rewrite>>,
+    /// Changes of header fields.
+    #[serde(default)]
+    pub headers: Opt<HeaderEdits>,
+    /// Answers in the place of others, after degrade plugins.
+    #[serde(default)]
+    pub default_answers: Opt<Vec<Item<DefaultAnswer>>>,
+    /// Errors in HTTP 200; `on` or `off`. Default as `defaults` says.
+    #[serde(default)]
+    pub envelope: Opt<OrShort<Envelope>>,
+    /// Compression of answers; `off` for none. Default as `defaults` says.
+    #[serde(default)]
+    pub compression: Opt<OrShort<Compression>>,
+    /// Copies for another service.
+    #[serde(default)]
+    pub mirror: Opt<Mirror>,
 }
 
 /// What a request must look like.
@@ -71,7 +113,16 @@ pub struct Match {
     pub methods: Opt<Vec<Item<String>>>,
     /// All of these, by name.
     #[serde(default)]
-    pub headers: Opt<Named<NotShort<HeaderMatch>>>,
+    pub headers: Opt<Named<NotShort<ValueMatch>>>,
+    /// All of these arguments of the query, by name; both are compared decoded.
+    #[serde(default)]
+    pub query: Opt<Named<NotShort<ValueMatch>>>,
+    /// All of these cookies, by name.
+    #[serde(default)]
+    pub cookies: Opt<Named<NotShort<ValueMatch>>>,
+    /// The client's address is in one of these: `10.0.0.0/8`, or a single address. Default any.
+    #[serde(default)]
+    pub sources: Opt<Vec<Item<String>>>,
 }
 
 /// A canonical path, case-sensitive.
@@ -82,19 +133,29 @@ pub enum PathMatch {
     Exact(Item<String>),
     /// This path and all below it, by whole segments.
     Prefix(Item<String>),
+    /// A path with names in the place of segments: `/users/{id}/orders`; at the end one for all that follows: `/files/{rest*}`. Each name is an attribute `path.NAME`.
+    Template(Item<String>),
+    /// A regular expression that fits the whole path, as a careless upstream would read it. Each named group is an attribute `path.NAME`.
+    Regex(Item<String>),
 }
 
-/// A test of a request field.
+/// A test of something that has a name: a header, a query argument, a cookie.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum HeaderMatch {
+pub enum ValueMatch {
     /// There is one.
     Present,
+    /// There is none.
+    Absent,
     /// It has exactly this value.
     Exact(Item<String>),
+    /// Its value begins with this.
+    Prefix(Item<String>),
+    /// This regular expression fits its whole value.
+    Regex(Item<String>),
 }
 
-/// What happens to a request: one of `service`, `plugin` and `answer`.
+/// What happens to a request: one of `service`, `split`, `plugin`, `redirect` and `answer`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct To {
@@ -104,6 +165,15 @@ pub struct To {
     /// With `service`: only to endpoints with this tag.
     #[serde(default)]
     pub subset: Opt<String>,
+    /// It is sent one of these ways.
+    #[serde(default)]
+    pub split: Opt<Vec<Item<OrShort<SplitArm>>>>,
+    /// With `split`: what a request sticks to. Default nothing: each is dealt out anew.
+    #[serde(default)]
+    pub sticky: Opt<StickTo>,
+    /// It is told where to ask instead.
+    #[serde(default)]
+    pub redirect: Opt<Redirect>,
     /// This route plugin says where it is sent.
     #[serde(default)]
     pub plugin: Opt<String>,
@@ -153,8 +223,8 @@ impl WholeForm for PathMatch {
     }
 }
 
-impl WholeForm for HeaderMatch {
+impl WholeForm for ValueMatch {
     fn whole_form(value: &str) -> String {
-        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any")
+        format!("write `{{exact: \"{value}\"}}` for this value, or `present` for any, `absent` for none")
     }
 }
