@@ -70,10 +70,13 @@ pub(super) fn outlet_config(service: &Planned, retries: bool) -> OutletConfig {
     }
 }
 
+/// What stands before one service.
+type Before = (Option<Arc<Breaker>>, Option<Arc<Limiter>>);
+
 /// What stands before services and routes; one for all cores.
 #[derive(Default)]
 pub(super) struct Guards {
-    services: HashMap<Arc<str>, (Option<Arc<Breaker>>, Option<Arc<Limiter>>)>,
+    services: HashMap<Arc<str>, Before>,
     routes: HashMap<Arc<str>, Arc<Breaker>>,
 }
 
