@@ -80,17 +80,12 @@ pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer
         return Box::pin(h1::serve(visit, BytesMut::new()));
     }
     Box::pin(async move {
-        let opened = Box::pin(open(visit)).await;
-        match opened {
-            Ok((visit, early, two, of_source)) => {
-                match two {
-                    true => Box::pin(h2::serve(visit, early)).await,
-                    false => Box::pin(h1::serve(visit, early)).await,
-                }
-                drop(of_source);
-            }
-            Err(()) => {}
+        let Ok((visit, early, two, of_source)) = Box::pin(open(visit)).await else { return };
+        match two {
+            true => Box::pin(h2::serve(visit, early)).await,
+            false => Box::pin(h1::serve(visit, early)).await,
         }
+        drop(of_source);
     })
 }
 

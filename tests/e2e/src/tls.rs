@@ -1,5 +1,7 @@
 //! Certificates made for a test, and clients that speak TLS.
 
+#![allow(clippy::unwrap_used, reason = "this is test code: a panic is how a test tells")]
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;

@@ -152,7 +152,8 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
         };
         checked(rewritten)
     };
-    let plain = copies.is_none() && route.rewrite.is_none() && route.request_headers.is_none() && route.checks.is_none() && breaker.is_none();
+    let plain =
+        copies.is_none() && route.rewrite.is_none() && route.request_headers.is_none() && route.checks.is_none() && breaker.is_none();
     match &route.target {
         To::Service { name, subset } => match outlet_of(name, route.retries) {
             Some(outlet) => Target::Fixed(dressed(outlet), Wish { subset: subset.clone() }),

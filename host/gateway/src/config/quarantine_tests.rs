@@ -207,7 +207,7 @@ fn serves(plan: &Plan) -> HashMap<String, String> {
                 if !field.is_empty() {
                     head.fields.add(field.as_bytes(), b"1");
                 }
-                let route = routes.find(&head).route().and_then(|at| plan.routes.get(at));
+                let route = routes.find(&head, std::net::IpAddr::from([127, 0, 0, 1])).route().and_then(|at| plan.routes.get(at));
                 // All that a request meets but its service's endpoints: chain, target, limits.
                 how.insert(format!("{method} {host}{path} {field}"), format!("{route:?}"));
             }

@@ -77,7 +77,7 @@ impl Many {
             let idle = state.open.get() == 0;
             let leave = state.until.get() <= now || state.endpoint.gone.load(Ordering::Relaxed);
             // The last handle's drop ends the connection when its last stream has ended.
-            !state.over.get() && !(idle && leave)
+            !(state.over.get() || idle && leave)
         });
         !self.all.is_empty() || self.making.is_some()
     }

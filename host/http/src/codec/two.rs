@@ -127,11 +127,7 @@ fn fields<'m>(map: &'m HeaderMap, into: &mut Fields, received: &mut Received) ->
                 }
                 continue;
             }
-            Known::ContentLength => {
-                if received.length.replace(number(value).ok_or(RefusalKind::Length)?).is_some() {
-                    return Err(RefusalKind::LengthTwice);
-                }
-            }
+            Known::ContentLength => say_length(&mut received.length, value)?,
             Known::TransferEncoding => return Err(RefusalKind::Coding),
             Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Upgrade => return Err(RefusalKind::Connection),
             Known::Expect => {
@@ -163,6 +159,14 @@ fn fields<'m>(map: &'m HeaderMap, into: &mut Fields, received: &mut Received) ->
         into.receive_line(known, name, value);
     }
     Ok(host)
+}
+
+/// Takes the length down, which is said once.
+fn say_length(length: &mut Option<u64>, value: &[u8]) -> Result<(), RefusalKind> {
+    match length.replace(number(value).ok_or(RefusalKind::Length)?) {
+        None => Ok(()),
+        Some(_) => Err(RefusalKind::LengthTwice),
+    }
 }
 
 /// A host in its one form.
@@ -288,11 +292,7 @@ pub fn answer(parts: &http::response::Parts, limits: &HeadLimits, head: &mut Res
         }
         let known = Known::of(name);
         match known {
-            Known::ContentLength => {
-                if length.replace(number(value).ok_or(RefusalKind::Length)?).is_some() {
-                    return Err(RefusalKind::LengthTwice);
-                }
-            }
+            Known::ContentLength => say_length(&mut length, value)?,
             Known::TransferEncoding => return Err(RefusalKind::Coding),
             other if other.is_hop_by_hop() => continue,
             _ => {}
