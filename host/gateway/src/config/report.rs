@@ -190,6 +190,11 @@ fn masked(line: &str) -> String {
             '$' => begin,
             _ => (begin..chars.len()).find(|&i| matches!(at(i), ',' | '}' | ']')).unwrap_or(chars.len()),
         };
+        // A switch is no secret, whatever it is called.
+        let value: String = chars.get(begin..end).unwrap_or_default().iter().collect();
+        if matches!(value.trim(), "true" | "false") {
+            continue;
+        }
         for slot in out.iter_mut().take(end).skip(begin) {
             if !slot.is_whitespace() {
                 *slot = '*';

@@ -165,13 +165,13 @@ pub struct To {
     /// With `service`: only to endpoints with this tag.
     #[serde(default)]
     pub subset: Opt<String>,
-    /// It is sent one of these ways.
+    /// It is sent one of these ways. Default none.
     #[serde(default)]
     pub split: Opt<Vec<Item<OrShort<SplitArm>>>>,
     /// With `split`: what a request sticks to. Default nothing: each is dealt out anew.
     #[serde(default)]
     pub sticky: Opt<StickTo>,
-    /// It is told where to ask instead.
+    /// It is told where to ask instead. Default none.
     #[serde(default)]
     pub redirect: Opt<Redirect>,
     /// This route plugin says where it is sent.

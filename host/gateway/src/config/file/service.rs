@@ -21,13 +21,13 @@ pub struct Service {
     /// How an endpoint is chosen. Default `round_robin`.
     #[serde(default)]
     pub balance: Opt<Balance>,
-    /// What `ring_hash` and `maglev` choose by. Default `client`. A call without it goes as under `p2c_ewma`.
+    /// What `ring_hash` and `maglev` choose by; `client`, if nothing is said. A call without it goes as under `p2c_ewma`.
     #[serde(default)]
     pub hash: Opt<NotShort<HashKey>>,
     /// Slots of the table of `maglev`, a prime, 2 bytes each. Default 65,537; 251 to 1,000,003.
     #[serde(default)]
     pub maglev_slots: Opt<Whole>,
-    /// What `p2c_ewma` weighs latencies by.
+    /// What `p2c_ewma` weighs latencies by. Default none.
     #[serde(default)]
     pub latency: Opt<Latency>,
     /// Who has been served by an endpoint goes on there, as long as it is fit.
@@ -233,7 +233,7 @@ pub struct Ejection {
     /// The part of tries within `window` that failed or were answered with 500 and above. Default never for that.
     #[serde(default)]
     pub rate: Opt<Percent>,
-    /// Tries within `window` below which `rate` says nothing. Default 20.
+    /// Tries within `window` below which `rate` says nothing; 20, if nothing is said.
     #[serde(default)]
     pub calls_min: Opt<Whole>,
     /// What `rate` looks back. Default 10s; 1s to 60s.
