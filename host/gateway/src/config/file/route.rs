@@ -66,7 +66,7 @@ pub struct Route {
     /// Answers for what is behind this route if that fails or hangs, at once. Default none; a service may have one, too.
     #[serde(default)]
     pub breaker: Opt<Breaker>,
-    /// Whom it lets in; others are answered with 403.
+    /// Whom it lets in; others are answered with 403. Default none: everybody.
     #[serde(default)]
     pub access: Opt<Access>,
     /// How many requests in how much time; beyond, the answer is 429. A bare word names one of `rate_limits`. Default as `defaults` says.
@@ -75,16 +75,16 @@ pub struct Route {
     /// Pages of other origins that may read the answers; `off` for none. Default as `defaults` says.
     #[serde(default)]
     pub cors: Opt<OrShort<Cors>>,
-    /// What callers may send and the service may answer.
+    /// What callers may send and the service may answer. Default none: anything.
     #[serde(default)]
     pub checks: Opt<Checks>,
-    /// Another path for the upstream.
+    /// Another path for the upstream. Default none.
     #[serde(default)]
     pub rewrite: Opt<NotShort<Rewrite>>,
-    /// Changes of header fields.
+    /// Changes of header fields. Default none.
     #[serde(default)]
     pub headers: Opt<HeaderEdits>,
-    /// Answers in the place of others, after degrade plugins.
+    /// Answers in the place of others, after degrade plugins. Default none.
     #[serde(default)]
     pub default_answers: Opt<Vec<Item<DefaultAnswer>>>,
     /// Errors in HTTP 200; `on` or `off`. Default as `defaults` says.
@@ -93,7 +93,7 @@ pub struct Route {
     /// Compression of answers; `off` for none. Default as `defaults` says.
     #[serde(default)]
     pub compression: Opt<OrShort<Compression>>,
-    /// Copies for another service.
+    /// Copies for another service. Default none.
     #[serde(default)]
     pub mirror: Opt<Mirror>,
 }

@@ -260,7 +260,7 @@ pub struct Breaker {
     /// The part of calls within `window` that were slower than `slow_after`. Default never for that.
     #[serde(default)]
     pub slow: Opt<Percent>,
-    /// What is slow, to the head of the answer. Default 1s.
+    /// What is slow, to the head of the answer; 1s, if nothing is said.
     #[serde(default)]
     pub slow_after: Opt<Time>,
     /// Calls within `window` below which it never opens. Default 20.
