@@ -117,12 +117,14 @@ impl Making<'_> {
         Some(match self.shape.sort(schema) {
             Sort::Group(group) => match node.text() {
                 None => Part::Map(self.group(&group, Some(node))),
-                Some(_) => {
-                    let short = group.short().map(|short| (short.to_owned(), self.leaf(node, name, Sort::Value("text"))));
-                    let rest = self.group(&group, None);
-                    let rest = rest.into_iter().filter(|(have, _)| short.as_ref().is_none_or(|(short, _)| have != short));
-                    Part::Map(short.iter().cloned().chain(rest).collect())
-                }
+                Some(_) => match group.short() {
+                    None => self.leaf(node, name, Sort::Value("text")),
+                    Some(short) => {
+                        let word = (short.to_owned(), self.leaf(node, name, Sort::Value("text")));
+                        let rest = self.group(&group, None).into_iter().filter(|(have, _)| have != short);
+                        Part::Map(std::iter::once(word).chain(rest).collect())
+                    }
+                },
             },
             Sort::Named(inner) => {
                 let entries = node.entries().iter().filter_map(|(key, value)| {
@@ -198,7 +200,10 @@ fn shown(node: &Node, name: &str) -> Value {
         return if told.is_empty() { AsValue::of(node) } else { format!("{HIDDEN} {told}").into() };
     }
     let is_secret = is_secret_name(name);
-    if let (true, Some(_)) = (is_secret, node.text()) {
+    // A switch is no secret, whatever it is called.
+    if let (true, Some(text)) = (is_secret, node.text())
+        && !matches!(text, "true" | "false")
+    {
         return HIDDEN.into();
     }
     if !node.entries().is_empty() {

@@ -149,8 +149,11 @@ impl<'s> Group<'s> {
         self.required.iter().any(|required| required == name)
     }
 
-    /// The setting that one word is short for.
+    /// The setting that one word is short for; `None`: the word stands for itself (`off`, or the name of something).
     pub fn short(&self) -> Option<&'s str> {
+        if self.name == "RateLimit" {
+            return None;
+        }
         let required: Vec<&str> = self.required.iter().filter_map(Value::as_str).collect();
         match (self.is_short, required.as_slice()) {
             (false, _) => None,

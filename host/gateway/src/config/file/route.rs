@@ -12,13 +12,13 @@ pub struct Defaults {
     /// Size of a request's body. Default 10MiB.
     #[serde(default)]
     pub body_bytes_max: Opt<Size>,
-    /// Rate limits of routes that have none of their own. A bare word names one of `rate_limits`.
+    /// Rate limits of routes that have none of their own. A bare word names one of `rate_limits`. Default none.
     #[serde(default)]
     pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
-    /// Pages of other origins that may read the answers.
+    /// Pages of other origins that may read the answers. Default none.
     #[serde(default)]
     pub cors: Opt<OrShort<Cors>>,
-    /// Errors in HTTP 200, those for requests that match no route as well.
+    /// Errors in HTTP 200, those for requests that match no route as well. Default none.
     #[serde(default)]
     pub envelope: Opt<OrShort<Envelope>>,
     /// Compression of answers.
@@ -69,7 +69,7 @@ pub struct Route {
     /// Whom it lets in; others are answered with 403. Default none: everybody.
     #[serde(default)]
     pub access: Opt<Access>,
-    /// How many requests in how much time; beyond, the answer is 429. A bare word names one of `rate_limits`. Default as `defaults` says.
+    /// How many requests in how much time; beyond, the answer is 429. A bare word names one of `rate_limits`. Default none but those of `defaults`.
     #[serde(default)]
     pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
     /// Pages of other origins that may read the answers; `off` for none. Default as `defaults` says.
