@@ -133,7 +133,9 @@ pub fn corpus(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     // The order of a directory is nobody's promise, and the seed is to mean the same everywhere.
     files.sort();
-    files.into_iter().filter(|path| path.extension().is_none_or(|kind| kind != "md" && kind != "expect")).map(fs::read).collect()
+    // A folder beside the files holds what one of them includes: an input is one text.
+    let texts = files.into_iter().filter(|path| path.is_file() && path.extension().is_none_or(|kind| kind != "md" && kind != "expect"));
+    texts.map(fs::read).collect()
 }
 
 /// Runs a target as a test does: prints what it did, saves an input that breaks it, and says how to go on.
