@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "this is test code: a panic is how a test tells")]
 
 use crate::frames::{self, Frame};
-use crate::pipes::{By, Came, PATIENCE, Pipe, read_head};
+use crate::pipes::{By, Came, PATIENCE, Pipe, read_head, texts};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +29,8 @@ pub struct Asked {
     pub protocol: Option<String>,
     /// Names in lower case.
     pub fields: Vec<(String, String)>,
+    /// The head said that nothing more comes (HTTP/2 only).
+    pub ended: bool,
 }
 
 impl Asked {
@@ -51,6 +53,8 @@ pub enum Says {
     Switch { fields: Vec<(&'static str, String)>, early: Vec<u8>, then: Then },
     /// No.
     Answer { status: u16, fields: Vec<(&'static str, String)>, body: &'static str },
+    /// A head and nothing more, all of it in one frame (HTTP/2 only).
+    Ends { status: u16, fields: Vec<(&'static str, String)> },
     /// These bytes (HTTP/1.1 only), and then the end.
     Bytes(String),
     /// Nothing, until the other side goes.
@@ -120,6 +124,11 @@ impl Far {
         self.address
     }
 
+    /// How often it was asked since it was last looked at.
+    pub fn count(&self) -> usize {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// What it was asked since it was last looked at.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
@@ -151,8 +160,13 @@ async fn one(mut stream: TcpStream, script: Script, record: Arc<Mutex<Vec<Asked>
             }
         };
         let mut words = start.split(' ').map(str::to_owned);
-        let mut asked =
-            Asked { method: words.next().unwrap_or_default(), target: words.next().unwrap_or_default(), protocol: None, fields };
+        let mut asked = Asked {
+            method: words.next().unwrap_or_default(),
+            target: words.next().unwrap_or_default(),
+            protocol: None,
+            fields,
+            ended: false,
+        };
         if asked.field("connection").to_ascii_lowercase().contains("upgrade") {
             asked.protocol = Some(asked.field("upgrade"));
         }
@@ -193,7 +207,7 @@ async fn one(mut stream: TcpStream, script: Script, record: Arc<Mutex<Vec<Asked>
                 while matches!(stream.read_buf(&mut held).await, Ok(1..)) {}
                 return;
             }
-            Says::Goes => return,
+            Says::Goes | Says::Ends { .. } => return,
         }
     }
 }
@@ -207,12 +221,12 @@ async fn two(stream: TcpStream, connects: bool, script: Script, record: Arc<Mute
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let (parts, received) = request.into_parts();
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let asked = Asked {
             method: parts.method.to_string(),
             target: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
             protocol: parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned()),
-            fields: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            fields: texts(&parts.headers),
+            ended: received.is_end_stream(),
         };
         let says = script(&asked);
         record.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
@@ -237,6 +251,7 @@ async fn two(stream: TcpStream, connects: bool, script: Script, record: Arc<Mute
                     let Ok(mut send) = respond.send_response(head(status, &fields), false) else { return };
                     let _ = send.send_data(Bytes::from_static(body.as_bytes()), true);
                 }
+                Says::Ends { status, fields } => drop(respond.send_response(head(status, &fields), true)),
                 Says::Nothing => {
                     let mut received = received;
                     while let Some(Ok(_)) = received.data().await {}

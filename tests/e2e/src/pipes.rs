@@ -106,6 +106,14 @@ impl Into {
         }
     }
 
+    /// Sends these fields as the last (HTTP/2 only).
+    pub fn trailers(&mut self, fields: &[(&str, &str)]) {
+        if let Into::Two(stream) = self {
+            let fields = fields.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()));
+            let _ = stream.send_trailers(fields.collect());
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) {
         match self {
@@ -144,6 +152,13 @@ impl From {
             }
         };
         tokio::time::timeout(LIMIT, next).await.unwrap_or(Came::Silence)
+    }
+
+    /// The fields behind the end (HTTP/2 only).
+    pub async fn trailers(&mut self) -> Head {
+        let From::Two(stream) = self else { return Head::default() };
+        let fields = tokio::time::timeout(LIMIT, stream.trailers()).await.ok().and_then(Result::ok).flatten().unwrap_or_default();
+        Head { status: 0, fields: texts(&fields) }
     }
 
     /// Everything, and how it ended.
@@ -287,14 +302,18 @@ pub async fn open_two(address: SocketAddr, request: Request<()>, early: &[u8]) -
     }
     let Ok(Ok(response)) = tokio::time::timeout(LIMIT, response).await else { return Opened::Broken };
     let (parts, received) = response.into_parts();
-    let fields =
-        parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-    let head = Head { status: parts.status.as_u16(), fields: fields.collect() };
+    let head = Head { status: parts.status.as_u16(), fields: texts(&parts.headers) };
     let mut pipe = Pipe::two(stream, received);
     match head.status {
         200 => Opened::Switched(head, pipe),
         _ => Opened::Answered(head, pipe.from.rest().await.0),
     }
+}
+
+/// Fields as texts.
+pub(crate) fn texts(fields: &http::HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    fields.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
 }
 
 /// The start line of a head and its fields.

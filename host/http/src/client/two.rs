@@ -8,7 +8,7 @@ use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
 use crate::h2::line::{Line, SMALL_FRAMES};
 use crate::io::Socket;
-use crate::websocket;
+use crate::{grpc, websocket};
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
@@ -273,8 +273,10 @@ async fn begin(
         host: (!exchange.keep_host).then_some(endpoint.address),
         scheme: if dialect.tls.is_some() { Scheme::Https } else { Scheme::Http },
     };
+    // gRPC ends a request with a DATA frame in any case, and some servers wait for it.
+    let must_say_end = matches!(body, Body::Empty) && grpc::is_grpc(&exchange.facts.request.fields);
     let length = match &body {
-        Body::Empty if exchange.facts.request.method.is_idempotent() => None,
+        Body::Empty if must_say_end || exchange.facts.request.method.is_idempotent() => None,
         body => body.size(),
     };
     let unsayable = |error: &dyn std::fmt::Display| {
@@ -295,10 +297,11 @@ async fn begin(
         Poll::Pending => late(&alarm, task).map(|()| Err(slow(endpoint, exchange, limits))),
     })
     .await?;
-    let ends = matches!(body, Body::Empty) && upgrade.is_none();
+    let ends = matches!(body, Body::Empty) && upgrade.is_none() && !must_say_end;
     let (response, mut stream) = handle.send_request(request, ends).map_err(|error| broken(endpoint, &error, true))?;
     let mut uploading = None;
     match body {
+        Body::Empty if must_say_end => stream.send_data(Bytes::new(), true).map_err(|error| broken(endpoint, &error, false))?,
         Body::Empty => {}
         Body::Full(all) => stream.send_data(all, true).map_err(|error| broken(endpoint, &error, false))?,
         Body::Stream(body) => {
