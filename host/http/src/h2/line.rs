@@ -16,8 +16,8 @@ const GATHERED_MAX: usize = 16 * 1024;
 const TURN: usize = 8 * 1024;
 
 /// The library's budget for small DATA frames that nobody has read, as a multiple of the connection's window: each counts as
-/// 256 bytes less its own. With 4 a thousand small messages may wait for who reads slowly.
-pub(crate) const SMALL_FRAMES: usize = 4;
+/// 256 bytes less its own. With 2 some two thousand small messages may wait for who reads slowly.
+pub(crate) const SMALL_FRAMES: usize = 2;
 
 pub(crate) struct Line {
     socket: Rc<Socket>,
