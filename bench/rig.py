@@ -158,7 +158,7 @@ class Running:
 
     def __init__(self, row, rig, way=inventory.CLEAR, prefix=(), overrides=None):
         self.way = way
-        folder = os.path.join(rig.folder, re.sub(r"\W", "_", row.name) + ("_v" if prefix else ""))
+        folder = os.path.join(rig.folder, re.sub(r"\W", "_", f"{row.name}_{way}") + ("_v" if prefix else ""))
         os.makedirs(folder, exist_ok=True)
         self.row, self.port, self.folder = row, free_port(), folder
         host, _, port = rig.upstream_address.rpartition(":")
