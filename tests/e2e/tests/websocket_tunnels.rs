@@ -248,9 +248,15 @@ fn who_does_not_read_holds_the_other_side_back_and_no_memory_here() {
             Box::pin(async move {
                 match pipe.from.next().await {
                     Came::Some(word) if &word[..] == b"pour" => pour(&mut pipe.into, &pouring).await,
-                    _ => {
+                    begun => {
+                        // What came with the first word is a part of it.
+                        let mut bytes = match begun {
+                            Came::Some(begun) => begun.strip_prefix(b"read later").map(<[u8]>::to_vec).unwrap_or_default(),
+                            _ => Vec::new(),
+                        };
                         waits.notified().await;
-                        let (bytes, end) = pipe.from.rest().await;
+                        let (rest, end) = pipe.from.rest().await;
+                        bytes.extend(rest);
                         let _ = pipe.into.send(format!("{} {end:?}", whole(&bytes)).as_bytes()).await;
                         pipe.into.finish().await;
                     }
