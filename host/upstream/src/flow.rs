@@ -209,7 +209,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
         }
         let one_try = Try::of(row.clone());
-        let said = self.protocol.send(&row.endpoint, exchange, &self.config.limits).await;
+        let said = self.protocol.send_apart(&row.endpoint, exchange, &self.config.limits).await;
         let (ended, in_flight) = (now(), one_try.ended(&said));
         self.note(&row, &said, started, ended);
         Ok(Made { said, in_flight, ended, replayable })

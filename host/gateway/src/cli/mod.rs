@@ -54,6 +54,8 @@ pub enum Command {
     Routes(AdminArgs),
     /// Services with their endpoints, as the gateway sees them
     Services(AdminArgs),
+    /// Replace the running process by the binary that is on disk now, without a lost connection
+    Upgrade(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
     /// Which route would a request take, why, and what holds for it? From the file, or by the running gateway
@@ -283,7 +285,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
     let json = match &command {
         Command::Check(args) => args.json,
         Command::Plugin(args) => args.admin.json,
-        Command::Routes(args) | Command::Services(args) => args.json,
+        Command::Routes(args) | Command::Services(args) | Command::Upgrade(args) => args.json,
         Command::Config(args) => args.admin.json,
         Command::Explain(args) => args.admin.json,
         Command::Diff(args) => args.admin.json,
@@ -294,6 +296,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => plugin(args),
         Command::Routes(args) => Client::find(&args).and_then(|client| client.get(&["routes"])),
         Command::Services(args) => Client::find(&args).and_then(|client| client.get(&["services"])),
+        Command::Upgrade(args) => Client::find(&args).and_then(|client| client.post(&["upgrade"])),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
             Ok(answer) => Ok(answer),
