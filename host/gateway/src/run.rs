@@ -10,6 +10,7 @@ use crate::desk::GatewayDesk;
 use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
+use crate::supervisor::{self, State};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
 use crate::upgrade::{self, Estate, Handed, HandedStore, Inheritance, Listening};
@@ -249,7 +250,10 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
     if let Some(heir) = heir {
-        heir.take_store(&store, open_store(&plan)).await?.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
+        let heir = heir.take_store(&store, open_store(&plan)).await?;
+        // The old process may end as soon as it hears that this one serves.
+        supervisor::tell(State::Heir);
+        heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
     }
     open.send_replace(true);
     let mut ending = ended.clone();
@@ -257,6 +261,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
         let _ = ending.wait_for(Option::is_some).await;
     }));
     announce(&bound, admin_address, &admin_plan)?;
+    supervisor::tell(State::Serving);
 
     // Until it is told to end, or a newer process serves.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -317,6 +322,9 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bound.iter().filter(|bound| handed.taken.contains(&*bound.listener.name)).for_each(|bound| bound.gate.hand_over());
     }
     tracing::info!("ending: no new connections; exchanges in flight get up to {grace:?}");
+    if handed.is_none() {
+        supervisor::tell(State::Ending);
+    }
     drop(estate);
     let begun = Instant::now();
     end.send_replace(Some(Ending { grace }));

@@ -144,6 +144,8 @@ fn the_unit_and_the_page_about_it_agree() {
     for (name, told) in [("LimitNOFILE", unit("LimitNOFILE").remove(0)), ("TimeoutStopSec", unit("TimeoutStopSec").remove(0))] {
         assert!(page.contains(&format!("`{name}={told}`")), "docs/install.md says another {name} than {told}");
     }
+    // After an upgrade another process tells systemd that it is the service.
+    assert_eq!((unit("Type"), unit("NotifyAccess")), (vec!["notify".to_owned()], vec!["all".to_owned()]));
     // Plugins are compiled to machine code.
     assert!(unit("MemoryDenyWriteExecute").is_empty());
     let binary = unit("ExecStart").remove(0);
@@ -153,9 +155,10 @@ fn the_unit_and_the_page_about_it_agree() {
 
 #[test]
 fn the_unit_gives_the_gateway_the_time_that_it_takes_to_end() {
-    let run = read("host/gateway/src/run.rs");
-    let grace = run.split("const GRACE: Duration = Duration::from_secs(").nth(1).unwrap().split(')').next().unwrap();
-    let grace: u64 = grace.parse().unwrap();
+    let page = read("docs/configuration.md");
+    let row = page.lines().find(|line| line.starts_with("| `drain` |")).unwrap_or_else(|| panic!("the reference has no `drain`"));
+    let told: String = row.split('|').nth(3).unwrap().chars().skip_while(|letter| !letter.is_ascii_digit()).collect();
+    let grace: u64 = told.split('s').next().unwrap().parse().unwrap_or_else(|_| panic!("the default of `drain` is not in seconds: {told}"));
     let stop: u64 = unit("TimeoutStopSec").remove(0).trim_end_matches('s').parse().unwrap();
     assert!(stop >= grace + 5, "TimeoutStopSec={stop}s is too short for {grace} s of grace");
     assert!(read("docs/operations.md").contains(&format!("up to {grace} s")));
