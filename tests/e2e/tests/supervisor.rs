@@ -1,5 +1,7 @@
 //! Whoever supervises the gateway is told which process serves, also when that changes.
 
+#![allow(clippy::panic, clippy::indexing_slicing, reason = "this is test code: a panic is how a test tells")]
+
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 use wharf_harness::Setup;
