@@ -11,7 +11,7 @@ use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
 use crate::memory;
-use crate::notify;
+use crate::supervisor::{self, State};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
 use crate::upgrade::{self, Estate, Handed, HandedStore, Inheritance, Listening};
@@ -267,7 +267,10 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
     if let Some(heir) = heir {
-        heir.take_store(&store, open_store(&plan)).await?.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
+        let heir = heir.take_store(&store, open_store(&plan)).await?;
+        // The old process may end as soon as it hears that this one serves.
+        supervisor::tell(State::Heir);
+        heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
     }
     open.send_replace(true);
     let mut ending = ended.clone();
@@ -275,7 +278,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
         let _ = ending.wait_for(Option::is_some).await;
     }));
     announce(&bound, admin_address, &admin_plan)?;
-    notify::serves();
+    supervisor::tell(State::Serving);
 
     // Until it is told to end, or a newer process serves.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -332,15 +335,13 @@ async fn serve(start: Start<'_>) -> Result<()> {
     following.iter().for_each(JoinHandle::abort);
     let node = control.serving().plan.node.clone();
     let mut grace = if handed.is_some() { node.drain_on_upgrade } else { node.drain };
-    match &handed {
-        // Who serves has told so itself.
-        Some(handed) => {
-            let taken = |bound: &&Bound| handed.taken.contains(&*bound.listener.name);
-            bound.iter().filter(taken).for_each(|bound| bound.gate.hand_over());
-        }
-        None => notify::ends(),
+    if let Some(handed) = &handed {
+        bound.iter().filter(|bound| handed.taken.contains(&*bound.listener.name)).for_each(|bound| bound.gate.hand_over());
     }
     tracing::info!("ending: no new connections; exchanges in flight get up to {grace:?}");
+    if handed.is_none() {
+        supervisor::tell(State::Ending);
+    }
     drop(estate);
     let begun = Instant::now();
     end.send_replace(Some(Ending { grace }));

@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -392,28 +391,4 @@ fn a_signal_upgrades_as_the_command_does() {
     assert_eq!(Connection::open(wharf.listener("main")).unwrap().get("a.example", "/").unwrap().status, 200);
     let (status, _) = wharf.stop(WAIT).unwrap();
     assert!(status.success());
-}
-
-#[test]
-fn a_service_manager_is_told_who_serves_and_who_ends() {
-    let upstream = upstream();
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(WAIT)).unwrap();
-    let told = || {
-        let mut room = [0; 1024];
-        let read = manager.recv(&mut room).unwrap();
-        String::from_utf8_lossy(&room[..read]).into_owned()
-    };
-    let setup = Setup::new(config(upstream.address(), "", ALL)).env("NOTIFY_SOCKET", socket.to_str().unwrap());
-    let mut wharf = setup.start().unwrap();
-    let serves = |pid: u32| format!("READY=1\nMAINPID={pid}\n");
-    assert!(told().starts_with(&serves(wharf.pid())));
-    let old = wharf.upgrade().unwrap();
-    assert!(told().starts_with(&serves(wharf.pid())));
-    assert!(wharf.has_ended(old, WAIT));
-    wharf.stop(WAIT).unwrap();
-    // The one that was replaced has said nothing: the service goes on.
-    assert!(told().starts_with("STOPPING=1"));
 }
