@@ -1,6 +1,6 @@
 # Thin: the work is in cargo and in dev/. The two that matter are `make run` and `make test`.
 
-PROOFS = 1 2 3 4 5 6 7 8 9 balancing reloads http2 h2spec slow websocket autobahn grpc tls cpu-http2
+PROOFS = 1 2 3 4 5 6 7 8 9 balancing graceful reloads http2 h2spec slow websocket autobahn grpc tls cpu-http2
 
 .PHONY: help run build test prove bench fmt lint clean-servers $(addprefix prove-,$(PROOFS))
 

@@ -74,7 +74,7 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     alarm.set_in(limits.keep_alive);
     let mut drain = pin!(core.drain.notified());
     poll_fn(|task| {
-        if !common.going.get() && (core.draining.get() || drain.as_mut().poll(task).is_ready()) {
+        if !common.going.get() && (core.sends_away() || drain.as_mut().poll(task).is_ready()) {
             common.say_farewell(&mut connection);
         }
         loop {
