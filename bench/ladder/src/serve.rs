@@ -135,11 +135,12 @@ async fn serve(
             keep_host: false,
             steps: None,
             compression: None,
+            watch: None,
             meters: Meters::new(&metrics, &route.name),
         });
     }
     let routes = Arc::new(Routes::compile(entries.iter().map(|_| RouteMatch::default()).collect()));
-    *core.house.borrow_mut() = Rc::new(House { routes, entries, unmatched: None });
+    *core.house.borrow_mut() = Rc::new(House { routes, entries, unmatched: None, watch: None });
 
     tokio::task::spawn_local(core.clone().sweep());
 

@@ -231,7 +231,7 @@ pub fn house(generation: &Generation, home: &Home) -> House {
 
     let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
     let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
-    House { routes: generation.routes.clone(), entries, unmatched }
+    House { routes: generation.routes.clone(), entries, unmatched, watch: None }
 }
 
 /// The rules of one chain. An attachment without a version answers by its failure policy.
@@ -245,27 +245,35 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
         for (role, ready) in roles_of(attachment, answering) {
             let Some(wasm) = wasm else { break };
             let last_good = answering.last_good.as_ref().filter(|_| attachment.policy == Some(Policy::LastGood));
-            let policy = policy_of(attachment, *role);
+            let (policy, version) = (policy_of(attachment, *role), Some(ready.setup.version));
             answers = true;
             match role {
                 Role::Auth => {
-                    made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
+                    made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, version, rule }))
                 }
                 Role::Filter => {
                     if let Some(rule) = rules::filter(wasm, ready, last_good) {
-                        made.attach_filter(name.clone(), policy, rule);
+                        made.attach_filter(name.clone(), policy, version, rule);
                     }
                 }
-                Role::Degrade => {
-                    made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
-                }
+                Role::Degrade => made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached {
+                    name: name.clone(),
+                    policy,
+                    version,
+                    rule,
+                })),
                 Role::Route => {}
             }
         }
         // Which role it would have had is not known; unless it was told to be `open`, nothing passes without it.
         let expected = attachment.role.map_or(Role::Auth, role_of);
         if !answers && expected != Role::Degrade && policy_of(attachment, expected) == FailurePolicy::Closed {
-            made.auth.push(Attached { name: name.clone(), policy: FailurePolicy::Closed, rule: Rc::new(Absent(name.clone())) });
+            made.auth.push(Attached {
+                name: name.clone(),
+                policy: FailurePolicy::Closed,
+                version: None,
+                rule: Rc::new(Absent(name.clone())),
+            });
         }
     }
     if let plan::Target::Plugin(attachment) = &route.target {
@@ -273,6 +281,7 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
         let ready = answering.and_then(|answering| answering.roles.iter().find(|(role, _)| *role == Role::Route));
         let last_good =
             answering.and_then(|answering| answering.last_good.as_ref()).filter(|_| attachment.policy == Some(Policy::LastGood));
+        let version = ready.map(|(_, ready)| ready.setup.version);
         let rule: Rc<dyn Route> = match (wasm, ready) {
             (Some(wasm), Some((_, ready))) => match rules::route(wasm, ready, last_good) {
                 Some(rule) => rule,
@@ -280,7 +289,7 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
             },
             _ => Rc::new(Absent(attachment.plugin.clone())),
         };
-        made.route = Some(Attached { name: attachment.plugin.clone(), policy: FailurePolicy::Closed, rule });
+        made.route = Some(Attached { name: attachment.plugin.clone(), policy: FailurePolicy::Closed, version, rule });
     }
     made
 }

@@ -5,9 +5,11 @@ use serde_json::Value;
 use std::path::PathBuf;
 use wharf_core::exchange::ExchangeId;
 use wharf_core::outlet::Endpoint;
+use wharf_http::record::Part;
 
 fn plain<'a>() -> Record<'a> {
     Record {
+        part: Part::Whole,
         time_ms: 1_795_360_802_007,
         id: ExchangeId { time: 0x0123_4567_89ab_cdef, serial: 0xfedc_ba98_0000_0001 },
         listener: "web",
@@ -28,6 +30,8 @@ fn plain<'a>() -> Record<'a> {
         fault: None,
         consumer: None,
         answered_by: None,
+        exchange: None,
+        response: None,
     }
 }
 
