@@ -12,6 +12,7 @@ use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
+use crate::telemetry::traces::export::Exporter;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value, json};
@@ -196,8 +197,11 @@ async fn serve(
     spawn_local(control.clone().keep_on());
     spawn_local(follow::follow(control.clone(), asked));
 
+    let exporter = Exporter::start(control.generations(), metrics.clone());
+    let reopener = access.as_ref().map(AccessWriter::reopener).unwrap_or_default();
+
     // The admin API, made of the desks.
-    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone()), catalog.clone(), services.clone()];
+    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone(), reopener.clone()), catalog.clone(), services.clone()];
     let mut options = Options::new(&state);
     options.token_file = admin_plan.token_file.clone();
     // Whoever is told this name will use it.
@@ -224,14 +228,14 @@ async fn serve(
     // Until it is told to end.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let mut rotated = signal(SignalKind::user_defined1())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
+            _ = rotated.recv() => drop(reopener.reopen()),
             _ = hang_up.recv() => {
-                if let Some(access) = &access {
-                    access.reopen();
-                }
+                reopener.reopen();
                 // Aside: reading a file may take its time, and being told to end comes first.
                 let asking = control.clone();
                 spawn_local(async move { asking.ask_reload().await });
@@ -243,6 +247,7 @@ async fn serve(
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
     let _ = joined.await;
     let _ = serving.await;
+    exporter.close().await;
     if let Some(access) = &mut access {
         access.close();
     }

@@ -72,7 +72,7 @@ pub(super) fn entry(
         keep_host: route.preserve_host,
         steps: (looks || !steps.is_empty()).then(|| Rc::new(steps)),
         compression: route.compression.clone(),
-        watch: None,
+        watch: super::watch::of(generation, home, Some(route)),
         meters: Meters::new(&home.metrics, &route.name),
     }
 }

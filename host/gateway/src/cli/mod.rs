@@ -56,6 +56,8 @@ pub enum Command {
     Services(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
+    /// The access log
+    Log(LogArgs),
     /// Which route would a request take, why, and what holds for it? From the file, or by the running gateway
     Explain(ExplainArgs),
     /// What would change from one configuration to another
@@ -194,6 +196,21 @@ enum ConfigCommand {
     Schema,
 }
 
+/// `wharf log`
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(subcommand)]
+    command: LogCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum LogCommand {
+    /// Open the file of the access log anew, after it was moved away
+    Reopen,
+}
+
 /// `wharf explain`
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
@@ -285,6 +302,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => args.admin.json,
         Command::Routes(args) | Command::Services(args) => args.json,
         Command::Config(args) => args.admin.json,
+        Command::Log(args) => args.admin.json,
         Command::Explain(args) => args.admin.json,
         Command::Diff(args) => args.admin.json,
         Command::Run(_) | Command::CompileChild { .. } | Command::Completion { .. } => false,
@@ -294,6 +312,9 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => plugin(args),
         Command::Routes(args) => Client::find(&args).and_then(|client| client.get(&["routes"])),
         Command::Services(args) => Client::find(&args).and_then(|client| client.get(&["services"])),
+        Command::Log(LogArgs { admin, command: LogCommand::Reopen }) => {
+            Client::find(&admin).and_then(|client| client.post(&["log", "reopen"]))
+        }
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
             Ok(answer) => Ok(answer),
