@@ -2,6 +2,7 @@
 
 pub mod docs;
 pub mod guests;
+pub mod otlp;
 pub mod strictness;
 pub mod swaps;
 pub mod tls;

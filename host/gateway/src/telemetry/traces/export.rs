@@ -50,7 +50,7 @@ impl Exporter {
 }
 
 async fn run(mut generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Registry>, mut ending: watch::Receiver<bool>) {
-    let mut sending = Sending { told: None };
+    let mut sending = Sending { told: None, gave_up: false };
     loop {
         let (outbox, traces, node) = {
             let generation = generations.borrow_and_update();
@@ -60,7 +60,10 @@ async fn run(mut generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Reg
         match &traces {
             Some(traces) => {
                 let counts = outbox.counts.get_or_init(|| Counts::new(&metrics));
-                sending.all(&outbox, counts, traces, &node, is_ending).await;
+                for batch in outbox.take().chunks(BATCH_MAX) {
+                    sending.batch(batch, counts, traces, &node, is_ending, &generations).await;
+                }
+                sending.gave_up = false;
             }
             // Nobody is traced any more, and nobody knows where to.
             None => drop(outbox.take()),
@@ -82,17 +85,24 @@ async fn run(mut generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Reg
 
 struct Sending {
     told: Option<Instant>,
+    /// A batch was given up: the collector is not tried with the others that waited with it.
+    gave_up: bool,
 }
 
 impl Sending {
-    async fn all(&mut self, outbox: &Outbox, counts: &Counts, traces: &Traces, node: &str, is_ending: bool) {
-        let waiting = outbox.take();
-        for batch in waiting.chunks(BATCH_MAX) {
-            self.batch(batch, counts, traces, node, is_ending).await;
+    async fn batch(
+        &mut self,
+        batch: &[Finished],
+        counts: &Counts,
+        traces: &Traces,
+        node: &str,
+        is_ending: bool,
+        generations: &watch::Receiver<Arc<Generation>>,
+    ) {
+        if self.gave_up {
+            let spans = batch.iter().map(|finished| 1 + finished.trace.spans().0.len() as u64).sum();
+            return counts.collector.add_shared(spans);
         }
-    }
-
-    async fn batch(&mut self, batch: &[Finished], counts: &Counts, traces: &Traces, node: &str, is_ending: bool) {
         let (body, spans) = otlp::request(&traces.service_name, node, batch);
         let body = Arc::new(body);
         let mut wait = WAIT;
@@ -112,7 +122,10 @@ impl Sending {
                 Ok(Err(failed)) => failed,
                 Err(panicked) => Failed { why: panicked.to_string(), later: false },
             };
-            if !failed.later || number == TRIES_MAX || is_ending {
+            // Another configuration may name another collector.
+            let is_changed = generations.has_changed().unwrap_or(true);
+            if !failed.later || number == TRIES_MAX || is_ending || is_changed {
+                self.gave_up = true;
                 counts.collector.add_shared(spans);
                 self.tell(traces, &failed.why);
                 return;
