@@ -126,17 +126,16 @@ async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, ro
     let one_try = Try::of(row.clone());
     let timed = Timed { outlet, row: &row, started, over: false };
     let open = trace::begin_try(exchange, &row.endpoint, number, started);
+    let sending = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits);
     let said = match outlet.config.retry.per_try {
-        None => outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await,
-        Some(limit) => {
-            within(limit, pin!(outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits))).await.unwrap_or_else(|| {
-                let what = format!(
-                    "endpoint {} of service {:?} did not answer within {limit:?} (`retries.per_try`)",
-                    row.endpoint, row.endpoint.service
-                );
-                Err(Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what))
-            })
-        }
+        None => sending.await,
+        Some(limit) => within(limit, pin!(sending)).await.unwrap_or_else(|| {
+            let what = format!(
+                "endpoint {} of service {:?} did not answer within {limit:?} (`retries.per_try`)",
+                row.endpoint, row.endpoint.service
+            );
+            Err(Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what))
+        }),
     };
     if let Some(open) = open {
         traced(exchange, open, &said, now());

@@ -1,7 +1,7 @@
 //! Sends what is in the outbox to the collector: in batches, one at a time, each within its deadline, and again if the
 //! collector says that it will have it later. On the control runtime; a collector that hangs keeps nobody waiting.
 
-use super::{Counts, Finished, Outbox, otlp};
+use super::{Counts, Finished, otlp};
 use crate::assemble::Generation;
 use crate::config::plan::Traces;
 use std::sync::Arc;
