@@ -51,6 +51,23 @@ pub trait Protocol {
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
     ) -> impl Future<Output = Result<Answer, Fault>> + 'a;
+
+    /// The same, for calls off the plain road: hedges, and tries after the first. A protocol may have it compiled apart,
+    /// so that they do not take from the plain road that it is one piece.
+    ///
+    /// # Errors
+    /// As [`Protocol::send`].
+    ///
+    /// # Cancel safety
+    /// As [`Protocol::send`].
+    fn send_apart<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        Box::pin(self.send(endpoint, exchange, limits))
+    }
 }
 
 /// Is this endpoint well? House-wide; asked on the control runtime, never for a request.

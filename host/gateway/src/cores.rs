@@ -36,9 +36,16 @@ pub struct Seed {
     pub applied: Arc<AtomicU64>,
     /// This core's sockets.
     pub listeners: Vec<(Arc<str>, Arc<Gate>, TcpListener)>,
-    /// Becomes true when the process ends.
-    pub stop: watch::Receiver<bool>,
-    /// How long exchanges in flight may take to end then.
+    /// Becomes true when connections may be accepted.
+    pub open: watch::Receiver<bool>,
+    /// Says that the process ends.
+    pub end: watch::Receiver<Option<Ending>>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Exchanges in flight, tunnels among them, are cut after this time from the first word of it.
     pub grace: Duration,
 }
 
@@ -55,7 +62,7 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
 }
 
 async fn serve(seed: Seed) {
-    let Seed { number, node, metrics, files, recorder, faults, mut generations, applied, listeners, mut stop, grace } = seed;
+    let Seed { number, node, metrics, files, recorder, faults, mut generations, applied, listeners, mut open, mut end } = seed;
     let core = Core::within(files, number, node, metrics.clone(), recorder());
     let home = Home::new(number, core.clone(), metrics, faults);
 
@@ -72,12 +79,14 @@ async fn serve(seed: Seed) {
     take(first);
 
     tokio::task::spawn_local(core.clone().sweep());
-    let accepting: Vec<_> = { doors.iter().zip(sockets) }
-        .map(|(door, socket)| tokio::task::spawn_local(listen::accept(core.clone(), door.clone(), socket)))
-        .collect();
-
+    let mut sockets = Some(sockets);
+    let mut accepting = Vec::new();
     loop {
         tokio::select! {
+            Ok(_) = open.wait_for(|open| *open), if sockets.is_some() => {
+                let begun = doors.iter().zip(sockets.take().unwrap_or_default());
+                accepting.extend(begun.map(|(door, socket)| tokio::task::spawn_local(listen::accept(core.clone(), door.clone(), socket))));
+            }
             changed = generations.changed() => {
                 if changed.is_err() {
                     break;
@@ -85,7 +94,7 @@ async fn serve(seed: Seed) {
                 let next = generations.borrow_and_update().clone();
                 take(next);
             }
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = end.wait_for(Option::is_some) => break,
         }
     }
 
@@ -100,6 +109,8 @@ async fn serve(seed: Seed) {
         // A connection that rests may bring one more request, which is answered and told to close; who brings none for this
         // long is closed as any idle one.
         let rest = begun.elapsed() >= REST && core.in_flight.get() == 0;
+        // Read each time: whoever is in a hurry says so later.
+        let grace = end.borrow().map_or(Duration::ZERO, |end| end.grace);
         let empty = doors.iter().all(|door| door.open() == 0);
         if empty || rest || begun.elapsed() >= grace {
             break;

@@ -7,10 +7,12 @@ use crate::control::{Control, Quarantined, Refused};
 use crate::explain::{self, Question};
 use crate::last_good;
 use crate::telemetry::access::Reopener;
+use crate::upgrade;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
+use tokio::sync::{mpsc, oneshot};
 use wharf_core::BoxFuture;
 use wharf_core::desk::{Ask, Desk, DeskError, DeskErrorKind, Input, Operation, Role, Verb};
 
@@ -18,12 +20,13 @@ use wharf_core::desk::{Ask, Desk, DeskError, DeskErrorKind, Input, Operation, Ro
 pub struct GatewayDesk {
     control: Arc<Control>,
     access_log: Reopener,
+    upgrades: mpsc::Sender<upgrade::Ask>,
 }
 
 impl GatewayDesk {
-    /// The desk over this control and this access log.
-    pub fn new(control: Arc<Control>, access_log: Reopener) -> Arc<GatewayDesk> {
-        Arc::new(GatewayDesk { control, access_log })
+    /// The desk over this control and this access log. Upgrades are asked for by `upgrades`.
+    pub fn new(control: Arc<Control>, access_log: Reopener, upgrades: mpsc::Sender<upgrade::Ask>) -> Arc<GatewayDesk> {
+        Arc::new(GatewayDesk { control, access_log, upgrades })
     }
 }
 
@@ -39,6 +42,8 @@ const EXPLAINED: &str = r#"{"type":"object","required":["path","tried"],"propert
 "answer":{"type":"integer","description":"the status, if no route fits"},"chain":{"type":"array","items":{"type":"object"}},"endpoints":{"type":"array","items":{"type":"object"}},
 "settings":{"type":"array","items":{"type":"object"}},"tried":{"type":"array","items":{"type":"object"}},"source":{"type":"array","items":{"type":"object"}}}}"#;
 const REOPENED: &str = r#"{"type":"object","required":["reopened"],"properties":{"reopened":{"type":"boolean","description":"false: there is no access log"}}}"#;
+const UPGRADED: &str =
+    r#"{"type":"object","required":["pid"],"properties":{"pid":{"type":"integer","description":"the process that serves now"}}}"#;
 const ROUTES: &str = r#"{"type":"object","required":["routes"],"properties":{"routes":{"type":"array","items":{"type":"object",
 "properties":{"name":{"type":"string"},"to":{"type":"string"},"chain":{"type":"array","items":{"type":"object"}},
 "hosts":{"type":"array","description":"chains for hosts that have plugins of their own; the most specific pattern counts","items":{"type":"object",
@@ -102,6 +107,17 @@ impl Desk for GatewayDesk {
                 output: REOPENED,
                 changes: true,
             },
+            Operation {
+                name: "gateway.upgrade",
+                verb: Verb::Post,
+                path: "/upgrade",
+                summary: "Starts the gateway's binary as it is on disk now, lets it take over without a lost connection, and ends this process.",
+                role: Role::Operator,
+                query: &[],
+                input: Input::None,
+                output: UPGRADED,
+                changes: true,
+            },
         ]
     }
 
@@ -124,6 +140,7 @@ impl Desk for GatewayDesk {
                         return Err(error.hint("`wharf check` shows the same without a gateway"));
                     }
                 },
+                "gateway.upgrade" => self.upgrade().await?,
                 other => return Err(DeskError::new(DeskErrorKind::NotFound, format!("the gateway's desk has no operation {other:?}"))),
             };
             Ok(Bytes::from(answer.to_string()))
@@ -132,6 +149,22 @@ impl Desk for GatewayDesk {
 }
 
 impl GatewayDesk {
+    async fn upgrade(&self) -> Result<Value, DeskError> {
+        let ending = || DeskError::new(DeskErrorKind::Internal, "the gateway is ending");
+        let (ask, answer) = oneshot::channel();
+        self.upgrades.send(ask).await.map_err(|_| ending())?;
+        match answer.await.map_err(|_| ending())? {
+            Ok(pid) => Ok(json!({ "pid": pid })),
+            Err(why) => {
+                let error =
+                    DeskError::new(DeskErrorKind::Refused, format!("the upgrade did not take place, the same process serves on: {why}"));
+                Err(error.hint(
+                    "the log has what the new process said; `wharf check` with the new binary shows what it thinks of the configuration",
+                ))
+            }
+        }
+    }
+
     fn state(&self) -> Value {
         let shown = self.control.shown();
         let since = shown.since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_millis() as u64);

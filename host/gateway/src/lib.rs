@@ -4,7 +4,7 @@
 //! - [`assemble`]: the inventory; from a plan to what each core serves
 //! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
-//! - [`listen`]: sockets and accepting
+//! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process
 //! - [`explain`]: what would become of a request
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
@@ -32,3 +32,4 @@ mod quarantine_tests;
 mod reference_tests;
 pub mod run;
 pub mod telemetry;
+pub mod upgrade;

@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -40,16 +40,22 @@ pub fn bind(name: &str, address: SocketAddr, cores: usize) -> Result<(SocketAddr
         Ok(bound) => bound.as_socket().context("the address is no IP address")?,
         Err(error) => bail!("listener {name:?} cannot bind {address}: {}", explain(&error, address)),
     };
-    let listeners = (0..cores.max(1))
-        .map(|_| -> io::Result<TcpListener> {
-            let socket = socket(bound, true)?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket.into())
-        })
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(|error| anyhow::anyhow!("listener {name:?} cannot bind {bound}: {}", explain(&error, bound)))?;
-    Ok((bound, listeners))
+    Ok((bound, more(name, bound, cores.max(1))?))
+}
+
+/// So many sockets that share an address with others of ours.
+///
+/// # Errors
+/// As [`bind`].
+pub fn more(name: &str, bound: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
+    let listening = || -> io::Result<TcpListener> {
+        let socket = socket(bound, true)?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    let sockets: io::Result<Vec<_>> = (0..count).map(|_| listening()).collect();
+    sockets.map_err(|error| anyhow::anyhow!("listener {name:?} cannot bind {bound}: {}", explain(&error, bound)))
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -89,6 +95,8 @@ pub struct Gate {
     refused: Arc<Count>,
     failed: Arc<Count>,
     level: Arc<Level>,
+    /// Another process accepts from the same sockets.
+    handed_over: AtomicBool,
 }
 
 impl Gate {
@@ -112,7 +120,13 @@ impl Gate {
                 &labels,
             ),
             level: metrics.level("wharf_connections_open", "client connections open", &labels),
+            handed_over: AtomicBool::new(false),
         })
+    }
+
+    /// What waits to be accepted is another process's from now on, which has the same sockets.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
     }
 
     fn enter(self: &Arc<Self>) -> Option<Inside> {
@@ -191,7 +205,8 @@ fn limits(listener: &Listener) -> ListenerLimits {
     }
 }
 
-/// Accepts for one core until it ends; then takes what the kernel has accepted already, and closes the socket. Runs on the
+/// Accepts for one core until it ends; then takes what the kernel has accepted already, if nobody else does, and closes the
+/// socket. Runs on the
 /// core's own thread.
 pub async fn accept(core: Rc<Core>, door: Rc<Door>, listener: TcpListener) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -214,6 +229,9 @@ pub async fn accept(core: Rc<Core>, door: Rc<Door>, listener: TcpListener) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+    if door.gate.handed_over.load(Ordering::Relaxed) {
+        return;
     }
     // To the client these are connections like any other: closing the socket would reset them.
     while let Poll::Ready(Ok((stream, peer))) = poll_fn(|task| Poll::Ready(listener.poll_accept(task))).await {

@@ -5,7 +5,7 @@ use crate::cli::RunArgs;
 use crate::config;
 use crate::config::plan::{self, Plan};
 use crate::control::Control;
-use crate::cores::{self, Seed};
+use crate::cores::{self, Ending, Seed};
 use crate::desk::GatewayDesk;
 use crate::follow;
 use crate::last_good::{self, Loaded};
@@ -13,20 +13,21 @@ use crate::listen::{self, Gate};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::logs;
 use crate::telemetry::traces::export::Exporter;
+use crate::upgrade::{self, Estate, Handed, HandedStore, Inheritance, Listening};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle, LocalSet, spawn_local};
 use wharf_centre::{Centre, Options, Readiness};
 use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
@@ -37,18 +38,19 @@ use wharf_http::record::Recorder;
 use wharf_upstream::Services;
 use wharf_wasm::{Catalog, CatalogParts};
 
-/// How long exchanges in flight may take to end when the process is told to.
-const GRACE: Duration = Duration::from_secs(20);
 /// Files that connections leave to the admin API, the catalog, stores and logs.
 const FILES_KEPT: u32 = 256;
 /// How long the cores may take to serve the first generation.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// Runs the gateway until it is told to end.
+/// Runs the gateway until it is told to end, or has handed over to a newer process.
 ///
 /// # Errors
-/// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then.
+/// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then, or what
+/// this process was to take over from serves on.
 pub fn run(args: &RunArgs) -> Result<()> {
+    let binary = upgrade::own_binary();
+    let mut inheritance = Inheritance::take().context("cannot take over from another process")?;
     let loaded = last_good::load(&args.config, args.strict)?;
     let plan = loaded.settled();
     let logs = logs::start(&plan.log)?;
@@ -73,20 +75,30 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let cores = plan.workers.max(1);
     let for_clients = Files::new(files / 2);
     let mut bound = Vec::new();
+    let mut listening = Vec::new();
+    let mut take = |name: Option<&str>, wanted, count| -> Result<_> {
+        let told = name.unwrap_or("admin");
+        let (address, mut sockets) = match inheritance.as_mut().and_then(|inheritance| inheritance.sockets(name, wanted)) {
+            Some(inherited) => inherited,
+            None => listen::bind(told, wanted, count)?,
+        };
+        // One for each core; where they were more, a core has several, or what waits at the others would wait for ever.
+        sockets.extend(listen::more(told, address, count.saturating_sub(sockets.len()))?);
+        let kept = sockets.iter().map(TcpListener::try_clone).collect::<std::io::Result<_>>().context("cannot keep a socket")?;
+        listening.push(Listening { listener: name.map(str::to_owned), address, sockets: kept });
+        Ok((address, sockets))
+    };
     for listener in &plan.listeners {
-        let (address, sockets) = listen::bind(&listener.name, listener.bind, cores)?;
-        bound.push((
-            listener.clone(),
-            address,
-            Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics),
-            sockets,
-        ));
+        let (address, sockets) = take(Some(&*listener.name), listener.bind, cores)?;
+        let gate = Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics);
+        bound.push(Bound { listener: listener.clone(), address, gate, sockets });
     }
-    let (admin_address, mut admin) = listen::bind("admin", plan.admin.bind, 1)?;
-    let admin = admin.pop().context("no socket for the admin listener")?;
+    let (admin_address, mut admin) = take(None, plan.admin.bind, 1)?;
+    let admin = (admin_address, admin.pop().context("no socket for the admin listener")?);
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    let ended = LocalSet::new().block_on(&control, serve(args, files, loaded, logs, metrics, bound, (admin_address, admin)));
+    let ended = LocalSet::new()
+        .block_on(&control, serve(Start { args, files, loaded, logs, metrics, bound, admin, binary, listening, inheritance }));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -122,27 +134,48 @@ async fn attend_log(logs: logs::Logs, metrics: Arc<Registry>, mut generations: w
     }
 }
 
-type Bound = (plan::Listener, std::net::SocketAddr, Arc<Gate>, Vec<TcpListener>);
+/// A listener with its sockets.
+struct Bound {
+    listener: plan::Listener,
+    address: SocketAddr,
+    gate: Arc<Gate>,
+    sockets: Vec<TcpListener>,
+}
 
-async fn serve(
-    args: &RunArgs,
+/// What a process has when it begins to serve.
+struct Start<'a> {
+    args: &'a RunArgs,
     files: u32,
     loaded: Loaded,
     logs: logs::Logs,
     metrics: Arc<Registry>,
-    mut bound: Vec<Bound>,
-    (admin_address, admin): (std::net::SocketAddr, TcpListener),
-) -> Result<()> {
+    bound: Vec<Bound>,
+    admin: (SocketAddr, TcpListener),
+    binary: PathBuf,
+    listening: Vec<Listening>,
+    inheritance: Option<Inheritance>,
+}
+
+async fn serve(start: Start<'_>) -> Result<()> {
+    let Start { args, files, loaded, logs, metrics, mut bound, admin: (admin_address, admin), binary, listening, mut inheritance } = start;
     let plan = loaded.settled();
     let state = plan.node.state_dir.clone();
     let cores = plan.workers.max(1);
     let admin_plan = plan.admin.clone();
 
     // Rooms that are house-wide.
-    let store = open_store(&plan).await?;
+    let lock = inheritance.as_mut().and_then(Inheritance::lock);
+    let (store, heir) = match inheritance {
+        None => (Arc::new(HandedStore::new(open_store(&plan).await?)), None),
+        Some(inheritance) => {
+            let (heir, store) = inheritance.heir()?;
+            (store, Some(heir))
+        }
+    };
     // Not the path of the binary: after an upgrade on disk that names another one, whose code this one could not load.
     let exe = PathBuf::from("/proc/self/exe");
-    let mut parts = CatalogParts::new(state.join("plugins"), exe, store, metrics.clone());
+    let mut parts = CatalogParts::new(state.join("plugins"), exe, store.clone(), metrics.clone());
+    parts.lock = lock;
     let audit_file = state.join("audit.log");
     parts.audit = Arc::new(move |line| own_change(&audit_file, line));
     let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened")?;
@@ -166,15 +199,13 @@ async fn serve(
     // The first generation, then the cores that serve it.
     let applied: Vec<_> = (0..cores).map(|_| Arc::new(AtomicU64::new(0))).collect();
     let (control, asked) = Control::start(args.config.clone(), loaded, catalog.clone(), services.clone(), applied.clone(), &metrics).await;
-    let (stop, stopped) = watch::channel(false);
+    let (end, ended) = watch::channel(None);
+    let (open, opened) = watch::channel(false);
     let node = node_number();
     let mut threads = Vec::new();
     let upstream_files = Files::new(files / 2);
     for (number, applied) in applied.into_iter().enumerate() {
-        let listeners = bound
-            .iter_mut()
-            .filter_map(|(listener, _, gate, sockets)| Some((listener.name.clone(), gate.clone(), sockets.pop()?)))
-            .collect();
+        let listeners = bound.iter_mut().flat_map(|bound| bound.share_of(number, cores)).collect();
         let log = access.as_ref().map(AccessWriter::for_core);
         threads.push(cores::start(Seed {
             number: u16::try_from(number).unwrap_or(u16::MAX),
@@ -186,22 +217,25 @@ async fn serve(
             generations: control.generations(),
             applied,
             listeners,
-            stop: stopped.clone(),
-            grace: GRACE,
+            open: opened.clone(),
+            end: ended.clone(),
         })?);
     }
 
     // Changes, from the file and from the catalog.
     tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
-    spawn_local(control.clone().follow_catalog());
-    spawn_local(control.clone().keep_on());
-    spawn_local(follow::follow(control.clone(), asked));
+    let following = [
+        spawn_local(control.clone().follow_catalog()),
+        spawn_local(control.clone().keep_on()),
+        spawn_local(follow::follow(control.clone(), asked)),
+    ];
 
     let exporter = Exporter::start(control.generations(), metrics.clone());
     let reopener = access.as_ref().map(AccessWriter::reopener).unwrap_or_default();
 
     // The admin API, made of the desks.
-    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone(), reopener.clone()), catalog.clone(), services.clone()];
+    let (upgrades, mut upgrades_asked) = mpsc::channel(1);
+    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone(), reopener.clone(), upgrades), catalog.clone(), services.clone()];
     let mut options = Options::new(&state);
     options.token_file = admin_plan.token_file.clone();
     // Whoever is told this name will use it.
@@ -215,37 +249,97 @@ async fn serve(
         }
     });
     let centre = Centre::new(desks, metrics.clone(), options).context("the admin API cannot start")?;
-    let mut stopping = stopped.clone();
-    let serving = tokio::spawn(centre.serve(admin, async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
-    }));
-
     if !control.taken_over(START_MAX).await {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
+    if let Some(heir) = heir {
+        heir.take_store(&store, open_store(&plan)).await?.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
+    }
+    open.send_replace(true);
+    let mut ending = ended.clone();
+    let serving = tokio::spawn(centre.serve(admin, async move {
+        let _ = ending.wait_for(Option::is_some).await;
+    }));
     announce(&bound, admin_address, &admin_plan)?;
 
-    // Until it is told to end.
+    // Until it is told to end, or a newer process serves.
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut rotated = signal(SignalKind::user_defined1())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = tokio::signal::ctrl_c() => break,
-            _ = rotated.recv() => drop(reopener.reopen()),
+    let mut newer = signal(SignalKind::user_defined2())?;
+    let estate = Rc::new(Estate { binary, listening, catalog, store });
+    let mut upgrading: Option<JoinHandle<Result<Handed>>> = None;
+    let mut waiting: Vec<upgrade::Ask> = Vec::new();
+    let handed = loop {
+        let begin = tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = rotated.recv() => {
+                reopener.reopen();
+                false
+            }
             _ = hang_up.recv() => {
                 reopener.reopen();
                 // Aside: reading a file may take its time, and being told to end comes first.
                 let asking = control.clone();
                 spawn_local(async move { asking.ask_reload().await });
+                false
             }
+            _ = newer.recv() => true,
+            Some(ask) = upgrades_asked.recv() => {
+                waiting.push(ask);
+                true
+            }
+            Some(done) = ended_upgrade(&mut upgrading) => {
+                upgrading = None;
+                let done = done.context("the upgrade failed in a way that must not happen").and_then(|done| done);
+                let told = done.as_ref().map(|handed| handed.pid).map_err(|error| format!("{error:#}"));
+                for ask in waiting.drain(..) {
+                    let _ = ask.send(told.clone());
+                }
+                match done {
+                    Ok(handed) => break Some(handed),
+                    Err(error) => tracing::error!("the upgrade did not take place, this process serves on: {error:#}"),
+                }
+                false
+            }
+        };
+        // Whoever asks while one is on its way is told what becomes of that.
+        if begin && upgrading.is_none() {
+            let (estate, serving) = (estate.clone(), control.serving());
+            let reopen = async move || open_store(&serving.plan).await;
+            upgrading = Some(spawn_local(async move { estate.hand_over(reopen).await }));
         }
+    };
+    if let Some(upgrading) = upgrading {
+        upgrading.abort();
     }
-    tracing::info!("ending: no new connections; exchanges in flight get up to {GRACE:?}");
-    stop.send_replace(true);
-    let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    let _ = joined.await;
+
+    // The end. What others would now do as well is left to them.
+    following.iter().for_each(JoinHandle::abort);
+    let node = control.serving().plan.node.clone();
+    let mut grace = if handed.is_some() { node.drain_on_upgrade } else { node.drain };
+    if let Some(handed) = &handed {
+        bound.iter().filter(|bound| handed.taken.contains(&*bound.listener.name)).for_each(|bound| bound.gate.hand_over());
+    }
+    tracing::info!("ending: no new connections; exchanges in flight get up to {grace:?}");
+    drop(estate);
+    let begun = Instant::now();
+    end.send_replace(Some(Ending { grace }));
+    let mut joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let mut hurried = handed.is_none();
+    loop {
+        tokio::select! {
+            _ = &mut joined => break,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Told again: after an upgrade as if it were the first time, else at once.
+        grace = if std::mem::replace(&mut hurried, true) { Duration::ZERO } else { begun.elapsed() + node.drain };
+        tracing::info!("told again to end");
+        end.send_replace(Some(Ending { grace }));
+    }
     let _ = serving.await;
     exporter.close().await;
     if let Some(access) = &mut access {
@@ -255,7 +349,25 @@ async fn serve(
     Ok(())
 }
 
-async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>> {
+/// What has become of the upgrade; never ready while there is none.
+async fn ended_upgrade(upgrading: &mut Option<JoinHandle<Result<Handed>>>) -> Option<std::result::Result<Result<Handed>, JoinError>> {
+    match upgrading {
+        Some(upgrading) => Some(upgrading.await),
+        None => std::future::pending().await,
+    }
+}
+
+impl Bound {
+    /// The sockets of one core out of so many.
+    fn share_of(&mut self, core: usize, cores: usize) -> Vec<(Arc<str>, Arc<Gate>, TcpListener)> {
+        // Each takes its part of what is left: the last one takes the rest.
+        let left = self.sockets.len().div_ceil(cores.saturating_sub(core).max(1));
+        let sockets = self.sockets.split_off(self.sockets.len() - left);
+        sockets.into_iter().map(|socket| (self.listener.name.clone(), self.gate.clone(), socket)).collect()
+    }
+}
+
+async fn open_store(plan: &Plan) -> Result<Box<dyn Store>> {
     let mut config = KvConfig::new(Durability::Synced(plan.node.state_dir.join("kv")));
     for plugin in &plan.plugins {
         if let Some(kv) = &plugin.kv {
@@ -263,7 +375,7 @@ async fn open_store(plan: &Plan) -> Result<Arc<dyn Store>> {
         }
     }
     let opened = tokio::task::spawn_blocking(move || Kv::open(config)).await.context("opening the key-value store")?;
-    Ok(Arc::new(opened.context("the key-value store cannot be opened")?))
+    Ok(Box::new(opened.context("the key-value store cannot be opened")?))
 }
 
 /// Writes down what the house changed by itself, where operators' changes are written down.
@@ -279,10 +391,10 @@ fn own_change(file: &Path, line: &str) {
 }
 
 /// Says where it can be reached: for people in the log, for programs in one line on standard output.
-fn announce(bound: &[Bound], admin: std::net::SocketAddr, admin_plan: &plan::Admin) -> Result<()> {
+fn announce(bound: &[Bound], admin: SocketAddr, admin_plan: &plan::Admin) -> Result<()> {
     let own = config::surroundings::local_addresses();
     let mut listeners = Map::new();
-    for (listener, address, ..) in bound {
+    for Bound { listener, address, .. } in bound {
         let advertised = plan::advertised(listener.advertise.as_deref(), *address, &own);
         tracing::info!(listener = &*listener.name, bound = %address, advertised, "listening");
         listeners.insert(listener.name.to_string(), Value::from(address.to_string()));

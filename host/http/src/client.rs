@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
@@ -181,12 +182,23 @@ impl Protocol for Client {
         exchange: &'a mut Exchange,
         limits: &'a CallLimits,
     ) -> impl Future<Output = Result<Answer, Fault>> + 'a {
-        self.inner.send(endpoint, self.dialect.as_ref(), exchange, limits)
+        self.inner.send::<true>(endpoint, self.dialect.as_ref(), exchange, limits)
+    }
+
+    fn send_apart<'a>(
+        &'a self,
+        endpoint: &'a EndpointRef,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        Box::pin(self.inner.send::<false>(endpoint, self.dialect.as_ref(), exchange, limits))
     }
 }
 
 impl Inner {
-    async fn send(
+    /// Compiled twice, as all that a call goes through: once for the plain road (`ROAD`), which alone calls it and so has
+    /// it in one piece, and once for everybody else.
+    async fn send<const ROAD: bool>(
         self: &Rc<Self>,
         endpoint: &EndpointRef,
         dialect: Option<&Rc<Dialect>>,
@@ -207,10 +219,10 @@ impl Inner {
         let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key))).await else {
             return Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await;
         };
-        let mut call = Call::new(self, link, exchange, limits);
+        let mut call = Call::new::<ROAD>(self, link, exchange, limits);
         // Looked at a moment ago, by the task that will wait: it will be woken.
         call.looked = true;
-        let said = call.run().await;
+        let said = call.run::<ROAD>().await;
         // The endpoint may close a kept connection at the moment we use it. That says nothing about the request, so it is
         // sent once more on a fresh connection, where sending twice is safe.
         let raced = said.is_err() && !call.heard && matches!(call.broken, Some(Broken::Connection));
@@ -232,7 +244,7 @@ impl Inner {
         let (socket, counted) = self.dial(endpoint, dialect, false, exchange, limits).await?;
         counted.keep();
         let link = self.link(socket, endpoint, dialect);
-        Call::new(self, link, exchange, limits).run().await
+        Call::new::<false>(self, link, exchange, limits).run::<false>().await
     }
 
     async fn send_two(
@@ -246,13 +258,13 @@ impl Inner {
         if dialect.chooses()
             && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint)))).await
         {
-            return Call::new(self, link, exchange, limits).run().await;
+            return Call::new::<false>(self, link, exchange, limits).run::<false>().await;
         }
         match two::send(self, dialect, endpoint, exchange, limits).await? {
             two::Sent::Answered(answer) => Ok(answer),
             two::Sent::Older(socket) => {
                 let link = self.link(socket, endpoint, Some(dialect));
-                Call::new(self, link, exchange, limits).run().await
+                Call::new::<false>(self, link, exchange, limits).run::<false>().await
             }
         }
     }
@@ -415,7 +427,7 @@ enum Broken {
 }
 
 impl<'a> Call<'a> {
-    fn new(client: &'a Rc<Inner>, link: Box<Link>, exchange: &'a mut Exchange, limits: &'a CallLimits) -> Call<'a> {
+    fn new<const ROAD: bool>(client: &'a Rc<Inner>, link: Box<Link>, exchange: &'a mut Exchange, limits: &'a CallLimits) -> Call<'a> {
         let body = match &exchange.body {
             Body::Empty => Body::Empty,
             Body::Full(all) => Body::Full(all.clone()),
@@ -426,7 +438,7 @@ impl<'a> Call<'a> {
         let request = &exchange.facts.request;
         let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
         let host = (!exchange.keep_host).then_some(link.endpoint.address);
-        let upload = Upload::new(client.out.take(), exchange, body, host);
+        let upload = Upload::new::<ROAD>(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
         match upload.body {
             None => link.alarm.set_in_until(limits.head, exchange.deadline),
@@ -435,9 +447,9 @@ impl<'a> Call<'a> {
         Call { client, exchange, limits, link: Some(link), upload, asked, head, heard: false, waited: false, looked: false, broken: None }
     }
 
-    async fn run(&mut self) -> Result<Answer, Fault> {
+    async fn run<const ROAD: bool>(&mut self) -> Result<Answer, Fault> {
         let mut interim = 0;
-        let received = poll_fn(|task| self.poll_head(task, &mut interim)).await;
+        let received = poll_fn(|task| self.poll_head::<ROAD>(task, &mut interim)).await;
         let received = match received {
             Ok(received) => received,
             Err(fault) => {
@@ -449,7 +461,7 @@ impl<'a> Call<'a> {
         Ok(self.answer(received))
     }
 
-    fn poll_head(&mut self, task: &mut Context<'_>, interim: &mut u32) -> Poll<Result<response::Received, Fault>> {
+    fn poll_head<const ROAD: bool>(&mut self, task: &mut Context<'_>, interim: &mut u32) -> Poll<Result<response::Received, Fault>> {
         let Some(link) = &mut self.link else { return Poll::Ready(Err(gone())) };
         if !self.upload.is_over() && self.broken.is_none() {
             match self.upload.poll(&link.socket, task) {
@@ -615,7 +627,7 @@ struct Upload {
 }
 
 impl Upload {
-    fn new(mut out: Vec<u8>, exchange: &Exchange, body: Body, host: Option<SocketAddr>) -> Upload {
+    fn new<const ROAD: bool>(mut out: Vec<u8>, exchange: &Exchange, body: Body, host: Option<SocketAddr>) -> Upload {
         out.clear();
         out.reserve(OUT_ROOM);
         let request = &exchange.facts.request;

@@ -288,7 +288,7 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
 
 impl Done {
     /// Gives its memory to the next exchange.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn over(self) {
         let Done { mut exchange, answer, in_flight, .. } = self;
         exchange.worn = Some(answer.head);

@@ -129,7 +129,7 @@ impl Wire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
                     if read.as_ref().is_ok_and(|&read| read > 0 && read < room) {
-                        not_ready(&stream, Interest::READABLE);
+                        not_ready::<false>(&stream);
                     }
                     return Poll::Ready(read);
                 }
@@ -158,7 +158,7 @@ impl Wire {
             match written {
                 Ok(written) if written == all => return Poll::Ready(Ok(all)),
                 Ok(_) | Err(Errno::AGAIN) => {
-                    not_ready(&stream, Interest::WRITABLE);
+                    not_ready::<true>(&stream);
                     self.full.set(true);
                 }
                 Err(_) => {}
@@ -315,8 +315,12 @@ impl Socket {
 }
 
 /// Tells the runtime what a short read or write has shown, so that it waits for the kernel's next word.
-fn not_ready(stream: &TcpStream, what: Interest) {
-    let _ = stream.try_io(what, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+// One for each direction, and always in place: the error that it makes is then no more than a thought.
+#[inline(always)]
+fn not_ready<const WRITE: bool>(stream: &TcpStream) {
+    let what = if WRITE { Interest::WRITABLE } else { Interest::READABLE };
+    // Dropped, it would be looked at for an allocation that an error of this kind never has.
+    std::mem::forget(stream.try_io(what, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }
 
 /// Writes all of both pieces, consuming them. Ready when everything is with the kernel.

@@ -215,7 +215,7 @@ impl<P: Protocol> ServiceOutlet<P> {
         }
         let one_try = Try::of(row.clone());
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
-        let said = self.protocol.send(&row.endpoint, exchange, &self.config.limits).await;
+        let said = self.protocol.send_apart(&row.endpoint, exchange, &self.config.limits).await;
         let (ended, in_flight) = (now(), one_try.ended(&said));
         if let Some(open) = open {
             traced(exchange, open, &said, ended);

@@ -126,7 +126,7 @@ async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, ro
     let one_try = Try::of(row.clone());
     let timed = Timed { outlet, row: &row, started, over: false };
     let open = trace::begin_try(exchange, &row.endpoint, number, started);
-    let sending = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits);
+    let sending = outlet.protocol.send_apart(&row.endpoint, exchange, &outlet.config.limits);
     let said = match outlet.config.retry.per_try {
         None => sending.await,
         Some(limit) => within(limit, pin!(sending)).await.unwrap_or_else(|| {

@@ -31,10 +31,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, SemaphorePermit, mpsc, watch};
 use tracing::{info, warn};
 use wharf_core::metrics::{Count, Level, Registry};
 use wharf_core::store::Store;
@@ -69,6 +72,8 @@ pub struct CatalogParts {
     pub metrics: Arc<Registry>,
     /// Takes a line for every change that the house made by itself. (What operators do, the centre writes down.)
     pub audit: Arc<dyn Fn(&str) + Send + Sync>,
+    /// The lock on its folder, lent by the gateway that this one takes over from. Default none: it takes it itself.
+    pub lock: Option<File>,
 }
 
 impl CatalogParts {
@@ -85,6 +90,7 @@ impl CatalogParts {
             store,
             metrics,
             audit: Arc::new(|_| ()),
+            lock: None,
         }
     }
 }
@@ -136,6 +142,14 @@ pub struct Catalog {
     changed: watch::Sender<u64>,
     trips: (mpsc::UnboundedSender<Arc<str>>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<str>>>),
     began: Instant,
+    /// Another process has taken over: nothing is written down any more.
+    retired: AtomicBool,
+}
+
+/// Nothing changes in a catalog while somebody holds this.
+pub struct Frozen<'a> {
+    _uploads: Option<SemaphorePermit<'a>>,
+    _attached: OwnedRwLockWriteGuard<()>,
 }
 
 #[derive(Default)]
@@ -200,8 +214,8 @@ impl Catalog {
     /// # Errors
     /// The folder cannot be made, written or locked. Damage to a plugin's files is no error: it is told in the log and
     /// by [`Catalog::list`], and every other plugin serves.
-    pub fn open(parts: CatalogParts) -> Result<Arc<Catalog>, CatalogError> {
-        let (disk, found) = Disk::open(&parts.dir, fingerprint)?;
+    pub fn open(mut parts: CatalogParts) -> Result<Arc<Catalog>, CatalogError> {
+        let (disk, found) = Disk::open(&parts.dir, fingerprint, parts.lock.take())?;
         let mut state = State::default();
         let (mut kept, mut may_sweep) = (BTreeSet::new(), true);
         for found in found {
@@ -233,9 +247,37 @@ impl Catalog {
             changed: watch::Sender::new(0),
             trips: (trip, tokio::sync::Mutex::new(tripped)),
             began: Instant::now(),
+            retired: AtomicBool::new(false),
         });
         catalog.show();
         Ok(catalog)
+    }
+
+    // ---- handing over ------------------------------------------------------------------------------------------
+
+    /// Waits for changes that have begun, and keeps others waiting: uploads, activations, changed attachments.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing has happened.
+    pub async fn freeze(&self) -> Frozen<'_> {
+        let all = u32::try_from(self.parts.children.uploads_max.max(1)).unwrap_or(u32::MAX);
+        // An upload takes its place first, too.
+        let uploads = self.uploads.acquire_many(all).await.ok();
+        Frozen { _uploads: uploads, _attached: self.attached.clone().write_owned().await }
+    }
+
+    /// Another process has opened the folder and changes it from now on: what would be changed here is refused.
+    pub fn retire(&self, frozen: Frozen<'_>) {
+        self.retired.store(true, Ordering::Release);
+        drop(frozen);
+    }
+
+    /// The lock on the folder, for the process that takes over.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub fn lock_file(&self) -> io::Result<File> {
+        self.disk.lock()
     }
 
     // ---- the road ----------------------------------------------------------------------------------------------
@@ -669,6 +711,9 @@ impl Catalog {
         serve: Option<Serving>,
         record: Record,
     ) -> Result<(), CatalogError> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(Refusal::Retired.into());
+        }
         let (me, plugin) = (self.clone(), plugin.clone());
         blocking(move || {
             let _turn = turn;

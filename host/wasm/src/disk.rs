@@ -162,33 +162,47 @@ pub(crate) struct Disk {
     fingerprint: fn() -> String,
     fingerprinted: OnceLock<String>,
     made: AtomicU64,
-    _lock: File,
+    lock: File,
+}
+
+/// Locks a folder by a file in it.
+fn locked(path: &Path) -> Result<File, StorageError> {
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(told("cannot open", path))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::Error(error) => told("cannot lock", path)(error),
+        TryLockError::WouldBlock => {
+            told("cannot lock", path)(io::Error::new(io::ErrorKind::ResourceBusy, "another gateway uses this folder"))
+        }
+    })?;
+    Ok(lock)
 }
 
 impl Disk {
-    /// Opens the folder, making it where it is not there, readable by its owner only.
-    pub(crate) fn open(dir: &Path, fingerprint: fn() -> String) -> Result<(Disk, Vec<Found>), StorageError> {
+    /// Opens the folder, making it where it is not there, readable by its owner only. `held`: its lock, if another process has
+    /// lent it.
+    pub(crate) fn open(dir: &Path, fingerprint: fn() -> String, held: Option<File>) -> Result<(Disk, Vec<Found>), StorageError> {
         let dir = std::path::absolute(dir).map_err(told("cannot find", dir))?;
         for folder in [dir.clone(), dir.join("index"), dir.join("blobs"), dir.join("new")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(told("cannot make the folder", &folder))?;
         }
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(told("cannot close to others", &dir))?;
         let path = dir.join("lock");
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(told("cannot open", &path))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => told("cannot lock", &path)(error),
-            TryLockError::WouldBlock => {
-                told("cannot lock", &path)(io::Error::new(io::ErrorKind::ResourceBusy, "another gateway uses this folder"))
-            }
-        })?;
-        let disk = Disk { dir, fingerprint, fingerprinted: OnceLock::new(), made: AtomicU64::new(0), _lock: lock };
+        let lock = match held {
+            Some(held) => held,
+            None => locked(&path)?,
+        };
+        let disk = Disk { dir, fingerprint, fingerprinted: OnceLock::new(), made: AtomicU64::new(0), lock };
         let new = disk.dir.join("new");
         for entry in fs::read_dir(&new).map_err(told("cannot read", &new))?.flatten() {
             let _ = fs::remove_file(entry.path());
         }
         let found = disk.indexes()?;
         Ok((disk, found))
+    }
+
+    /// The lock, to be held by another process as well: it is one lock, and ends with the last who holds it.
+    pub(crate) fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     fn indexes(&self) -> Result<Vec<Found>, StorageError> {
@@ -374,12 +388,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = some_index("auth", 3);
         {
-            let (disk, found) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+            let (disk, found) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
             assert!(found.is_empty());
             disk.write_index(&index).unwrap();
             disk.write_component(&sha256(b"wasm"), b"wasm").unwrap();
         }
-        let (disk, found) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (disk, found) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         assert_eq!(found[0].index.as_ref(), Some(&index));
         assert_eq!(found[0].damage, None);
         assert_eq!(disk.read_component(&sha256(b"wasm")).unwrap(), b"wasm");
@@ -389,8 +403,8 @@ mod tests {
     #[test]
     fn a_second_gateway_cannot_use_the_same_folder() {
         let dir = tempfile::tempdir().unwrap();
-        let _first = Disk::open(dir.path(), || "engine 1".into()).unwrap();
-        let second = Disk::open(dir.path(), || "engine 1".into()).err().unwrap();
+        let _first = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
+        let second = Disk::open(dir.path(), || "engine 1".into(), None).err().unwrap();
         assert!(second.to_string().contains("another gateway"), "{second}");
         assert!(second.hint().contains("its own state folder"));
     }
@@ -399,7 +413,7 @@ mod tests {
     fn a_truncated_index_is_named_and_the_previous_one_is_used() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+            let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
             disk.write_index(&some_index("auth", 1)).unwrap();
             disk.write_index(&some_index("auth", 2)).unwrap();
             disk.write_index(&some_index("fresh", 1)).unwrap();
@@ -410,7 +424,7 @@ mod tests {
             let text = fs::read(&path).unwrap();
             fs::write(&path, &text[..text.len() / 2]).unwrap();
         }
-        let (_, found) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (_, found) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         let [auth, fresh, other] = &found[..] else { panic!("three plugins") };
         assert_eq!(auth.index, Some(some_index("auth", 1)));
         assert!(auth.damage.as_ref().unwrap().contains("auth.json"), "{:?}", auth.damage);
@@ -421,7 +435,7 @@ mod tests {
     #[test]
     fn an_index_that_contradicts_itself_is_damaged() {
         let dir = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         let path = disk.index_path("auth");
         let good = some_index("auth", 1);
         let mut cases =
@@ -439,7 +453,7 @@ mod tests {
     #[test]
     fn a_compiled_form_is_taken_over_only_if_it_is_what_the_child_said() {
         let dir = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         let digest = sha256(b"wasm");
         disk.write_component(&digest, b"wasm").unwrap();
         let aside = disk.new_path();
@@ -455,13 +469,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let digest = sha256(b"wasm");
         {
-            let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+            let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
             disk.write_component(&digest, b"wasm").unwrap();
             let aside = disk.new_path();
             fs::write(&aside, b"compiled").unwrap();
             disk.place_compiled(&digest, &aside, &sha256(b"compiled").to_string()).unwrap();
         }
-        let (disk, _) = Disk::open(dir.path(), || "engine 2".into()).unwrap();
+        let (disk, _) = Disk::open(dir.path(), || "engine 2".into(), None).unwrap();
         assert!(disk.compiled(&digest).is_none());
     }
 
@@ -470,7 +484,7 @@ mod tests {
         // A file where a folder should be stands for every way a folder can be unwritable: the tests may run as root,
         // whom permissions do not stop.
         let dir = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         disk.write_index(&some_index("auth", 1)).unwrap();
         fs::remove_dir_all(dir.path().join("new")).unwrap();
         fs::write(dir.path().join("new"), b"").unwrap();
@@ -485,7 +499,7 @@ mod tests {
     #[test]
     fn sweeping_removes_only_what_nobody_refers_to() {
         let dir = tempfile::tempdir().unwrap();
-        let (disk, _) = Disk::open(dir.path(), || "engine 1".into()).unwrap();
+        let (disk, _) = Disk::open(dir.path(), || "engine 1".into(), None).unwrap();
         for wasm in [&b"one"[..], b"two"] {
             disk.write_component(&sha256(wasm), wasm).unwrap();
         }

@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     Compile { plugin: Arc<str>, error: ChildError },
     #[error("{uploads_max} uploads are in work already; that is as many as the gateway takes at once")]
     Busy { uploads_max: usize },
+    #[error("a newer process has taken over this gateway's plugins; this one only ends what it has begun")]
+    Retired,
     #[error("plugin {plugin:?}: {error}")]
     Load { plugin: Arc<str>, error: WasmError },
     #[error("the plugin engine cannot be started: {0}")]
@@ -96,7 +98,7 @@ impl CatalogError {
             Refusal::NoEarlier { .. } | Refusal::NothingServes { .. } | Refusal::Unusable { .. } | Refusal::Damaged { .. } => {
                 DeskErrorKind::Conflict
             }
-            Refusal::Busy { .. } => DeskErrorKind::Busy,
+            Refusal::Busy { .. } | Refusal::Retired => DeskErrorKind::Busy,
             Refusal::Storage(_) | Refusal::CompiledStorage { .. } => DeskErrorKind::Storage,
             Refusal::Engine(_) | Refusal::Internal(_) => DeskErrorKind::Internal,
             Refusal::Compile { error: ChildError::Start { .. }, .. } | Refusal::Schema { error: ChildError::Start { .. }, .. } => {
@@ -137,6 +139,7 @@ impl CatalogError {
                 _ => "compile",
             },
             Refusal::Busy { .. } => "busy",
+            Refusal::Retired => "retired",
             Refusal::Load { .. } => "load",
             Refusal::Start { error } => match error.kind() {
                 ErrorKind::Deadline => "start-deadline",
@@ -183,6 +186,7 @@ impl CatalogError {
                 _ => "the component is not valid; `wasm-tools validate` on the file may say more".into(),
             },
             Refusal::Busy { .. } => "try again in a few seconds".into(),
+            Refusal::Retired => "try again at once: a new connection reaches the newer process".into(),
             Refusal::Load { .. } => "see that every import and export has the types of wit/ of this gateway's release".into(),
             Refusal::Start { .. } => {
                 "lifecycle.schema is called on a fresh, unconfigured instance: neither it nor the start of the module may trap".into()

@@ -111,6 +111,8 @@ pub struct Two {
     held: Vec<u8>,
     /// Answers PINGs and SETTINGS of the other side; an attacker may not want to.
     pub polite: bool,
+    /// The other side has said that it takes no more requests.
+    pub told_to_go: bool,
 }
 
 impl Two {
@@ -121,7 +123,7 @@ impl Two {
     pub fn open(address: SocketAddr, settings: &[(u16, u32)]) -> io::Result<Two> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        let mut two = Two { stream, held: Vec::new(), polite: true };
+        let mut two = Two { stream, held: Vec::new(), polite: true, told_to_go: false };
         let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let payload: Vec<u8> =
             settings.iter().flat_map(|(name, value)| name.to_be_bytes().into_iter().chain(value.to_be_bytes())).collect();
@@ -153,6 +155,7 @@ impl Two {
                     let payload = self.held[9..9 + len].to_vec();
                     self.held.drain(..9 + len);
                     let frame = Frame { kind, flags, stream: u32::from_be_bytes([s1 & 0x7f, s2, s3, s4]), payload };
+                    self.told_to_go |= frame.kind == GOAWAY;
                     if self.polite {
                         self.answer_politely(&frame);
                     }

@@ -213,9 +213,31 @@ impl Wharf {
         command.output().unwrap()
     }
 
-    /// The process.
+    /// The process that serves: after an upgrade another one than was started.
     pub fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.pid()
+    }
+
+    /// Upgrades it by the command line and gives the id of the process that served until then, and may still drain.
+    ///
+    /// # Errors
+    /// What the command said: the same process serves on.
+    pub fn upgrade(&mut self) -> Result<u32> {
+        let old = self.pid();
+        let said = self.cli(&["upgrade", "--json"]);
+        let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        if !said.status.success() {
+            bail!("{err}{out}");
+        }
+        let told: Value = serde_json::from_str(&out).with_context(|| format!("`wharf upgrade --json` said {out:?}"))?;
+        let new = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).with_context(|| format!("no process in {told}"))?;
+        self.process.heirs.push(new);
+        Ok(old)
+    }
+
+    /// Waits until a process that was replaced has ended; `false`: it has not, within the limit.
+    pub fn has_ended(&mut self, pid: u32, limit: Duration) -> bool {
+        try_until(limit, || self.process.is_over(pid).then_some(())).is_some()
     }
 
     /// Sends a signal.
@@ -288,6 +310,8 @@ pub fn binary() -> Result<PathBuf> {
 
 struct Process {
     child: Child,
+    /// Those who took over, the newest last.
+    heirs: Vec<u32>,
     log: Arc<Mutex<Vec<u8>>>,
     ready: mpsc::Receiver<String>,
     readers: Vec<JoinHandle<()>>,
@@ -307,7 +331,7 @@ impl Process {
         let out = child.stdout.take().context("stdout is piped")?;
         let err = child.stderr.take().context("stderr is piped")?;
         let readers = vec![listen(out, log.clone(), Some(sender))?, listen(err, log.clone(), None)?];
-        Ok(Process { child, log, ready, readers, quiet: AtomicBool::new(false) })
+        Ok(Process { child, heirs: Vec::new(), log, ready, readers, quiet: AtomicBool::new(false) })
     }
 
     /// The JSON of the READY line; `None`: it ended without one.
@@ -319,14 +343,29 @@ impl Process {
         }
     }
 
+    fn pid(&self) -> u32 {
+        self.heirs.last().copied().unwrap_or_else(|| self.child.id())
+    }
+
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Gone already is as good.
-            let _ = kill_process(pid, signal);
+        send(self.pid(), signal);
+    }
+
+    fn is_over(&mut self, pid: u32) -> bool {
+        if pid == self.child.id() {
+            return !matches!(self.child.try_wait(), Ok(None));
         }
+        // Its parent may have ended, and whoever has inherited it may not care.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
     }
 
     fn end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        for heir in self.heirs.clone() {
+            if try_until(limit, || self.is_over(heir).then_some(())).is_none() {
+                bail!("wharf, by now process {heir}, did not end within {limit:?}; it said:\n{}", self.log_text());
+            }
+        }
         let ended = try_until(limit, || self.child.try_wait().transpose());
         match ended {
             Some(status) => {
@@ -347,6 +386,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let died = matches!(self.child.try_wait(), Ok(Some(_))) && !self.quiet.load(Relaxed);
+        for heir in self.heirs.drain(..) {
+            send(heir, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         try_until(Duration::from_secs(1), || self.readers.iter().all(JoinHandle::is_finished).then_some(()));
@@ -357,6 +399,13 @@ impl Drop for Process {
             let how = if died { "it had died" } else { "it was alive" };
             eprintln!("--- wharf's log, its last 80 of {} lines ({how}) ---\n{last}\n---", lines.len());
         }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // Gone already is as good.
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Command {
     Routes(AdminArgs),
     /// Services with their endpoints, as the gateway sees them
     Services(AdminArgs),
+    /// Replace the running process by the binary that is on disk now, without a lost connection
+    Upgrade(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
     /// The access log
@@ -300,7 +302,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
     let json = match &command {
         Command::Check(args) => args.json,
         Command::Plugin(args) => args.admin.json,
-        Command::Routes(args) | Command::Services(args) => args.json,
+        Command::Routes(args) | Command::Services(args) | Command::Upgrade(args) => args.json,
         Command::Config(args) => args.admin.json,
         Command::Log(args) => args.admin.json,
         Command::Explain(args) => args.admin.json,
@@ -315,6 +317,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Log(LogArgs { admin, command: LogCommand::Reopen }) => {
             Client::find(&admin).and_then(|client| client.post(&["log", "reopen"]))
         }
+        Command::Upgrade(args) => Client::find(&args).and_then(|client| client.post(&["upgrade"])),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
             Ok(answer) => Ok(answer),

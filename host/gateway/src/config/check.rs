@@ -243,7 +243,12 @@ impl<'a> Checker<'a> {
         let node = group(node);
         let name = node.and_then(|node| self.named(&node.name, "node")).unwrap_or_else(|| "wharf".into());
         let state_dir = node.and_then(|node| node.state_dir.as_ref()).and_then(|item| self.path(item));
-        plan::Node { name, state_dir: state_dir.unwrap_or_else(|| self.folder.join("wharf-state")) }
+        plan::Node {
+            name,
+            state_dir: state_dir.unwrap_or_else(|| self.folder.join("wharf-state")),
+            drain: self.time(of(node, |node| &node.drain), 20 * SECOND, Duration::ZERO, HOUR, "drain"),
+            drain_on_upgrade: self.time(of(node, |node| &node.drain_on_upgrade), 600 * SECOND, Duration::ZERO, DAY, "drain_on_upgrade"),
+        }
     }
 
     fn log(&mut self, log: &Opt<file::Log>) -> plan::Log {

@@ -78,6 +78,10 @@ pub struct Node {
     pub name: Arc<str>,
     /// Folder for everything that outlives the process.
     pub state_dir: PathBuf,
+    /// How long exchanges in flight may take to end when the process is told to end.
+    pub drain: Duration,
+    /// The same after an upgrade.
+    pub drain_on_upgrade: Duration,
 }
 
 /// What the gateway says about itself.
