@@ -11,8 +11,8 @@ use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
 use crate::telemetry::access::AccessWriter;
-use crate::telemetry::logs;
 use crate::telemetry::traces::export::Exporter;
+use crate::telemetry::{logs, process};
 use crate::upgrade::{self, Estate, Handed, HandedStore, Inheritance, Listening};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit};
@@ -230,6 +230,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
         spawn_local(follow::follow(control.clone(), asked)),
     ];
 
+    tokio::spawn(process::attend(metrics.clone(), cores));
     let exporter = Exporter::start(control.generations(), metrics.clone());
     let reopener = access.as_ref().map(AccessWriter::reopener).unwrap_or_default();
 

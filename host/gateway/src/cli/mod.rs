@@ -7,6 +7,7 @@
 mod admin;
 mod diff;
 mod show;
+mod top;
 
 use crate::config::document::Document;
 use crate::config::plan::LogTarget;
@@ -60,6 +61,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// The access log
     Log(LogArgs),
+    /// What the running gateway is doing: requests, errors and times by route and service, health of endpoints
+    Top(top::TopArgs),
     /// Which route would a request take, why, and what holds for it? From the file, or by the running gateway
     Explain(ExplainArgs),
     /// What would change from one configuration to another
@@ -305,6 +308,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Routes(args) | Command::Services(args) | Command::Upgrade(args) => args.json,
         Command::Config(args) => args.admin.json,
         Command::Log(args) => args.admin.json,
+        Command::Top(args) => args.admin.json,
         Command::Explain(args) => args.admin.json,
         Command::Diff(args) => args.admin.json,
         Command::Run(_) | Command::CompileChild { .. } | Command::Completion { .. } => false,
@@ -318,6 +322,7 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
             Client::find(&admin).and_then(|client| client.post(&["log", "reopen"]))
         }
         Command::Upgrade(args) => Client::find(&args).and_then(|client| client.post(&["upgrade"])),
+        Command::Top(args) => return top::run(&args, out, err),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
             Ok(answer) => Ok(answer),

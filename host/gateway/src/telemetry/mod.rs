@@ -5,6 +5,7 @@
 pub mod access;
 mod line;
 pub mod logs;
+pub mod process;
 mod redact;
 mod sink;
 mod text;
