@@ -271,7 +271,8 @@ pub fn begin_try(exchange: &mut Exchange, endpoint: &EndpointRef, number: u32, n
 #[cold]
 fn begin_traced_try(exchange: &mut Exchange, endpoint: &EndpointRef, number: u32, now: Instant) -> Option<Open> {
     let Exchange { watched, facts, .. } = exchange;
-    let trace = watched.as_mut()?.trace.as_mut()?;
+    // What is not kept has no span of its own, and says already whose part it is.
+    let trace = watched.as_mut()?.trace.as_mut().filter(|trace| trace.context.sampled)?;
     let request = &mut facts.request;
     let open = trace.begin(now, || What::Try { endpoint: endpoint.clone(), number, path: request.path().into(), status: 0, fault: None });
     request.fields.set(TRACEPARENT, &trace.within(open).text());

@@ -72,7 +72,8 @@ pub(crate) fn begin(
         fields.set(TRACEPARENT, &trace.context.text());
         match &trace.state {
             Some(state) => fields.set(TRACESTATE, state.as_bytes()),
-            None => fields.remove(TRACESTATE),
+            None if fields.get(TRACESTATE).is_some() => fields.remove(TRACESTATE),
+            None => {}
         }
         watched.trace = Some(trace);
     }

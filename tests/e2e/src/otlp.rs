@@ -1,6 +1,13 @@
 //! A collector of OpenTelemetry for tests: an HTTP server that takes spans, and reads them by the numbers of
 //! opentelemetry-proto, not by the gateway's own code.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is how a test tells, and nothing of it is shipped"
+)]
+
 use std::collections::BTreeMap;
 use wharf_harness::upstream::ok;
 use wharf_harness::{Act, Upstream};

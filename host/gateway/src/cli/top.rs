@@ -45,7 +45,7 @@ fn look_on(args: &TopArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let (mut before, mut at) = (Metrics::read(&client.metrics()?), Instant::now());
     let clears = !args.once && !args.admin.json && std::io::stdout().is_terminal();
     loop {
-        std::thread::sleep(Duration::from_secs_f64(args.interval)); // what passes meanwhile is what is shown
+        std::thread::sleep(Duration::from_secs_f64(args.interval)); // look again: what passes meanwhile is what is shown
         let (after, now) = (Metrics::read(&client.metrics()?), Instant::now());
         let view = view(&before, &after, now.duration_since(at).as_secs_f64());
         let shown = match (args.admin.json, args.once) {
@@ -66,9 +66,11 @@ fn look_on(args: &TopArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     }
 }
 
+type Labels = BTreeMap<String, String>;
+
 /// Series by name and labels.
 #[derive(Debug, Default)]
-struct Metrics(BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>);
+struct Metrics(BTreeMap<String, Vec<(Labels, f64)>>);
 
 impl Metrics {
     /// Reads Prometheus' text format as the gateway writes it.
@@ -85,8 +87,7 @@ impl Metrics {
 
     /// The sum of all series that have this label.
     fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
-        let has =
-            |labels: &BTreeMap<String, String>| wanted.iter().all(|(name, value)| labels.get(*name).is_some_and(|have| have == value));
+        let has = |labels: &Labels| wanted.iter().all(|(name, value)| labels.get(*name).is_some_and(|have| have == value));
         self.0.get(name).into_iter().flatten().filter(|(labels, _)| has(labels)).map(|(_, value)| value).sum()
     }
 
@@ -111,7 +112,7 @@ impl Metrics {
 }
 
 /// `a="1",b="2"`.
-fn labels_of(mut text: &str) -> BTreeMap<String, String> {
+fn labels_of(mut text: &str) -> Labels {
     let mut labels = BTreeMap::new();
     while let Some((name, rest)) = text.split_once("=\"") {
         let mut value = String::new();
