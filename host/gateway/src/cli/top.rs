@@ -88,7 +88,7 @@ impl Metrics {
     /// The sum of all series that have this label.
     fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
         let has = |labels: &Labels| wanted.iter().all(|(name, value)| labels.get(*name).is_some_and(|have| have == value));
-        self.0.get(name).into_iter().flatten().filter(|(labels, _)| has(labels)).map(|(_, value)| value).sum()
+        self.0.get(name).into_iter().flatten().filter(|(labels, _)| has(labels)).fold(0.0, |sum, (_, value)| sum + value)
     }
 
     /// Every value that a label has.

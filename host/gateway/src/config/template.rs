@@ -130,7 +130,7 @@ impl Template {
         }
         Field::of(name).map(Piece::Field).ok_or_else(|| {
             let hint = nearest_or_all(name, Field::NAMES);
-            (format!("`{{{name}}}` is no field of a record"), format!("{hint}; or `{{request.NAME}}`, `{{response.NAME}}` for a header"))
+            (format!("`{{{name}}}` is no field of a record"), format!("{hint} (for headers `{{request.NAME}}`, `{{response.NAME}}`)"))
         })
     }
 }
