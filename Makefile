@@ -1,6 +1,8 @@
 # Thin: the work is in cargo and in dev/. The two that matter are `make run` and `make test`.
 
-.PHONY: help run build test prove bench fmt lint clean-servers $(addprefix prove-,1 2 3 4 5 6 7 8 9 balancing reloads)
+PROOFS = 1 2 3 4 5 6 7 8 9 balancing graceful reloads http2 h2spec slow websocket autobahn grpc tls cpu-http2
+
+.PHONY: help run build test prove bench fmt lint clean-servers $(addprefix prove-,$(PROOFS))
 
 run:            ## serve the demo until ^C
 	@dev/run
@@ -15,9 +17,9 @@ test:           ## everything that must hold before a change is merged
 	@dev/test
 
 prove:          ## every figure that the project claims, in order
-	@dev/prove 1 2 3 4 5 6 7 8 9 balancing reloads
+	@dev/prove $(PROOFS)
 
-prove-1 prove-2 prove-3 prove-4 prove-5 prove-6 prove-7 prove-8 prove-9 prove-balancing prove-reloads:
+$(addprefix prove-,$(PROOFS)):
 	@dev/prove $(@:prove-%=%)
 
 bench:          ## one run, one set of tables: the ladder and the peers

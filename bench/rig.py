@@ -15,6 +15,8 @@ import threading
 import time
 import urllib.request
 
+import rows as inventory
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -154,13 +156,14 @@ class Process:
 class Running:
     """A row that serves."""
 
-    def __init__(self, row, rig, prefix=(), overrides=None):
-        folder = os.path.join(rig.folder, re.sub(r"\W", "_", row.name) + ("_v" if prefix else ""))
+    def __init__(self, row, rig, way=inventory.CLEAR, prefix=(), overrides=None):
+        self.way = way
+        folder = os.path.join(rig.folder, re.sub(r"\W", "_", f"{row.name}_{way}") + ("_v" if prefix else ""))
         os.makedirs(folder, exist_ok=True)
         self.row, self.port, self.folder = row, free_port(), folder
         host, _, port = rig.upstream_address.rpartition(":")
         nofile = rig.nofile
-        values = {**rig.values, **row.values, **(overrides or {}), "PORT": self.port, "DIR": folder, "UP": rig.upstream_address,
+        values = {**rig.values, **inventory.coming(row, way), **row.values, **(overrides or {}), "PORT": self.port, "DIR": folder, "UP": rig.upstream_address,
                   "UP_HOST": host, "UP_PORT": port, "NOFILE": nofile, "MAXCONN": max(1000, nofile // 2 - 100)}
         for name, template in row.files.items():
             with open(os.path.join(HERE, "conf", template)) as source, open(os.path.join(folder, name), "w") as target:
@@ -201,7 +204,7 @@ class Running:
             return sum(row[3] == "01" and int(row[1].rpartition(":")[2], 16) == self.port for row in rows)
 
     def url(self, path, host="127.0.0.1"):
-        return f"http://{host}:{self.port}{path}"
+        return f"{'https' if 'tls' in self.way else 'http'}://{host}:{self.port}{path}"
 
 
 class Scrape:
@@ -233,9 +236,23 @@ class Scrape:
             self.thread.join()
 
 
+def certificate(folder):
+    """A certificate for all rows, and where it is."""
+    chain, key, both = (os.path.join(folder, name) for name in ("chain.pem", "key.pem", "both.pem"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", chain],
+                   check=True, capture_output=True)
+    with open(both, "w") as out:
+        for path in (chain, key):
+            with open(path) as part:
+                out.write(part.read())
+    return {"CHAIN": chain, "KEY": key, "BOTH": both}
+
+
 class Rig:
     def __init__(self, folder, values, proxy_cpu, client_cpu):
-        self.folder, self.values, self.proxy_cpu, self.client_cpu = folder, values, proxy_cpu, client_cpu
+        self.folder, self.proxy_cpu, self.client_cpu = folder, proxy_cpu, client_cpu
+        self.values = {**values, **certificate(folder)}
         self.started = []
         import resource
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -267,10 +284,30 @@ class Rig:
 
     def h2load(self, running, path, connections, count, fields=()):
         """A fixed count of requests; how many were answered 2xx."""
-        headers = [word for line in fields for word in ("-H", line)]
-        said = self.client(["h2load", "--h1", "-t1", f"-c{connections}", f"-n{count}", *headers, running.url(path)], 900)
+        said = self._h2load(running, path, [f"-c{connections}", f"-n{count}"], 900, fields)
         good = re.search(r"status codes: (\d+) 2xx", said)
         return int(good.group(1)) if good else 0
+
+    def h2load_for(self, running, path, connections, seconds, fields=()):
+        """For a time, the way that the row's clients come. Requests answered, requests a second, answers that are none."""
+        said = self._h2load(running, path, [f"-c{connections}", f"-D{seconds}"], seconds + 30, fields)
+        # Those that the end of the time cut off are in `total`, and in neither of the others.
+        counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
+        good = re.search(r"status codes: (\d+) 2xx", said)
+        if not counts or not good:
+            raise Broken(f"h2load against {running.row.name} said {said[-300:]!r}")
+        spoken = re.search(r"Application protocol: (\S+)", said)
+        wanted = "http/1.1" if "--h1" in inventory.CLIENT[running.way] else "h2"
+        if spoken and not spoken.group(1).startswith(wanted):
+            raise Broken(f"{running.row.name} speaks {spoken.group(1)}, and {wanted} was to be measured")
+        if "tls" in running.way and "TLSv1.3" not in said:
+            raise Broken(f"{running.row.name} does not speak TLS 1.3; h2load said {said[-300:]!r}")
+        done, bad = int(good.group(1)), sum(int(counts.group(at)) for at in (3, 4, 5))
+        return done, done / seconds, bad + int(counts.group(1)) - done
+
+    def _h2load(self, running, path, words, seconds, fields):
+        headers = [word for line in fields for word in ("-H", line)]
+        return self.client(["h2load", "-t1", *inventory.CLIENT[running.way], *words, *headers, running.url(path)], seconds)
 
     def close(self):
         for process in reversed(self.started):

@@ -78,5 +78,33 @@ def inventory(env):
     return {row.name: row for row in rows}
 
 
+# How clients come: by HTTP/1.1 in clear, by HTTP/2 in clear with prior knowledge, by HTTP/2 within TLS 1.3, and by HTTP/1.1 within it.
+# For each program what its template says then, and what h2load is told. All rows show the same certificate (P-256), agree on
+# the same cipher, and speak HTTP/1.1 to the upstream.
+CLEAR, CLEAR2, TLS2, TLS1 = "clear", "http2", "http2-tls", "tls"
+ENVOY_TLS = (
+    'transport_socket: { name: envoy.transport_sockets.tls, typed_config: { "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, '
+    'common_tls_context: { tls_params: { tls_minimum_protocol_version: TLSv1_3 }, alpn_protocols: [%s], '
+    'tls_certificates: [ { certificate_chain: { filename: "@CHAIN@" }, private_key: { filename: "@KEY@" } } ] } } }\n      '
+)
+NGINX_TLS = "ssl_certificate @CHAIN@; ssl_certificate_key @KEY@; ssl_protocols TLSv1.3;"
+WHARF_TLS = 'tls: { certificates: [ { chain: "@CHAIN@", key: "@KEY@", default: true } ] }'
+WAYS = {
+    CLEAR: {},
+    CLEAR2: {"nginx": {"LISTEN": "http2"}, "haproxy": {"BIND": "proto h2"}},
+    TLS2: {"nginx": {"LISTEN": "ssl http2", "TLS": NGINX_TLS}, "haproxy": {"BIND": "ssl crt @BOTH@ ssl-min-ver TLSv1.3 alpn h2"},
+           "envoy": {"SOCKET": ENVOY_TLS % "h2"}, "wharf": {"TLS": WHARF_TLS}},
+    TLS1: {"nginx": {"LISTEN": "ssl", "TLS": NGINX_TLS}, "haproxy": {"BIND": "ssl crt @BOTH@ ssl-min-ver TLSv1.3 alpn http/1.1"},
+           "envoy": {"SOCKET": ENVOY_TLS % "http/1.1"}, "wharf": {"TLS": WHARF_TLS}},
+}
+CLIENT = {CLEAR: ["--h1"], CLEAR2: ["-m10"], TLS2: ["-m10", "--tls13-ciphers=TLS_AES_128_GCM_SHA256"],
+          TLS1: ["--h1", "--tls13-ciphers=TLS_AES_128_GCM_SHA256"]}
+
+
+def coming(row, way):
+    """What the row's template says about how its clients come."""
+    return {"LISTEN": "", "TLS": "", "BIND": "", "SOCKET": "", **WAYS[way].get(row.name, {})}
+
+
 def missing(row):
     return [need for need in row.needs if not (os.path.exists(need) if "/" in need else shutil.which(need))]

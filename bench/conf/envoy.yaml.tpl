@@ -5,7 +5,7 @@ static_resources:
     address: { socket_address: { address: 127.0.0.1, port_value: @PORT@ } }
     tcp_backlog_size: 8192
     filter_chains:
-    - filters:
+    - @SOCKET@filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager

@@ -14,7 +14,7 @@ defaults
   timeout server 3600s
   timeout http-keep-alive 3600s
 frontend front
-  bind 127.0.0.1:@PORT@ backlog 8192
+  bind 127.0.0.1:@PORT@ backlog 8192 @BIND@
   option forwardfor
   default_backend back
 backend back

@@ -18,7 +18,8 @@ http {
   scgi_temp_path @DIR@/scgi;
   upstream up { server @UP@; keepalive 1024; keepalive_requests 1000000000; }
   server {
-    listen 127.0.0.1:@PORT@ reuseport backlog=8192;
+    listen 127.0.0.1:@PORT@ @LISTEN@ reuseport backlog=8192;
+    @TLS@
     location / {
       proxy_pass http://up;
       proxy_http_version 1.1;

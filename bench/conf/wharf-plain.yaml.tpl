@@ -6,6 +6,7 @@ listeners:
   main:
     bind: "127.0.0.1:@PORT@"
     timeouts: { head: 10s, body: 5s, keep_alive: 60s, quiet: 5m }
+    @TLS@
 services:
   up:
     endpoints: [ "@UP@" ]

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wharf_core::metrics::Registry;
-use wharf_http::admission::Files;
+use wharf_http::admission::{Files, Pressure};
 use wharf_http::house::{Core, core_thread};
 use wharf_http::record::Recorder;
 use wharf_wasm::FaultSink;
@@ -26,6 +26,8 @@ pub struct Seed {
     pub metrics: Arc<Registry>,
     /// Places for upstream connections.
     pub files: Arc<Files>,
+    /// How short memory is.
+    pub pressure: Arc<Pressure>,
     /// Makes the core's access log, on its thread.
     pub recorder: Box<dyn FnOnce() -> Option<Rc<dyn Recorder>> + Send>,
     /// Told of every fault of a plugin.
@@ -62,8 +64,8 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
 }
 
 async fn serve(seed: Seed) {
-    let Seed { number, node, metrics, files, recorder, faults, mut generations, applied, listeners, mut open, mut end } = seed;
-    let core = Core::within(files, number, node, metrics.clone(), recorder());
+    let Seed { number, node, metrics, files, pressure, recorder, faults, mut generations, applied, listeners, mut open, mut end } = seed;
+    let core = Core::within((files, pressure), number, node, metrics.clone(), recorder());
     let home = Home::new(number, core.clone(), metrics, faults);
 
     // The first generation before the first connection: nobody is told 404 because we were too quick.

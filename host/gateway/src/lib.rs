@@ -4,7 +4,8 @@
 //! - [`assemble`]: the inventory; from a plan to what each core serves
 //! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
-//! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process
+//! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process; [`supervisor`]: who is told of it
+//! - [`memory`]: how much there is, and what follows when it runs short
 //! - [`explain`]: what would become of a request
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod follow;
 pub mod last_good;
 pub mod listen;
+pub mod memory;
 #[cfg(test)]
 #[path = "config/quarantine_tests.rs"]
 mod quarantine_tests;
@@ -31,5 +33,6 @@ mod quarantine_tests;
 #[path = "config/reference_tests.rs"]
 mod reference_tests;
 pub mod run;
+pub mod supervisor;
 pub mod telemetry;
 pub mod upgrade;

@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use wharf_core::metrics::{Count, Level, Registry};
-use wharf_http::admission::{File, Files, Sources};
+use wharf_http::admission::{File, Files, Pressure, Sources};
 use wharf_http::front;
 use wharf_http::house::{Core, ListenerLimits};
 
@@ -88,6 +88,7 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
 /// What all cores count together for one listener.
 pub struct Gate {
     files: Arc<Files>,
+    pressure: Arc<Pressure>,
     sources: Arc<Sources>,
     open: AtomicU32,
     open_max: AtomicU32,
@@ -101,17 +102,18 @@ pub struct Gate {
 
 impl Gate {
     /// A gate that lets `open_max` connections in at once, over all cores.
-    pub fn new(name: &str, open_max: u32, files: Arc<Files>, metrics: &Registry) -> Arc<Gate> {
+    pub fn new(name: &str, open_max: u32, (files, pressure): (Arc<Files>, Arc<Pressure>), metrics: &Registry) -> Arc<Gate> {
         let labels = [("listener", name)];
         Arc::new(Gate {
             files,
+            pressure,
             sources: Sources::new(0),
             open: AtomicU32::new(0),
             open_max: AtomicU32::new(open_max),
             accepted: metrics.count("wharf_connections_accepted_total", "connections accepted", &labels),
             refused: metrics.count(
                 "wharf_connections_refused_total",
-                "connections closed at once because `connections_max` was reached, or half of the files that may be open",
+                "connections closed at once because `connections_max` was reached, or half of the files that may be open, or because memory is short",
                 &labels,
             ),
             failed: metrics.count(
@@ -130,6 +132,10 @@ impl Gate {
     }
 
     fn enter(self: &Arc<Self>) -> Option<Inside> {
+        if self.pressure.is_high() {
+            self.refused.add_shared(1);
+            return None;
+        }
         // Half of the files are for clients: each may need another one for its upstream.
         let file = self.files.take();
         let crowded = file.is_none() || self.open.fetch_add(1, Ordering::Relaxed) >= self.open_max.load(Ordering::Relaxed);

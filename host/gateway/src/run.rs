@@ -10,6 +10,8 @@ use crate::desk::GatewayDesk;
 use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
+use crate::memory;
+use crate::supervisor::{self, State};
 use crate::telemetry::access::AccessWriter;
 use crate::telemetry::traces::export::Exporter;
 use crate::telemetry::{logs, process};
@@ -33,7 +35,7 @@ use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
 use wharf_core::store::Store;
 use wharf_embedded::kv::{Durability, Kv, KvConfig, Quota};
-use wharf_http::admission::Files;
+use wharf_http::admission::{Files, Pressure};
 use wharf_http::record::Recorder;
 use wharf_upstream::Services;
 use wharf_wasm::{Catalog, CatalogParts};
@@ -73,6 +75,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // Everything that others will look for is bound before anything is started.
     let metrics = Arc::new(Registry::default());
     let cores = plan.workers.max(1);
+    let pressure = Arc::<Pressure>::default();
     let for_clients = Files::new(files / 2);
     let mut bound = Vec::new();
     let mut listening = Vec::new();
@@ -90,7 +93,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     };
     for listener in &plan.listeners {
         let (address, sockets) = take(Some(&*listener.name), listener.bind, cores)?;
-        let gate = Gate::new(&listener.name, listener.connections_max, for_clients.clone(), &metrics);
+        let gate = Gate::new(&listener.name, listener.connections_max, (for_clients.clone(), pressure.clone()), &metrics);
         bound.push(Bound { listener: listener.clone(), address, gate, sockets });
     }
     let (admin_address, mut admin) = take(None, plan.admin.bind, 1)?;
@@ -98,7 +101,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
     let ended = LocalSet::new()
-        .block_on(&control, serve(Start { args, files, loaded, logs, metrics, bound, admin, binary, listening, inheritance }));
+        .block_on(&control, serve(Start { args, files, pressure, loaded, logs, metrics, bound, admin, binary, listening, inheritance }));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -146,6 +149,7 @@ struct Bound {
 struct Start<'a> {
     args: &'a RunArgs,
     files: u32,
+    pressure: Arc<Pressure>,
     loaded: Loaded,
     logs: logs::Logs,
     metrics: Arc<Registry>,
@@ -157,7 +161,19 @@ struct Start<'a> {
 }
 
 async fn serve(start: Start<'_>) -> Result<()> {
-    let Start { args, files, loaded, logs, metrics, mut bound, admin: (admin_address, admin), binary, listening, mut inheritance } = start;
+    let Start {
+        args,
+        files,
+        pressure,
+        loaded,
+        logs,
+        metrics,
+        mut bound,
+        admin: (admin_address, admin),
+        binary,
+        listening,
+        mut inheritance,
+    } = start;
     let plan = loaded.settled();
     let state = plan.node.state_dir.clone();
     let cores = plan.workers.max(1);
@@ -212,6 +228,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
             node,
             metrics: metrics.clone(),
             files: upstream_files.clone(),
+            pressure: pressure.clone(),
             recorder: Box::new(move || log.map(|log| Rc::new(log) as Rc<dyn Recorder>)),
             faults: catalog.fault_sink(),
             generations: control.generations(),
@@ -223,6 +240,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     }
 
     // Changes, from the file and from the catalog.
+    tokio::spawn(memory::watch(pressure, control.generations(), metrics.clone()));
     tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
     let following = [
         spawn_local(control.clone().follow_catalog()),
@@ -254,7 +272,10 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
     if let Some(heir) = heir {
-        heir.take_store(&store, open_store(&plan)).await?.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
+        let heir = heir.take_store(&store, open_store(&plan)).await?;
+        // The old process may end as soon as it hears that this one serves.
+        supervisor::tell(State::Heir);
+        heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
     }
     open.send_replace(true);
     let mut ending = ended.clone();
@@ -262,6 +283,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
         let _ = ending.wait_for(Option::is_some).await;
     }));
     announce(&bound, admin_address, &admin_plan)?;
+    supervisor::tell(State::Serving);
 
     // Until it is told to end, or a newer process serves.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -325,6 +347,9 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bound.iter().filter(|bound| handed.taken.contains(&*bound.listener.name)).for_each(|bound| bound.gate.hand_over());
     }
     tracing::info!("ending: no new connections; exchanges in flight get up to {grace:?}");
+    if handed.is_none() {
+        supervisor::tell(State::Ending);
+    }
     drop(estate);
     let begun = Instant::now();
     end.send_replace(Some(Ending { grace }));

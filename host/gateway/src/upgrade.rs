@@ -7,6 +7,7 @@
 //! starts the binary as it is on disk now      ->    reads its configuration
 //! hands it the sockets that listen, and the
 //! lock on the catalog's folder                ->    takes them, opens the catalog, assembles, starts its cores
+//!                                             <-    Begun
 //!                                             <-    Prepared: could serve, but for the store (asks the old one's)
 //! lets calls of the store end, closes it
 //! Yours                                       ->    opens the store, accepts connections
@@ -47,7 +48,9 @@ use wharf_wasm::Catalog;
 const PROTOCOL: u32 = 1;
 /// Tells a process that it is to take over, and from whom. An id of another process in a stray variable means nothing.
 const TAKE_OVER: &str = "WHARF_TAKE_OVER";
-/// How long the new process may take to be prepared: it may have to compile every plugin for another engine.
+/// How long the new process may take to say its first word: who says none is no gateway.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// How long it may take from there to be prepared: it may have to compile every plugin for another engine.
 const PREPARE_MAX: Duration = Duration::from_secs(150);
 /// How long it may take from there until it serves, and how long it waits for the store.
 const SERVE_MAX: Duration = Duration::from_secs(30);
@@ -122,31 +125,34 @@ impl Estate {
             let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             anyhow!("the new process ended before it served ({how}); it has said why in the log")
         };
-        tokio::select! {
-            message = tokio::time::timeout(PREPARE_MAX, said.recv()) => match message {
-                Ok(Some(Message::Prepared)) => {}
-                Ok(Some(other)) => bail!("the new process said {other:?} instead of being prepared"),
+        let mut wait = async |child: &mut tokio::process::Child, max: Duration, what: &str| {
+            let heard = tokio::select! {
+                heard = tokio::time::timeout(max, said.recv()) => heard,
+                status = child.wait() => return Err(ended(status)),
+            };
+            match heard {
+                Ok(Some(message)) => Ok(message),
                 // It has closed the line: it is about to end, and how is worth knowing.
-                Ok(None) => return Err(ended(child.wait().await)),
-                Err(_) => bail!("the new process was not prepared within {PREPARE_MAX:?}"),
-            },
-            status = child.wait() => return Err(ended(status)),
+                Ok(None) => Err(ended(child.wait().await)),
+                Err(_) => Err(anyhow!("the new process {what} within {max:?}")),
+            }
+        };
+        let begun = (Message::Begun, BEGIN_MAX, "did not begin to take over");
+        for (expected, max, not) in [begun, (Message::Prepared, PREPARE_MAX, "was not prepared")] {
+            let heard = wait(&mut child, max, not).await?;
+            if heard != expected {
+                bail!("the new process said {heard:?} instead of {expected:?}");
+            }
         }
 
         self.store.close().await;
-        let serving = async {
-            line.say(Message::Yours).await;
-            tokio::select! {
-                message = tokio::time::timeout(SERVE_MAX, said.recv()) => match message {
-                    Ok(Some(Message::Serving { taken })) => Ok(taken),
-                    Ok(Some(other)) => Err(anyhow!("the new process said {other:?} instead of serving")),
-                    Ok(None) => Err(ended(child.wait().await)),
-                    Err(_) => Err(anyhow!("the new process did not serve within {SERVE_MAX:?}")),
-                },
-                status = child.wait() => Err(ended(status)),
-            }
+        line.say(Message::Yours).await;
+        let serving = match wait(&mut child, SERVE_MAX, "did not serve").await {
+            Ok(Message::Serving { taken }) => Ok(taken),
+            Ok(other) => Err(anyhow!("the new process said {other:?} instead of serving")),
+            Err(error) => Err(error),
         };
-        match serving.await {
+        match serving {
             Ok(taken) => {
                 self.store.is_there(line.asker.clone());
                 self.catalog.retire(frozen);
@@ -209,6 +215,7 @@ impl Inheritance {
                 }
                 Message::Lock { protocol: PROTOCOL } => {
                     let lock = files.into_iter().next().map(File::from);
+                    link::send_files(&line, &Message::Begun, &[])?;
                     return Ok(Some(Inheritance { line, listening, lock }));
                 }
                 Message::Lock { protocol } => {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Places for the files of connections, clients' and upstreams' together.
@@ -46,6 +46,67 @@ impl Files {
 impl Drop for File {
     fn drop(&mut self) {
         self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How short memory is, for all cores to see.
+#[derive(Debug, Default)]
+pub struct Pressure(AtomicU8);
+
+/// How short memory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Shortage {
+    /// There is enough.
+    #[default]
+    None,
+    /// No more connections; those that are there are told to go with their next answer.
+    High,
+    /// No more requests either: each is answered with 503.
+    Full,
+}
+
+/// Of the memory that may be used, percent: from here on it is [`Shortage::High`].
+const HIGH: u64 = 90;
+/// And from here on [`Shortage::Full`].
+const FULL: u64 = 95;
+/// It is over when this much less is used, so that it does not come and go with every request.
+const BACK: u64 = 5;
+
+impl Shortage {
+    /// What follows from so much memory in use out of so much.
+    #[must_use]
+    pub fn next(self, used: u64, max: u64) -> Shortage {
+        let percent = u128::from(used) * 100 / u128::from(max.max(1));
+        let reached = |bound: u64, shortage: Shortage| {
+            // Where we are already it takes less to stay.
+            let bound = if self >= shortage { bound - BACK } else { bound };
+            percent >= u128::from(bound)
+        };
+        match () {
+            () if reached(FULL, Shortage::Full) => Shortage::Full,
+            () if reached(HIGH, Shortage::High) => Shortage::High,
+            () => Shortage::None,
+        }
+    }
+}
+
+impl Pressure {
+    /// Says how it is from now on.
+    pub fn set(&self, shortage: Shortage) {
+        self.0.store(shortage as u8, Ordering::Relaxed);
+    }
+
+    /// Are connections refused and sent away?
+    #[inline]
+    pub fn is_high(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Shortage::High as u8
+    }
+
+    /// Are requests refused?
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Shortage::Full as u8
     }
 }
 
@@ -130,6 +191,20 @@ mod tests {
         assert!(files.take().is_some());
         drop(two);
         assert_eq!(files.used(), 0);
+    }
+
+    #[test]
+    fn a_shortage_begins_in_time_and_ends_with_some_room() {
+        let after = |used: &[u64]| used.iter().fold(Shortage::None, |shortage, &used| shortage.next(used, 1000));
+        assert_eq!(after(&[899]), Shortage::None);
+        assert_eq!(after(&[900]), Shortage::High);
+        assert_eq!(after(&[950]), Shortage::Full);
+        assert_eq!(after(&[950, 900]), Shortage::Full);
+        assert_eq!(after(&[950, 899]), Shortage::High);
+        assert_eq!(after(&[950, 850]), Shortage::High);
+        assert_eq!(after(&[950, 849]), Shortage::None);
+        assert_eq!(after(&[u64::MAX]), Shortage::Full);
+        assert_eq!(Shortage::None.next(0, 0), Shortage::None);
     }
 
     #[test]

@@ -126,6 +126,10 @@ pub(crate) async fn answer<G: Gone>(
             exchange.deadline = started + limits.body;
             Err(Fault::caller(FaultKind::Misdirected, "this connection was made to another host; make one to this host"))
         }
+        _ if core.pressure.is_full() => {
+            exchange.deadline = started + limits.body;
+            Err(short_of_memory())
+        }
         Some((at, entry)) => {
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
@@ -229,6 +233,12 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: imp
 #[cold]
 fn given_up() -> Fault {
     Fault::caller(FaultKind::ClientGone, "the client gave the request up before it was answered")
+}
+
+#[cold]
+fn short_of_memory() -> Fault {
+    let what = "memory is short; hint: raise `node.memory_max` or what the machine gives, lower `connections_max`, or add a gateway";
+    Fault::overload("memory", what).after(Duration::from_secs(1))
 }
 
 fn too_large(max: u64) -> Fault {

@@ -6,7 +6,7 @@
 //! through [`ClientBody`]; who does not read exerts back-pressure on the client.
 
 use crate::codec::body::{Decoder, Piece};
-use crate::codec::{Framing, HeadLimits, Refusal, Version, request, take, write};
+use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, Version, request, take, write};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
 use crate::front::{Secured, Visit};
@@ -164,7 +164,7 @@ impl Front {
             if let Some(other_side) = done.answer.tunnel.take() {
                 return self.switch(done, version, other_side).await;
             }
-            let keep_alive = keep_alive && !self.core.draining.get();
+            let keep_alive = keep_alive && !self.core.sends_away();
             // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
             // Its scope ends here: a piece of the answer that lived until the next request would keep its buffer from use.
@@ -251,6 +251,10 @@ impl Front {
                     return Poll::Ready(Ok(Some(asked)));
                 }
                 *looked = buf.len();
+                // What waits for its other half is what memory runs out by.
+                if self.core.pressure.is_full() {
+                    return Poll::Ready(Err(RefusalKind::Memory.into()));
+                }
                 if !std::mem::replace(begun, true) {
                     self.alarm.set_in(self.limits.head);
                 }

@@ -74,7 +74,7 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     alarm.set_in(limits.keep_alive);
     let mut drain = pin!(core.drain.notified());
     poll_fn(|task| {
-        if !common.going.get() && (core.draining.get() || drain.as_mut().poll(task).is_ready()) {
+        if !common.going.get() && (core.sends_away() || drain.as_mut().poll(task).is_ready()) {
             common.say_farewell(&mut connection);
         }
         loop {
@@ -124,6 +124,7 @@ fn builder(limits: &ListenerLimits) -> Builder {
         .max_concurrent_streams(streams_max)
         .initial_window_size(window)
         .initial_connection_window_size(window.saturating_mul(4).min(i32::MAX as u32))
+        .data_frame_budget(window as usize * 4 * line::SMALL_FRAMES)
         .max_header_list_size(u32::try_from(head_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(UNSENT_MAX)
         .max_pending_accept_reset_streams(RESET_EARLY_MAX)

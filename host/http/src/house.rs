@@ -1,6 +1,6 @@
 //! What this room is given: one generation of routes, and what belongs to the core and to a listener.
 
-use crate::admission::{Files, Sources};
+use crate::admission::{Files, Pressure, Sources};
 use crate::client::Client;
 use crate::compress::Compression;
 use crate::deadlines::Deadlines;
@@ -139,6 +139,8 @@ pub struct Core {
     pub recorder: Option<Rc<dyn Recorder>>,
     /// Set when the process is about to end: answers say that their connection closes.
     pub draining: Cell<bool>,
+    /// How short memory is.
+    pub(crate) pressure: Arc<Pressure>,
     /// Wakes connections that have to be told.
     pub(crate) drain: Notify,
     /// Exchanges between head and end of answer.
@@ -219,11 +221,17 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 impl Core {
     /// A core with an empty house: it answers 404 until it is given one. `node` tells nodes apart in exchange ids.
     pub fn new(number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
-        Core::within(Files::new(u32::MAX), number, node, metrics, recorder)
+        Core::within((Files::new(u32::MAX), Arc::default()), number, node, metrics, recorder)
     }
 
-    /// The same, its upstream connections among those that `files` counts.
-    pub fn within(files: Arc<Files>, number: u16, node: u32, metrics: Arc<Registry>, recorder: Option<Rc<dyn Recorder>>) -> Rc<Core> {
+    /// The same, its upstream connections among those that `files` counts, and under this pressure.
+    pub fn within(
+        (files, pressure): (Arc<Files>, Arc<Pressure>),
+        number: u16,
+        node: u32,
+        metrics: Arc<Registry>,
+        recorder: Option<Rc<dyn Recorder>>,
+    ) -> Rc<Core> {
         let deadlines = Deadlines::new();
         Rc::new(Core {
             client: Client::new(deadlines.clone(), files),
@@ -231,6 +239,7 @@ impl Core {
             house: RefCell::default(),
             recorder,
             draining: Cell::new(false),
+            pressure,
             drain: Notify::new(),
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
             unmatched: Meters::new(&metrics, ""),
@@ -270,6 +279,11 @@ impl Core {
     pub fn end(&self) {
         self.draining.set(true);
         self.drain.notify_waiters();
+    }
+
+    /// Are connections to make no new requests?
+    pub(crate) fn sends_away(&self) -> bool {
+        self.draining.get() || self.pressure.is_high()
     }
 
     /// Resolves when it begins to end.

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod server;
 pub(crate) mod session;
 
+use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};
 
@@ -24,7 +25,23 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// One for the process: making it reads the processor's features.
 fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        // TLS 1.3 first, as the library has it, and the cheapest of what is as good; none of them is known to be weak.
+        provider.cipher_suites.sort_by_key(|suite| {
+            let cost = match suite.suite() {
+                CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
+                CipherSuite::TLS13_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => 1,
+                _ => 2,
+            };
+            (suite.tls13().is_none(), cost)
+        });
+        Arc::new(provider)
+    });
     PROVIDER.clone()
 }
 

@@ -4,6 +4,7 @@
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use wharf_core::exchange::Exchange;
 use wharf_core::head::Fields;
 
 pub(crate) const KEY: &[u8] = b"sec-websocket-key";
@@ -28,6 +29,18 @@ pub(crate) fn accept(key: &[u8]) -> String {
     STANDARD.encode(hash.finish())
 }
 
+/// The protocol to ask for by HTTP/2, which knows a way for WebSocket only (RFC 8441): a request for a switch to another one
+/// is a plain request there.
+pub(crate) fn asked(exchange: &Exchange) -> Option<&str> {
+    exchange.upgrade.as_deref().filter(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+}
+
+/// Is there one valid key (RFC 6455 section 4.1: sixteen bytes, in base64)?
+pub(crate) fn has_key(fields: &Fields) -> bool {
+    let mut keys = fields.all(KEY);
+    matches!((keys.next(), keys.next()), (Some(key), None) if STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
+}
+
 /// Does the upstream's answer fit the key that it was asked with?
 pub(crate) fn fits(request: &Fields, answer: &Fields) -> bool {
     let key = request.get(KEY).unwrap_or_default();
@@ -47,5 +60,19 @@ mod tests {
         assert!(!fits(&request, &answer));
         answer.add(ACCEPT, accept(request.get(KEY).unwrap()).as_bytes());
         assert!(fits(&request, &answer));
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes_and_said_once() {
+        let mut fields = Fields::default();
+        assert!(!has_key(&fields));
+        fields.add(KEY, b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert!(has_key(&fields));
+        fields.add(KEY, b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert!(!has_key(&fields));
+        for bad in [&b""[..], b"dGhl", b"dGhlIHNhbXBsZSBub25jZQ", b"????????????????????????"] {
+            fields.set(KEY, bad);
+            assert!(!has_key(&fields), "{bad:?}");
+        }
     }
 }

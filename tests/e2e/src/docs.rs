@@ -7,8 +7,9 @@
 //! | `bash` | run from the root of the repository; it must succeed |
 //! | `bash look` | the same, looked at again for some seconds until it prints what is expected |
 //! | `bash refused` | the same as `bash`, but it must fail |
+//! | `bash stays` | begun in a terminal of its own, and left there until the page ends |
 //! | `text` after one of these | every line of it stands somewhere in what was printed |
-//! | `rust file=PATH` | the reader writes this file |
+//! | `rust file=PATH`, or another language | the reader writes this file |
 //!
 //! All other blocks are for the eye. Nothing is replaced in the commands but ports, the folder of the demo, the folder
 //! of the reader's plugin, and the way to the binary.
@@ -34,6 +35,8 @@ pub enum Kind {
     Look,
     /// Fails.
     Refused,
+    /// Goes on until the page ends.
+    Stays,
 }
 
 /// One thing that a reader does.
@@ -74,6 +77,7 @@ pub fn steps(page: &str) -> Result<Vec<Step>> {
                     None => Kind::Run,
                     Some("look") => Kind::Look,
                     Some("refused") => Kind::Refused,
+                    Some("stays") => Kind::Stays,
                     Some(other) => bail!("line {line}: a bash block cannot be {other:?}"),
                 };
                 prints = true;
@@ -176,6 +180,7 @@ impl Demo {
     }
 
     fn type_in(&self, kind: Kind, script: &str, expected: &[String]) -> Result<()> {
+        ensure!(kind != Kind::Stays, "the demo has started what stays");
         let script = self.ours(script);
         let expected: Vec<String> = expected.iter().map(|line| self.ours(line)).collect();
         let mut last = String::new();
@@ -262,7 +267,7 @@ mod tests {
     #[test]
     fn blocks_become_steps() {
         let page = "a\n```bash\necho 1\n```\nb\n```text\n1\n```\n```text\nfor the eye\n```\n```rust file=~/a/b.rs\nfn f() {}\n```\n\
-                    ```bash look\nx\n```\n```yaml\na: 1\n```\n```text\nnot its output\n```\n```bash refused\nfalse\n```\n";
+                    ```bash look\nx\n```\n```yaml\na: 1\n```\n```text\nnot its output\n```\n```bash refused\nfalse\n```\n```bash stays\ncat\n```\n";
         let typed = |line, kind, script: &str, expected: &[&str]| Step::Type {
             line,
             kind,
@@ -276,6 +281,7 @@ mod tests {
                 Step::Write { line: 12, path: "~/a/b.rs".into(), text: "fn f() {}\n".into() },
                 typed(15, Kind::Look, "x", &[]),
                 typed(24, Kind::Refused, "false", &[]),
+                typed(27, Kind::Stays, "cat", &[]),
             ]
         );
         assert!(steps("```bash\n").is_err());

@@ -86,6 +86,16 @@ impl Client {
         Client { config: Arc::new(config) }
     }
 
+    /// The same, but it would rather have other suites: its own list, turned around.
+    pub fn contrary(authority: &Authority) -> Client {
+        let mut provider = default_provider();
+        provider.cipher_suites.reverse();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+        Client { config: Arc::new(builder.with_root_certificates(roots).with_no_client_auth()) }
+    }
+
     /// Believes everybody: to look at what is shown.
     pub fn credulous() -> Client {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions().unwrap();
@@ -130,6 +140,11 @@ impl Secured {
     /// The protocol that was agreed on.
     pub fn protocol(&self) -> Option<String> {
         self.stream.conn.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned())
+    }
+
+    /// The suite that was agreed on.
+    pub fn suite(&self) -> String {
+        self.stream.conn.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default()
     }
 
     /// The certificate that was shown (DER).

@@ -266,7 +266,7 @@ fn stream(n: u32) -> u32 {
     1 + 2 * n
 }
 
-const FLOODS: [Flood; 15] = [
+const FLOODS: [Flood; 16] = [
     ("rapid reset", |n| [two::get(stream(n), "a.example", "/slow"), two::frame(RST_STREAM, 0, stream(n), &8_u32.to_be_bytes())].concat()),
     ("made-you-reset: an update of 0", |n| {
         [two::get(stream(n), "a.example", "/slow"), two::frame(WINDOW_UPDATE, 0, stream(n), &0_u32.to_be_bytes())].concat()
@@ -300,6 +300,10 @@ const FLOODS: [Flood; 15] = [
     ("empty DATA", |n| match n {
         0 => two::headers(1, false, &[(b":method", b"POST"), SCHEME, AUTHORITY, (b":path", b"/slow")]),
         _ => two::frame(DATA, 0, 1, b""),
+    }),
+    ("DATA of one byte", |n| match n {
+        0 => two::headers(1, false, &[(b":method", b"POST"), SCHEME, AUTHORITY, (b":path", b"/slow")]),
+        _ => two::frame(DATA, 0, 1, b"x"),
     }),
     ("DATA that is all padding", |n| match n {
         0 => two::headers(1, false, &[(b":method", b"POST"), SCHEME, AUTHORITY, (b":path", b"/slow")]),

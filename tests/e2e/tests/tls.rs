@@ -195,3 +195,14 @@ routes: [{{ name: all, to: up }}]
     assert!(ask(&others, &first).starts_with("HTTP/1.1 400 "), "from anybody else it is no request");
     assert!(ask(&others, GET).contains("x-forwarded-for: 127.0.0.1\r\n"));
 }
+
+#[test]
+fn the_gateway_chooses_the_cipher_whatever_a_client_would_rather_have() {
+    let authority = Authority::new();
+    let pair = authority.pair("a", &["a.example"]);
+    let wharf = start(&[&pair], true, "", "", HELLO, &[]);
+    for client in [Client::new(&authority, None, &[]), Client::contrary(&authority)] {
+        let connection = client.connect(wharf.listener("main"), "a.example").unwrap();
+        assert_eq!(connection.suite(), "TLS13_AES_128_GCM_SHA256");
+    }
+}

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `nothing` | passes, changes nothing |
 //! | `count` | sets `x-calls` to the number of questions this instance was asked |
+//! | `visits` | counts in the store, and sets `x-visits` to the sum |
 //! | `std` | uses a `HashMap`, `println!`, `Instant`, `SystemTime`, the environment: must work (harmlessly) |
 //! | `loop`, `recurse`, `memory`, `leak` | never ends; until the stack is full; until memory is full; 64 KiB more each time |
 //! | `spin`, `nap` | computes, or sleeps by WASI, for `ms` |
@@ -58,6 +59,7 @@ pub struct Hostile {
 pub const ALL: &[&str] = &[
     "nothing",
     "count",
+    "visits",
     "std",
     "loop",
     "recurse",
@@ -166,6 +168,10 @@ impl Hostile {
         }
         match self.config.act.as_str() {
             "count" => return Outcome::set("x-calls", &self.calls.get().to_string()),
+            "visits" => {
+                let said = kv::increment("visits", 1, None).map_or_else(|error| format!("{error:?}"), |sum| sum.to_string());
+                return Outcome::set("x-visits", &said);
+            }
             "std" => return Outcome::set("x-std", &use_std()),
             "loop" => for_ever(),
             "recurse" => drop(black_box(recurse(black_box(1)))),

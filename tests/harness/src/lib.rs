@@ -30,6 +30,7 @@ pub use admin::{Admin, Answer, Metrics};
 pub use load::{Load, Report};
 pub use message::{Reply, Request};
 pub use raw::{Connection, Ended, exchange};
+pub use rustix::process::Signal;
 pub use upstream::{Act, Upstream};
 pub use wait::until;
-pub use wharf::{Setup, Wharf};
+pub use wharf::{Setup, Wharf, binary};

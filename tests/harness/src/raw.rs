@@ -124,6 +124,18 @@ impl Connection {
         Reply::read(&mut self.stream, &mut self.held, method)
     }
 
+    /// Reads so many bytes, which are no answer: what comes through a tunnel.
+    ///
+    /// # Errors
+    /// The connection ended before, or nothing came for 30 s.
+    pub fn exactly(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        let held = self.held.len().min(len);
+        let mut bytes: Vec<u8> = self.held.drain(..held).collect();
+        bytes.resize(len, 0);
+        self.stream.read_exact(bytes.get_mut(held..).unwrap_or_default())?;
+        Ok(bytes)
+    }
+
     /// A request without a body and its answer.
     ///
     /// # Errors

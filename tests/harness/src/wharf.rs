@@ -7,7 +7,8 @@
 use crate::admin::Admin;
 use crate::wait::try_until;
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -231,8 +232,13 @@ impl Wharf {
         }
         let told: Value = serde_json::from_str(&out).with_context(|| format!("`wharf upgrade --json` said {out:?}"))?;
         let new = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).with_context(|| format!("no process in {told}"))?;
-        self.process.heirs.push(new);
+        self.is_replaced_by(new);
         Ok(old)
+    }
+
+    /// From now on it is this process: another way of upgrading has told so.
+    pub fn is_replaced_by(&mut self, pid: u32) {
+        self.process.heirs.push(pid);
     }
 
     /// Waits until a process that was replaced has ended; `false`: it has not, within the limit.

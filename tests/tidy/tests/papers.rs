@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use wharf_tidy::{File, none, root, tree};
 
 /// Folders whose names begin a path of ours.
-const FOLDERS: &[&str] = &["host/", "wit/", "plugins/", "sdk/", "tests/", "bench/", "dev/", "docs/", ".ci/"];
+const FOLDERS: &[&str] = &["host/", "wit/", "plugins/", "sdk/", "tests/", "bench/", "dev/", "dist/", "docs/", ".ci/"];
 
 /// Pages that cite symbols.
 fn pages(tree: &[File]) -> Vec<&File> {
@@ -81,6 +81,80 @@ fn cited_files_and_symbols_exist() {
         }
     }
     none("what a page cites is there", &findings);
+}
+
+/// Where a heading can be linked to, as the usual hosts make it of its text.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced && line.starts_with('#') {
+            found.insert(anchor(line.trim_start_matches('#')));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_link_into_a_page_leads_to_a_heading() {
+    let tree = tree();
+    let mut findings = Vec::new();
+    for page in pages(&tree) {
+        let folder = page.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (number, line) in page.lines() {
+            for rest in line.split("](").skip(1) {
+                let Some((target, wanted)) = rest.split(')').next().unwrap_or_default().split_once('#') else { continue };
+                if target.contains("://") {
+                    continue;
+                }
+                let text = if target.is_empty() {
+                    page.text.clone()
+                } else {
+                    fs::read_to_string(root().join(folder).join(target)).unwrap_or_default()
+                };
+                if !anchors(&text).contains(wanted) {
+                    findings.push(format!("{}:{number}: {target} has no heading #{wanted}", page.path));
+                }
+            }
+        }
+    }
+    none("a link into a page leads to a heading", &findings);
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let contents = fs::read_to_string(root().join("docs/README.md")).unwrap();
+    let tree = tree();
+    let listed = |path: &str| path == "README.md" || contents.contains(&format!("]({path})"));
+    let pages = tree.iter().filter_map(|file| file.path.strip_prefix("docs/")).filter(|path| path.ends_with(".md"));
+    let findings: Vec<String> = pages.filter(|path| !listed(path)).map(str::to_owned).collect();
+    none("docs/README.md lists every page", &findings);
+}
+
+/// What an operator finds in a log or a metric is in the page for operators.
+#[test]
+fn every_word_for_what_went_wrong_is_explained() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let mut findings = Vec::new();
+    for source in ["host/core/src/fault.rs", "host/http/src/codec/refusal.rs"] {
+        let text = fs::read_to_string(root().join(source)).unwrap();
+        let body = text.split("pub fn word(&self)").nth(1).unwrap_or_else(|| panic!("{source} has no fn word"));
+        let body = body.split("\n    }\n").next().unwrap_or_default();
+        let words: Vec<&str> = body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(words.len() > 20, "{source}: {words:?}");
+        // Of answers: they become the fault `bad_answer`.
+        let of_answers = ["status", "status_line", "switch", "interim_body"];
+        let missing = words.iter().filter(|word| !of_answers.contains(word) && !page.contains(&format!("`{word}`")));
+        findings.extend(missing.map(|word| format!("{source}: `{word}`")));
+    }
+    none("docs/operations.md explains every word", &findings);
 }
 
 #[test]

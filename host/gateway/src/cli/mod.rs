@@ -540,4 +540,6 @@ fn print_failure(failure: &Failure, json: bool, out: &mut dyn Write, err: &mut d
 }
 
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod tests;

@@ -246,6 +246,9 @@ impl<'a> Checker<'a> {
         plan::Node {
             name,
             state_dir: state_dir.unwrap_or_else(|| self.folder.join("wharf-state")),
+            memory_max: node
+                .filter(|node| node.memory_max.is_some())
+                .map(|node| self.size(&node.memory_max, 0, 32 * MIB, 1 << 50, "memory_max")),
             drain: self.time(of(node, |node| &node.drain), 20 * SECOND, Duration::ZERO, HOUR, "drain"),
             drain_on_upgrade: self.time(of(node, |node| &node.drain_on_upgrade), 600 * SECOND, Duration::ZERO, DAY, "drain_on_upgrade"),
         }

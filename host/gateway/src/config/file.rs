@@ -87,10 +87,13 @@ pub struct Node {
     /// Where this node stands: services send its calls to endpoints of the same `zone`, as long as there are enough. Default nowhere.
     #[serde(default)]
     pub zone: Opt<String>,
-    /// How long exchanges in flight, tunnels among them, may take to end when the process is told to end. Default 20s, at most 1h.
+    /// Memory that the process may use: from 90 % of it new connections are refused, from 95 % requests are. Default all that the machine or the container has.
+    #[serde(default)]
+    pub memory_max: Opt<Size>,
+    /// How long exchanges in flight, tunnels among them, may take to end when the process is told to end. Default 20s.
     #[serde(default)]
     pub drain: Opt<Time>,
-    /// The same after an upgrade, when a newer process serves already. Default 10m, at most 24h.
+    /// The same after an upgrade, when a newer process serves already. Default 10m.
     #[serde(default)]
     pub drain_on_upgrade: Opt<Time>,
 }

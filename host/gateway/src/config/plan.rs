@@ -78,6 +78,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Folder for everything that outlives the process.
     pub state_dir: PathBuf,
+    /// Memory that the process may use, bytes; `None`: what the machine or the container has.
+    pub memory_max: Option<u64>,
     /// How long exchanges in flight may take to end when the process is told to end.
     pub drain: Duration,
     /// The same after an upgrade.

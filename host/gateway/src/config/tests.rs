@@ -271,7 +271,8 @@ fn blocks(page: &str) -> Vec<String> {
     let mut open: Option<String> = None;
     for line in page.lines() {
         match (&mut open, line) {
-            (None, "```yaml") => open = Some(String::new()),
+            // A reader is to write some of them into files; what others have is marked `yaml before`.
+            (None, "```yaml" | "```yaml file=wharf.yaml") => open = Some(String::new()),
             (Some(_), "```") => blocks.extend(open.take()),
             (Some(block), line) => *block += &format!("{line}\n"),
             _ => {}
@@ -280,14 +281,27 @@ fn blocks(page: &str) -> Vec<String> {
     blocks
 }
 
+/// Every page of the docs, and the README.
+pub(crate) fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (mut pages, mut folders) = (vec![root.join("README.md")], vec![root.join("docs")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
 /// Every whole configuration of the docs, and the one that is printed. What is only a part of one is indented, as it would be there.
 pub(crate) fn examples() -> Vec<String> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).collect();
-    pages.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"));
-    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
-    pages.sort();
-    let mut examples: Vec<String> = pages.iter().flat_map(|page| blocks(&std::fs::read_to_string(page).unwrap())).collect();
+    let mut examples: Vec<String> = pages().iter().flat_map(|page| blocks(&std::fs::read_to_string(page).unwrap())).collect();
     examples.retain(|example| !example.starts_with(' '));
     examples.push(crate::cli::EXAMPLE.to_owned());
     examples

@@ -39,6 +39,8 @@ pub(super) enum Message {
         /// See [`super::PROTOCOL`].
         protocol: u32,
     },
+    /// New to old: is there, has taken the sockets, and begins to prepare itself.
+    Begun,
     /// New to old: could serve, but for the store.
     Prepared,
     /// Old to new: nobody uses the store any more.

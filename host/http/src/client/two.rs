@@ -6,8 +6,9 @@
 use super::{Dialect, Inner};
 use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
-use crate::h2::line::Line;
+use crate::h2::line::{Line, SMALL_FRAMES};
 use crate::io::Socket;
+use crate::{grpc, websocket};
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
@@ -185,6 +186,7 @@ async fn handle(
         .enable_push(false)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
+        .data_frame_budget(4 * WINDOW as usize * SMALL_FRAMES)
         .max_header_list_size(u32::try_from(limits.head_bytes_max + 64 * limits.fields_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(UNSENT_MAX)
         .initial_max_send_streams(STREAMS_AT_FIRST);
@@ -257,8 +259,13 @@ async fn begin(
     };
     let mut worn = exchange.worn.take();
     let exchange: &Exchange = exchange;
-    let upgrade = exchange.upgrade.as_deref();
+    let upgrade = websocket::asked(exchange);
     if upgrade.is_some() {
+        if !websocket::has_key(&exchange.facts.request.fields) {
+            // What would be proved to the client is ours to prove.
+            let what = "a WebSocket handshake without one valid `sec-websocket-key`";
+            return Err(Fault::caller(FaultKind::Malformed, what));
+        }
         settled(&handle, &alarm, endpoint, exchange).await?;
     }
     let forwarded = two::Forwarded {
@@ -266,8 +273,10 @@ async fn begin(
         host: (!exchange.keep_host).then_some(endpoint.address),
         scheme: if dialect.tls.is_some() { Scheme::Https } else { Scheme::Http },
     };
+    // gRPC ends a request with a DATA frame in any case, and some servers wait for it.
+    let must_say_end = matches!(body, Body::Empty) && grpc::is_grpc(&exchange.facts.request.fields);
     let length = match &body {
-        Body::Empty if exchange.facts.request.method.is_idempotent() => None,
+        Body::Empty if must_say_end || exchange.facts.request.method.is_idempotent() => None,
         body => body.size(),
     };
     let unsayable = |error: &dyn std::fmt::Display| {
@@ -288,10 +297,11 @@ async fn begin(
         Poll::Pending => late(&alarm, task).map(|()| Err(slow(endpoint, exchange, limits))),
     })
     .await?;
-    let ends = matches!(body, Body::Empty) && upgrade.is_none();
+    let ends = matches!(body, Body::Empty) && upgrade.is_none() && !must_say_end;
     let (response, mut stream) = handle.send_request(request, ends).map_err(|error| broken(endpoint, &error, true))?;
     let mut uploading = None;
     match body {
+        Body::Empty if must_say_end => stream.send_data(Bytes::new(), true).map_err(|error| broken(endpoint, &error, false))?,
         Body::Empty => {}
         Body::Full(all) => stream.send_data(all, true).map_err(|error| broken(endpoint, &error, false))?,
         Body::Stream(body) => {
@@ -346,7 +356,7 @@ async fn answer(
     let mut head = worn.take().unwrap_or_default();
     let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
     let length = two::answer(&parts, &head_limits, &mut head).map_err(|what| bad_answer(endpoint, what))?;
-    if exchange.upgrade.is_some() && head.status < 300 {
+    if websocket::asked(exchange).is_some() && head.status < 300 {
         let Some(send) = stream else { return Err(bad_answer(endpoint, RefusalKind::Switch)) };
         let tunnel = StreamTunnel { received, send, piece: Bytes::new(), _using: using };
         return Ok(Answer { head, body: Body::Empty, tunnel: Some(Box::new(tunnel)) });
@@ -565,19 +575,27 @@ struct StreamTunnel {
 
 impl Tunnel for StreamTunnel {
     fn poll_read(&mut self, task: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        while self.piece.is_empty() {
-            match ready!(self.received.poll_data(task)) {
-                Some(Ok(piece)) => {
-                    let _ = self.received.flow_control().release_capacity(piece.len());
-                    self.piece = piece;
+        // All that has come and fits, as one: small messages must not become as many small writes.
+        let mut read = 0;
+        while let Some(room) = into.get_mut(read..).filter(|room| !room.is_empty()) {
+            if self.piece.is_empty() {
+                match self.received.poll_data(task) {
+                    Poll::Ready(Some(Ok(piece))) => {
+                        let _ = self.received.flow_control().release_capacity(piece.len());
+                        self.piece = piece;
+                    }
+                    // Told again when it is asked again.
+                    _ if read > 0 => break,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                    Poll::Ready(None) => return Poll::Ready(Ok(0)),
+                    Poll::Pending => return Poll::Pending,
                 }
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Ok(0)),
             }
+            let len = self.piece.len().min(room.len());
+            room.get_mut(..len).unwrap_or_default().copy_from_slice(&self.piece.split_to(len));
+            read += len;
         }
-        let len = self.piece.len().min(into.len());
-        into.get_mut(..len).unwrap_or_default().copy_from_slice(&self.piece.split_to(len));
-        Poll::Ready(Ok(len))
+        Poll::Ready(Ok(read))
     }
 
     fn poll_write(&mut self, task: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {

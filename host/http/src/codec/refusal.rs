@@ -55,6 +55,8 @@ pub enum RefusalKind {
     },
     /// The head did not arrive in time.
     SlowHead,
+    /// The head is not whole, and memory is too short to wait for the rest.
+    Memory,
     /// Not `METHOD target HTTP/1.x`.
     RequestLine,
     /// Not `HTTP/1.x 200 text`.
@@ -136,6 +138,7 @@ impl RefusalKind {
             RefusalKind::HeadBytes { .. } | RefusalKind::FieldCount { .. } => 431,
             RefusalKind::TargetBytes { .. } => 414,
             RefusalKind::SlowHead | RefusalKind::BodyCut => 408,
+            RefusalKind::Memory => 503,
             RefusalKind::Version => 505,
             RefusalKind::Connect | RefusalKind::CodingUnknown => 501,
             RefusalKind::Expectation => 417,
@@ -151,6 +154,7 @@ impl RefusalKind {
             RefusalKind::FieldCount { .. } => "field_count",
             RefusalKind::TargetBytes { .. } => "target_bytes",
             RefusalKind::SlowHead => "slow_head",
+            RefusalKind::Memory => "memory",
             RefusalKind::RequestLine => "request_line",
             RefusalKind::StatusLine => "status_line",
             RefusalKind::Status(_) => "status",
@@ -197,6 +201,7 @@ impl fmt::Display for RefusalKind {
             RefusalKind::TargetBytes { max } => {
                 return write!(f, "the request target is larger than the {max} bytes of a whole head; send the data in a body");
             }
+            RefusalKind::Memory => "memory is short, and the head is not whole; try again in a second",
             RefusalKind::SlowHead => "the head did not arrive in time; send it in one piece",
             RefusalKind::RequestLine => "the first line is not `METHOD target HTTP/1.1` with single spaces",
             RefusalKind::StatusLine => "the first line is not `HTTP/1.1 200 text`",

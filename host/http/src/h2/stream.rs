@@ -89,8 +89,10 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
         return done.finish(&limits.name, 0, stream.bytes_in.get(), 0, None);
     }
     common.patience.set((common.patience.get() + 1).min(GIVEN_UP_MAX));
-    if let Some(other_side) = done.answer.tunnel.take() {
-        return stream.switch(done, &alarm, tunnelled, other_side).await;
+    if let Some(received) = tunnelled
+        && let Some(other_side) = switched(&mut done)
+    {
+        return stream.switch(done, &alarm, received, other_side).await;
     }
     let mut writing = Writing::new(&stream, &alarm, head_method, &mut done);
     let written = poll_fn(|task| writing.poll(task)).await;
@@ -101,6 +103,25 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     let fault = written.as_ref().err().map(Fault::word);
     done.finish(&limits.name, done.answer.head.status, stream.bytes_in.get(), bytes_out, fault);
     done.over();
+}
+
+/// The other side of a tunnel. What is no proper switch becomes an answer that says so: by HTTP/2 any 2xx would mean that the
+/// protocol is switched (RFC 8441 section 5).
+fn switched(done: &mut Done) -> Option<Box<dyn Tunnel>> {
+    let other_side = done.answer.tunnel.take();
+    let head = &done.answer.head;
+    let what = match &other_side {
+        // Key and proof belong to HTTP/1.1: the client cannot look at them.
+        Some(_) if head.status == 101 && !websocket::fits(&done.exchange.facts.request.fields, &head.fields) => {
+            "the upstream's answer does not prove that it understood the WebSocket handshake"
+        }
+        Some(_) => return other_side,
+        None if head.status < 300 => "what answers here takes no WebSocket: it did not switch protocols",
+        None => return None,
+    };
+    let id = done.exchange.facts.id.to_string();
+    done.answer = reply::error(502, "bad_answer", what, &id);
+    None
 }
 
 /// Whether the client has reset its stream.
@@ -173,18 +194,13 @@ impl Stream {
     }
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.
-    async fn switch(self: &Rc<Self>, mut done: Done, alarm: &Alarm, received: Option<RecvStream>, other_side: Box<dyn Tunnel>) {
+    async fn switch(self: &Rc<Self>, mut done: Done, alarm: &Alarm, received: RecvStream, other_side: Box<dyn Tunnel>) {
         let limits = &self.common.limits;
-        // RFC 8441 section 5: an extended CONNECT succeeds with a 2xx; key and accept belong to HTTP/1.1.
-        if done.answer.head.status == 101 && !websocket::fits(&done.exchange.facts.request.fields, &done.answer.head.fields) {
-            self.respond.borrow_mut().send_reset(Reason::CANCEL);
-            return done.finish(&limits.name, 502, 0, 0, Some("bad_answer"));
-        }
         done.answer.head.status = 200;
         done.answer.head.fields.remove(websocket::ACCEPT);
         let head = two::response(&done.answer.head, None, &done.date());
         let sent = head.ok().and_then(|head| self.respond.borrow_mut().send_response(head, false).ok());
-        let (Some(send), Some(received)) = (sent, received) else {
+        let Some(send) = sent else {
             return done.finish(&limits.name, 0, 0, 0, Some("client_gone"));
         };
         let end = StreamEnd { received: RefCell::new(received), send: RefCell::new(send), ended: Cell::new(false) };
@@ -480,19 +496,23 @@ struct StreamEnd {
 
 impl tunnel::End for StreamEnd {
     fn poll_read(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // All that has come, as one: small messages must not become as many small frames on the other side.
         let mut received = self.received.borrow_mut();
-        loop {
-            match ready!(received.poll_data(task)) {
-                Some(Ok(piece)) if piece.is_empty() => {}
-                Some(Ok(piece)) => {
+        let before = into.len();
+        while into.len() - before < PIECE_MAX {
+            match received.poll_data(task) {
+                Poll::Ready(Some(Ok(piece))) => {
                     let _ = received.flow_control().release_capacity(piece.len());
                     into.extend_from_slice(&piece);
-                    return Poll::Ready(Ok(piece.len()));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Ok(0)),
+                // Told again when it is asked again.
+                _ if into.len() > before => break,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                Poll::Ready(None) => return Poll::Ready(Ok(0)),
+                Poll::Pending => return Poll::Pending,
             }
         }
+        Poll::Ready(Ok(into.len() - before))
     }
 
     fn poll_write_all(&self, task: &mut Context<'_>, from: &mut BytesMut) -> Poll<io::Result<()>> {

@@ -105,6 +105,8 @@ fn make(offer: &Offer) -> Result<ServerConfig, BadTls> {
     };
     let certificates = Certificates::new(&offer.certificates, offer.default.as_ref());
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
+    // The choice among suites is ours, which are in the order of their cost; see `provider`.
+    config.ignore_client_order = true;
     config.alpn_protocols = if offer.http2 { vec![H2.into(), HTTP_1_1.into()] } else { vec![HTTP_1_1.into()] };
     config.ticketer = tickets_for(offer.clients.as_ref())?;
     config.session_storage = Arc::new(NoServerSessionStorage {});

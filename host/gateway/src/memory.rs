@@ -1,0 +1,125 @@
+//! How much memory there is, how much is used, and what follows: before the kernel ends the process, new connections are
+//! refused, those that are there are told to go, and then requests are answered with 503.
+//!
+//! What is counted is the process's resident memory; the kernel's own, for sockets above all, is not in it.
+
+use crate::assemble::Generation;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use wharf_core::metrics::Registry;
+use wharf_http::admission::{Pressure, Shortage};
+
+/// Between two looks. A look costs some microseconds.
+const LOOK: Duration = Duration::from_millis(100);
+/// The same when more than so many percent are used: then there is less time.
+const LOOK_OFTEN: (u64, Duration) = (70, Duration::from_millis(5));
+
+/// Looks at the memory from now on, and says how short it is. Never resolves.
+pub async fn watch(pressure: Arc<Pressure>, generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Registry>) {
+    let there = there();
+    let used_level = metrics.level("wharf_memory_bytes", "memory that the process uses (resident)", &[]);
+    let max_level = metrics.level("wharf_memory_max_bytes", "memory that it may use: `node.memory_max`, or what there is", &[]);
+    let short_level = metrics.level("wharf_memory_shortage", "0: enough; 1: no more connections; 2: no more requests", &[]);
+    let mut shortage = Shortage::None;
+    let mut wait = LOOK;
+    loop {
+        tokio::time::sleep(wait).await;
+        let max = generations.borrow().plan.node.memory_max.unwrap_or(there);
+        // Where it cannot be told nothing follows from it.
+        let used = used().unwrap_or(0);
+        let next = shortage.next(used, max);
+        let (percent, often) = LOOK_OFTEN;
+        wait = if used / percent >= max / 100 { often } else { LOOK };
+        if next != shortage {
+            let (used, max) = (used >> 20, max >> 20);
+            match next {
+                Shortage::None => tracing::info!("memory is no longer short: {used} of {max} MiB are used"),
+                Shortage::High => tracing::warn!("memory is short, connections are refused and sent away: {used} of {max} MiB are used"),
+                Shortage::Full => {
+                    tracing::error!("memory has nearly run out, requests are answered with 503: {used} of {max} MiB are used")
+                }
+            }
+            pressure.set(next);
+            shortage = next;
+        }
+        let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        used_level.set(shown(used));
+        max_level.set(shown(max));
+        short_level.set(next as i64);
+    }
+}
+
+/// Resident memory of this process, bytes.
+fn used() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Memory that this process could have, bytes: the machine's, or less if its control group has less.
+fn there() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine(&text));
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group(&groups, Path::new("/sys/fs/cgroup"));
+    machine.into_iter().chain(group).min().unwrap_or(u64::MAX)
+}
+
+fn machine(meminfo: &str) -> Option<u64> {
+    let kib: u64 = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The least limit of the group and of those that it is in (cgroups(7), both versions). `max` is none.
+fn group(groups: &str, mounted: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let (root, name) = match controllers {
+            "" => (mounted.to_owned(), "memory.max"),
+            "memory" => (mounted.join("memory"), "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let path = Path::new(path.trim_start_matches('/'));
+        // In a container the path may be the host's, and the group itself is what is mounted.
+        let limit = |folder: &Path| std::fs::read_to_string(root.join(folder).join(name)).ok()?.trim().parse::<u64>().ok();
+        path.ancestors().filter_map(limit).min()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn this_process_uses_memory_and_has_some_left() {
+        let used = used().unwrap();
+        assert!(used > 1 << 20 && used < there(), "{used} of {}", there());
+    }
+
+    #[test]
+    fn the_machines_memory_is_read() {
+        assert_eq!(machine("MemFree: 1 kB\nMemTotal:       16384 kB\n"), Some(16 << 20));
+        assert_eq!(machine("MemTotal: much\n"), None);
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let file = root.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        write("memory.max", "max\n");
+        write("a/memory.max", "1000\n");
+        write("a/b/memory.max", "2000\n");
+        write("memory/c/memory.limit_in_bytes", "500\n");
+        assert_eq!(group("0::/a/b\n", root.path()), Some(1000));
+        assert_eq!(group("0::/\n", root.path()), None);
+        assert_eq!(group("4:cpu:/c\n5:memory:/c\n0::/a/b\n", root.path()), Some(500));
+        assert_eq!(group("no group at all", root.path()), None);
+    }
+}

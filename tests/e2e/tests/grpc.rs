@@ -1,0 +1,380 @@
+//! gRPC through a real gateway: messages, metadata and trailers arrive as they were sent and when they were sent, deadlines and
+//! cancellations reach the server, and the gateway's own faults are told as gRPC tells them. The public interop client says the same
+//! from outside: `make prove-grpc`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+
+use bytes::{Buf as _, BytesMut};
+use http::Request;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use wharf_e2e::far::{Asked, Far, Life, Says};
+use wharf_e2e::pipes::{By, Came, From, Head, Opened, Pipe, open_two, pattern, run};
+use wharf_harness::Wharf;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A message as it is framed: not compressed.
+fn message(payload: &[u8]) -> Vec<u8> {
+    [&[0][..], &(payload.len() as u32).to_be_bytes(), payload].concat()
+}
+
+/// The next message; `None`: the stream ended in order.
+async fn next(from: &mut From, held: &mut BytesMut) -> Option<Vec<u8>> {
+    loop {
+        if let [_, a, b, c, d, ..] = held[..] {
+            let len = u32::from_be_bytes([a, b, c, d]) as usize;
+            if held.len() >= 5 + len {
+                held.advance(5);
+                return Some(held.split_to(len).to_vec());
+            }
+        }
+        match from.next().await {
+            Came::Some(piece) => held.extend(piece),
+            Came::End if held.is_empty() => return None,
+            end => panic!("{end:?} in the place of a message"),
+        }
+    }
+}
+
+fn ok_then(then: impl FnOnce(Pipe) -> Life + Send + 'static) -> Says {
+    let fields = vec![("content-type", "application/grpc".to_owned()), ("x-first", "metadata".to_owned())];
+    Says::Switch { fields, early: Vec::new(), then: Box::new(then) }
+}
+
+fn echo(mut pipe: Pipe) -> Life {
+    Box::pin(async move {
+        let mut held = BytesMut::new();
+        while let Some(said) = next(&mut pipe.from, &mut held).await {
+            if pipe.into.send(&message(&said)).await.is_err() {
+                return;
+            }
+        }
+        pipe.into.trailers(&[("grpc-status", "0"), ("x-last", "metadata"), ("x-last-bin", "AAEC")]);
+    })
+}
+
+fn server(asked: &Asked) -> Says {
+    match asked.target.as_str() {
+        "/t.T/Echo" => ok_then(echo),
+        // One answer for all that was said.
+        "/t.T/Count" => ok_then(|mut pipe| {
+            Box::pin(async move {
+                let (mut held, mut count) = (BytesMut::new(), 0);
+                while next(&mut pipe.from, &mut held).await.is_some() {
+                    count += 1;
+                }
+                let _ = pipe.into.send(&message(format!("{count}").as_bytes())).await;
+                pipe.into.trailers(&[("grpc-status", "0")]);
+            })
+        }),
+        "/t.T/Refused" => Says::Ends {
+            status: 200,
+            fields: vec![
+                ("content-type", "application/grpc".into()),
+                ("grpc-status", "9".into()),
+                ("grpc-message", "100%25 %E2%98%BA%0A".into()),
+            ],
+        },
+        // A thousand messages, and then an error.
+        "/t.T/Stream" => ok_then(|mut pipe| {
+            Box::pin(async move {
+                for at in 0..1_000 {
+                    if pipe.into.send(&message(format!("{at}").as_bytes())).await.is_err() {
+                        return;
+                    }
+                }
+                pipe.into.trailers(&[("grpc-status", "10"), ("grpc-message", "enough")]);
+            })
+        }),
+        "/t.T/Breaks" => ok_then(|mut pipe| {
+            Box::pin(async move {
+                let _ = pipe.into.send(&message(b"begun")).await;
+                let _ = pipe.from.rest().await;
+                pipe.reset();
+            })
+        }),
+        "/t.T/Goes" => Says::Goes,
+        "/t.T/Html" => Says::Answer { status: 503, fields: vec![("content-type", "text/html".into())], body: "<p>no</p>" },
+        _ => Says::Nothing,
+    }
+}
+
+fn start(far: &Far) -> Wharf {
+    let address = far.address();
+    Wharf::start(format!(
+        r#"
+node: {{ state_dir: "@DIR@/state" }}
+admin: {{ bind: "127.0.0.1:0" }}
+access_log: {{ to: "@DIR@/access.log" }}
+listeners: {{ main: {{ bind: "127.0.0.1:0" }} }}
+services:
+  up: {{ endpoints: ["{address}"], protocol: http2, timeouts: {{ head: 2s }} }}
+  nowhere: {{ endpoints: ["127.0.0.1:1"], protocol: http2 }}
+routes:
+  - {{ name: t, match: {{ path: {{ prefix: /t.T }} }}, to: up }}
+  - {{ name: small, match: {{ path: {{ prefix: /s.S }} }}, to: up, body_bytes_max: 10 }}
+  - {{ name: rare, match: {{ path: {{ prefix: /r.R }} }}, to: up, rewrite: {{ prefix: /t.T }}, rate_limits: [{{ rate: 1/h, burst: 1 }}] }}
+  - {{ name: away, match: {{ path: {{ prefix: /a.A }} }}, to: up, access: {{ sources: {{ deny: [127.0.0.1] }} }} }}
+  - {{ name: nowhere, match: {{ path: {{ prefix: /n.N }} }}, to: nowhere }}
+"#
+    ))
+    .unwrap()
+}
+
+fn call(target: &str, fields: &[(&str, &str)]) -> Request<()> {
+    let mut request =
+        Request::post(format!("http://a.example{target}")).header("content-type", "application/grpc").header("te", "trailers");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+/// A client of a gateway.
+struct Call<'a>(&'a Wharf);
+
+impl Call<'_> {
+    async fn begin(&self, target: &str, fields: &[(&str, &str)], early: &[u8]) -> Opened {
+        open_two(self.0.listener("main"), call(target, fields), early).await
+    }
+
+    /// All of a call that says one message at once: head, messages, trailers.
+    async fn whole(&self, target: &str, fields: &[(&str, &str)]) -> (Head, Vec<Vec<u8>>, Head) {
+        let (head, mut pipe) = self.begin(target, fields, &message(b"hello")).await.switched();
+        pipe.into.finish().await;
+        let (mut held, mut heard) = (BytesMut::new(), Vec::new());
+        while let Some(message) = next(&mut pipe.from, &mut held).await {
+            heard.push(message);
+        }
+        let trailers = pipe.from.trailers().await;
+        (head, heard, trailers)
+    }
+
+    /// The status of a call, wherever it stands, and what is said to it.
+    async fn status(&self, target: &str, fields: &[(&str, &str)]) -> (String, String) {
+        let (head, _, trailers) = self.whole(target, fields).await;
+        let of = |name| if trailers.field(name).is_empty() { head.field(name) } else { trailers.field(name) };
+        (of("grpc-status"), of("grpc-message"))
+    }
+}
+
+#[test]
+fn metadata_messages_and_trailers_arrive_as_they_were_sent() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        let fields = [
+            ("x-mine", "a, b"),
+            ("x-mine-bin", "AAECAw=="),
+            ("grpc-encoding", "identity"),
+            ("grpc-accept-encoding", "gzip"),
+            ("user-agent", "grpc-test/1"),
+        ];
+        let (head, heard, trailers) = Call(&wharf).whole("/t.T/Echo", &fields).await;
+        assert_eq!((head.field("content-type").as_str(), head.field("x-first").as_str()), ("application/grpc", "metadata"));
+        assert_eq!(heard, [b"hello".to_vec()]);
+        assert_eq!(
+            (trailers.field("grpc-status").as_str(), trailers.field("x-last").as_str(), trailers.field("x-last-bin").as_str()),
+            ("0", "metadata", "AAEC")
+        );
+        let asked = far.asked().remove(0);
+        for (name, value) in fields {
+            assert_eq!(asked.field(name), value);
+        }
+        assert_eq!((asked.method.as_str(), asked.field("te").as_str()), ("POST", "trailers"));
+        // A status without a message, and one whose text is encoded, pass untouched.
+        let said = Call(&wharf).status("/t.T/Refused", &[]).await;
+        assert_eq!(said, ("9".into(), "100%25 %E2%98%BA%0A".into()));
+    });
+}
+
+#[test]
+fn every_kind_of_stream_passes_message_by_message() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        // To and fro: the next is said when the last was answered, so nothing may be held back.
+        let mut pipe = Call(&wharf).begin("/t.T/Echo", &[], b"").await.pipe();
+        let mut held = BytesMut::new();
+        for at in 0..200 {
+            let said = format!("message {at}").into_bytes();
+            pipe.into.send(&message(&said)).await.unwrap();
+            assert_eq!(next(&mut pipe.from, &mut held).await, Some(said));
+        }
+        for size in [0, 1, 16_379, 16_384, 70_000, 4 << 20] {
+            let said = message(&pattern(size));
+            let (sent, heard) = tokio::join!(pipe.into.send(&said), next(&mut pipe.from, &mut held));
+            sent.unwrap();
+            assert!(heard == Some(pattern(size)), "a message of {size} bytes");
+        }
+    });
+}
+
+#[test]
+fn a_call_without_a_message_ends_whenever_its_end_comes() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        let begun = Instant::now();
+        // With its head; at once behind it; and when the server has had the head for long.
+        for late in [None, Some(false), Some(true)] {
+            let address = wharf.listener("main");
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (send, connection) = h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            let mut send = send.ready().await.unwrap();
+            let (response, mut stream) = send.send_request(call("/t.T/Count", &[]), late.is_none()).unwrap();
+            if late == Some(true) {
+                let end = Instant::now() + WAIT;
+                while far.count() == 0 && Instant::now() < end {
+                    tokio::time::sleep(Duration::from_millis(1)).await; // look again
+                }
+            }
+            if late.is_some() {
+                stream.send_data(bytes::Bytes::new(), true).unwrap();
+            }
+            let response = tokio::time::timeout(WAIT, response).await.unwrap().unwrap();
+            let mut pipe = Pipe::two(stream, response.into_body());
+            assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"0".to_vec()), "{late:?}");
+            assert_eq!(pipe.from.rest().await.1, Came::End);
+            assert_eq!(pipe.from.trailers().await.field("grpc-status"), "0");
+            // Its end is a DATA frame of its own: some servers wait for that.
+            assert!(far.asked().iter().all(|asked| !asked.ended && asked.field("content-length").is_empty()), "{late:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "nobody waited for a deadline: {:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn what_the_client_gives_up_the_server_need_not_finish() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let far = Far::start(By::Two, move |_| {
+        let told = told.clone();
+        ok_then(move |mut pipe| {
+            Box::pin(async move {
+                pipe.into.send(&message(b"begun")).await.unwrap();
+                while let Came::Some(_) = pipe.from.next().await {}
+                told.send(()).unwrap();
+            })
+        })
+    });
+    let wharf = start(&far);
+    run(async {
+        // After the first answer.
+        let mut pipe = Call(&wharf).begin("/t.T/Echo", &[], b"").await.pipe();
+        assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"begun".to_vec()));
+        pipe.reset();
+        tokio::time::timeout(WAIT, heard.recv()).await.unwrap().unwrap();
+        // In the middle of a message.
+        let pipe = Call(&wharf).begin("/t.T/Echo", &[], &message(b"half of it")[..9]).await.pipe();
+        pipe.reset();
+        tokio::time::timeout(WAIT, heard.recv()).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_callers_deadline_is_kept_and_told() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        for timeout in ["300m", "300000u", "1S"] {
+            let begun = Instant::now();
+            let (status, _) = Call(&wharf).status("/t.T/Sleep", &[("grpc-timeout", timeout)]).await;
+            assert_eq!(status, "4");
+            let took = begun.elapsed();
+            assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(1_900), "{timeout}: {took:?}");
+            assert_eq!(far.asked()[0].field("grpc-timeout"), timeout, "the server is told");
+        }
+        // One that is none is the server's to refuse; the service's own bound holds (`timeouts.head`, 2 s).
+        let (status, _) = Call(&wharf).status("/t.T/Sleep", &[("grpc-timeout", "soon")]).await;
+        assert_eq!(status, "4");
+    });
+}
+
+#[test]
+fn faults_are_told_in_the_callers_way_wherever_they_happen() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        let call = Call(&wharf);
+        // (target, status): nothing of these reaches the server.
+        for (target, wanted) in [("/x.X/Echo", "12"), ("/a.A/Echo", "7"), ("/n.N/Echo", "14")] {
+            let (status, text) = call.status(target, &[]).await;
+            assert!(status == wanted && !text.is_empty(), "{target}: {status} {text}");
+        }
+        assert!(far.asked().is_empty());
+        assert_eq!(call.status("/r.R/Echo", &[]).await.0, "0");
+        assert_eq!(call.status("/r.R/Echo", &[]).await.0, "8");
+        // A body beyond the route's limit.
+        let (_, mut pipe) = call.begin("/s.S/Echo", &[], &message(&pattern(100))).await.switched();
+        pipe.into.finish().await;
+        let (bytes, _) = pipe.from.rest().await;
+        assert!(bytes.is_empty(), "{} bytes", bytes.len());
+        // A server that gives up before its head, and one that does so in the middle.
+        assert_eq!(call.status("/t.T/Goes", &[]).await.0, "14");
+        let (_, mut pipe) = call.begin("/t.T/Breaks", &[], &message(b"x")).await.switched();
+        assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"begun".to_vec()));
+        pipe.into.finish().await;
+        let (bytes, end) = pipe.from.rest().await;
+        let status = pipe.from.trailers().await.field("grpc-status");
+        assert!(bytes.is_empty() && (end == Came::Broken || matches!(status.as_str(), "13" | "14")), "{end:?} {status}");
+        // What is no gRPC is passed on as it is: the client makes a status of it.
+        match call.begin("/t.T/Html", &[], b"").await {
+            Opened::Answered(head, body) => assert_eq!((head.status, &body[..]), (503, &b"<p>no</p>"[..])),
+            _ => panic!("not answered"),
+        }
+    });
+}
+
+#[test]
+fn many_small_messages_wait_for_a_slow_reader_and_harm_no_other_call() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        // Nobody reads these. All calls to the server share a few connections.
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            stalled.push(Call(&wharf).begin("/t.T/Stream", &[], b"").await.pipe());
+        }
+        for _ in 0..100 {
+            assert_eq!(Call(&wharf).status("/t.T/Echo", &[]).await.0, "0");
+        }
+        for mut pipe in stalled {
+            let mut held = BytesMut::new();
+            for at in 0..1_000 {
+                assert_eq!(next(&mut pipe.from, &mut held).await, Some(format!("{at}").into_bytes()));
+            }
+            assert_eq!(next(&mut pipe.from, &mut held).await, None);
+            let trailers = pipe.from.trailers().await;
+            assert_eq!((trailers.field("grpc-status").as_str(), trailers.field("grpc-message").as_str()), ("10", "enough"));
+        }
+    });
+}
+
+#[test]
+fn a_hundred_calls_share_a_connection() {
+    let far = Far::start(By::Two, server);
+    let wharf = start(&far);
+    run(async {
+        let stream = tokio::net::TcpStream::connect(wharf.listener("main")).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut send = send.ready().await.unwrap();
+        let mut calls = Vec::new();
+        for _ in 0..100 {
+            send = send.ready().await.unwrap();
+            let (response, stream) = send.send_request(call("/t.T/Count", &[]), false).unwrap();
+            calls.push((response, stream));
+        }
+        for (response, stream) in calls {
+            // The head comes before there is a message.
+            let response = tokio::time::timeout(WAIT, response).await.unwrap().unwrap();
+            let mut pipe = Pipe::two(stream, response.into_body());
+            pipe.into.send(&message(b"one")).await.unwrap();
+            pipe.into.send(&message(b"two")).await.unwrap();
+            pipe.into.finish().await;
+            assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"2".to_vec()));
+        }
+    });
+}
