@@ -1,22 +1,13 @@
-//! What the gateway's access log needs of the gateway's plan, under the names it knows.
+//! What the gateway's access log needs of the gateway's configuration, under the names it knows.
 
-#![allow(dead_code, reason = "named by the access log")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "the gateway uses more of it")]
 
-pub(crate) mod plan {
-    use std::path::PathBuf;
-
-    /// As in the gateway's plan.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub(crate) enum LogTarget {
-        Off,
-        Stdout,
-        File(PathBuf),
-    }
-
-    /// As in the gateway's plan.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub(crate) struct AccessLog {
-        pub(crate) target: LogTarget,
-        pub(crate) redact_query: Vec<Box<str>>,
-    }
+#[path = "plan.rs"]
+pub(crate) mod plan;
+#[path = "../../../host/gateway/src/config/template.rs"]
+pub(crate) mod template;
+pub(crate) mod tree {
+    pub(crate) use super::words::nearest_or_all;
 }
+#[path = "../../../host/gateway/src/config/words.rs"]
+mod words;

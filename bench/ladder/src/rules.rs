@@ -26,7 +26,7 @@ pub fn of(attachments: &[Attachment], target: Option<&Attachment>) -> Result<Rul
         let name: Arc<str> = attachment.plugin.as_str().into();
         match &*name {
             "auth" => rules.auth.push(attached(name, Rc::new(Native::<Guard>::new(attachment)?))),
-            "headers" => rules.attach_filter(name, FailurePolicy::Closed, Rc::new(Native::<Headers>::new(attachment)?)),
+            "headers" => rules.attach_filter(name, FailurePolicy::Closed, None, Rc::new(Native::<Headers>::new(attachment)?)),
             other => bail!("plugin {other:?} is not linked in; there are auth, headers and, as a target, route"),
         }
     }
@@ -40,7 +40,7 @@ pub fn of(attachments: &[Attachment], target: Option<&Attachment>) -> Result<Rul
 }
 
 fn attached<D: ?Sized>(name: Arc<str>, rule: Rc<D>) -> Attached<D> {
-    Attached { name, policy: FailurePolicy::Closed, rule }
+    Attached { name, policy: FailurePolicy::Closed, version: None, rule }
 }
 
 /// A plugin's instance, as a guest would hold it.

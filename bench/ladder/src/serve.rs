@@ -1,6 +1,6 @@
 //! The program: one core put together as the gateway puts its own together, and what it shows of itself.
 
-use crate::config::plan::{AccessLog, LogTarget};
+use crate::config::plan::{AccessLog, LogTarget, Redact};
 use crate::telemetry::access::AccessWriter;
 use anyhow::{Context as _, Result};
 use std::io::Write as _;
@@ -85,7 +85,15 @@ fn run(path: &str) -> Result<()> {
 
 /// The gateway redacts more arguments; the bench's paths have none.
 fn access_log(file: &File) -> AccessLog {
-    AccessLog { target: LogTarget::File(file.access_log.to.clone()), redact_query: vec!["token".into()] }
+    AccessLog {
+        target: LogTarget::File(file.access_log.to.clone()),
+        also_stdout: false,
+        template: None,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        redact: Redact { query: vec!["token".into()], ..Redact::default() },
+        rotate: None,
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -135,11 +143,12 @@ async fn serve(
             keep_host: false,
             steps: None,
             compression: None,
+            watch: None,
             meters: Meters::new(&metrics, &route.name),
         });
     }
     let routes = Arc::new(Routes::compile(entries.iter().map(|_| RouteMatch::default()).collect()));
-    *core.house.borrow_mut() = Rc::new(House { routes, entries, unmatched: None });
+    *core.house.borrow_mut() = Rc::new(House { routes, entries, unmatched: None, watch: None });
 
     tokio::task::spawn_local(core.clone().sweep());
 

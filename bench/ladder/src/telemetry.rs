@@ -4,5 +4,11 @@
 
 #[path = "../../../host/gateway/src/telemetry/access.rs"]
 pub mod access;
+#[path = "../../../host/gateway/src/telemetry/line.rs"]
+mod line;
+#[path = "../../../host/gateway/src/telemetry/redact.rs"]
+mod redact;
 #[path = "../../../host/gateway/src/telemetry/sink.rs"]
 mod sink;
+#[path = "../../../host/gateway/src/telemetry/text.rs"]
+mod text;

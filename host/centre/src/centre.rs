@@ -10,7 +10,7 @@ use crate::table::Table;
 use crate::{CentreError, Options, audit::Audit, metrics::Seen, openapi, token::Token};
 use axum::body::Body;
 use axum::extract::{RawPathParams, State, rejection::RawPathParamsRejection};
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::routing::{MethodFilter, MethodRouter, get};
 use axum::{Extension, Router};
@@ -175,6 +175,9 @@ impl Centre {
                 // A scraper on this machine may look; from elsewhere (a listener on another address) it needs the token.
                 let open = house.options.metrics_open && actor.0.ip().is_loopback();
                 match if open { Ok(()) } else { house.authenticate(request.headers()) } {
+                    Ok(()) if wants_open_metrics(request.headers()) => {
+                        reply::typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", registry.render_open())
+                    }
                     Ok(()) => reply::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", registry.render()),
                     Err(no) => no.into_response(),
                 }
@@ -196,6 +199,32 @@ impl Centre {
             })
             .layer(middleware::from_fn_with_state(house, admit))
     }
+}
+
+/// Does a scraper like OpenMetrics at least as much as plain text (RFC 9110 section 12.5.1)?
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let (mut open, mut plain) = (0.0, 0.0);
+    let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    for range in accepted {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let mut weight = 1.0;
+        let mut version = "";
+        for part in parts {
+            match part.split_once('=') {
+                Some(("q", value)) => weight = value.parse().unwrap_or(0.0),
+                Some(("version", value)) => version = value,
+                _ => {}
+            }
+        }
+        // Other versions than the one we write are not ours to promise.
+        if kind == "application/openmetrics-text" && matches!(version, "" | "1.0.0") {
+            open = f32::max(open, weight);
+        } else if kind == "text/plain" {
+            plain = f32::max(plain, weight);
+        }
+    }
+    open > 0.0 && open >= plain
 }
 
 /// Everybody passes here, whatever they ask for.

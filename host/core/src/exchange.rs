@@ -3,6 +3,7 @@
 use crate::body::{Body, Tunnel};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
+use crate::watched::Watched;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -126,6 +127,8 @@ pub struct Exchange {
     pub sent: Option<Box<Fields>>,
     /// Memory for the answer's head: an earlier answer's.
     pub worn: Option<Box<ResponseHead>>,
+    /// What is noted beyond the trail, where somebody asks for it.
+    pub watched: Option<Box<Watched>>,
 }
 
 impl Exchange {
@@ -141,19 +144,20 @@ impl Exchange {
             trail: Trail::default(),
             sent: None,
             worn: None,
+            watched: None,
         }
     }
 
     /// Makes it blank again, in the memory that its heads have.
     pub fn clear(&mut self) {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
-        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, sent, worn } = self;
+        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, sent, worn, watched } = self;
         facts.clear();
         if let Some(head) = worn {
             head.clear();
         }
         (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
-        (*keep_host, *trail, *sent) = (true, Trail::default(), None);
+        (*keep_host, *trail, *sent, *watched) = (true, Trail::default(), None, None);
     }
 }
 
@@ -213,6 +217,7 @@ mod tests {
         let mut worn = ResponseHead::new(200);
         worn.fields.add(b"set-cookie", b"secret");
         exchange.worn = Some(worn.into());
+        exchange.watched = Some(Box::default());
 
         exchange.clear();
         let blank = Exchange::blank(now);
@@ -220,6 +225,6 @@ mod tests {
         assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
         assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", Some(ResponseHead::default())));
         assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
-        assert!(matches!(exchange.body, Body::Empty) && exchange.sent.is_none());
+        assert!(matches!(exchange.body, Body::Empty) && exchange.sent.is_none() && exchange.watched.is_none());
     }
 }

@@ -24,6 +24,8 @@ pub mod plugin_name;
 pub mod road;
 pub mod rules;
 pub mod store;
+pub mod trace;
+pub mod watched;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A count with one writer.
@@ -66,6 +66,18 @@ pub const fn nanos(time: Duration) -> u64 {
 pub struct Times {
     buckets: [Count; TIME_BOUNDS_US.len() + 1],
     sum_ns: Count,
+    /// The last traced one of each bucket; made when there is one.
+    exemplars: OnceLock<Box<Mutex<Exemplars>>>,
+}
+
+type Exemplars = [Option<Exemplar>; TIME_BOUNDS_US.len() + 1];
+
+/// One of those that were counted, which a trace tells more about.
+#[derive(Clone, Copy, Debug)]
+struct Exemplar {
+    trace: u128,
+    ns: u64,
+    time_ms: u64,
 }
 
 impl Times {
@@ -74,11 +86,25 @@ impl Times {
         self.record_ns(nanos(time));
     }
 
+    /// Remembers that a trace tells more about a duration which was counted, at `time_ms` since 1970.
+    pub fn exemplify(&self, time: Duration, trace: u128, time_ms: u64) {
+        let ns = nanos(time);
+        let at = bucket_of(ns);
+        // Contended only while somebody looks; an example less is no loss.
+        if let Ok(mut exemplars) = self.exemplars.get_or_init(Box::default).try_lock()
+            && let Some(place) = exemplars.get_mut(at)
+        {
+            *place = Some(Exemplar { trace, ns, time_ms });
+        }
+    }
+
+    fn exemplars(&self) -> Exemplars {
+        self.exemplars.get().map(|exemplars| *exemplars.lock().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
+    }
+
     /// Counts one duration in nanoseconds.
     pub fn record_ns(&self, ns: u64) {
-        let us = ns / 1000;
-        let at = TIME_BOUNDS_US.partition_point(|&bound| bound < us);
-        if let Some(bucket) = self.buckets.get(at) {
+        if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
             bucket.add(1);
         }
         self.sum_ns.add(ns);
@@ -88,6 +114,12 @@ impl Times {
     pub fn total(&self) -> (u64, Duration) {
         (self.buckets.iter().map(Count::get).sum(), Duration::from_nanos(self.sum_ns.get()))
     }
+}
+
+#[inline]
+fn bucket_of(ns: u64) -> usize {
+    let us = ns / 1000;
+    TIME_BOUNDS_US.partition_point(|&bound| bound < us)
 }
 
 /// Most series in one family; what comes later shares one series labelled `other`.
@@ -198,20 +230,44 @@ impl Registry {
 
     /// Everything in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
+        self.render_as(Format::Prometheus)
+    }
+
+    /// Everything in OpenMetrics' text format 1.0.0, with the traces of single requests as exemplars.
+    pub fn render_open(&self) -> String {
+        self.render_as(Format::OpenMetrics)
+    }
+
+    fn render_as(&self, format: Format) -> String {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::with_capacity(16 * 1024);
         for (name, family) in families.iter_mut() {
-            let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
+            // A counter's family is its name without the end that its series have.
+            let of_family = match format {
+                Format::OpenMetrics if family.kind == "counter" => name.strip_suffix("_total").unwrap_or(name),
+                _ => name,
+            };
+            let _ = writeln!(out, "# HELP {of_family} {}\n# TYPE {of_family} {}", family.help, family.kind);
             for (labels, row) in &mut family.rows {
                 row.fold();
                 if row.live.is_empty() && row.past.is_nothing() {
                     continue;
                 }
-                row.render(&mut out, name, labels, family.kind);
+                row.render(&mut out, name, labels, family.kind, format);
             }
+        }
+        if format == Format::OpenMetrics {
+            out.push_str("# EOF\n");
         }
         out
     }
+}
+
+/// How everything is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Prometheus,
+    OpenMetrics,
 }
 
 impl Past {
@@ -235,6 +291,20 @@ impl Past {
 }
 
 impl Row {
+    /// The newest of all cores.
+    fn exemplars(&self) -> Exemplars {
+        let mut newest = Exemplars::default();
+        for series in &self.live {
+            let Series::Times(times) = series else { continue };
+            for (have, found) in newest.iter_mut().zip(times.exemplars()) {
+                if found.is_some_and(|found| have.is_none_or(|have| have.time_ms < found.time_ms)) {
+                    *have = found;
+                }
+            }
+        }
+        newest
+    }
+
     /// Keeps what is over. Whoever held a series has let it go after the last count.
     fn fold(&mut self) {
         let Row { live, past, .. } = self;
@@ -251,7 +321,7 @@ impl Row {
         });
     }
 
-    fn render(&self, out: &mut String, name: &str, labels: &str, kind: &str) {
+    fn render(&self, out: &mut String, name: &str, labels: &str, kind: &str, format: Format) {
         let braces = |inner: &str| if inner.is_empty() { String::new() } else { format!("{{{inner}}}") };
         let mut all = self.past;
         self.live.iter().for_each(|series| all.add(series));
@@ -264,16 +334,22 @@ impl Row {
         }
         let comma = if labels.is_empty() { "" } else { "," };
         let mut running = 0;
-        for (at, count) in buckets.iter().enumerate() {
+        let examples = if format == Format::OpenMetrics { self.exemplars() } else { Exemplars::default() };
+        for (at, (count, example)) in buckets.iter().zip(examples).enumerate() {
             running += count;
-            match TIME_BOUNDS_US.get(at) {
-                Some(&bound) => {
-                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{}\"}} {running}", bound as f64 / 1e6);
-                }
-                None => {
-                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {running}");
-                }
+            let _ = write!(out, "{name}_bucket{{{labels}{comma}le=\"");
+            let _ = match TIME_BOUNDS_US.get(at) {
+                // OpenMetrics writes every bound as a number with a point.
+                Some(&bound) if format == Format::OpenMetrics => write!(out, "{:?}", bound as f64 / 1e6),
+                Some(&bound) => write!(out, "{}", bound as f64 / 1e6),
+                None => write!(out, "+Inf"),
+            };
+            let _ = write!(out, "\"}} {running}");
+            if let Some(Exemplar { trace, ns, time_ms }) = example {
+                let (value, time) = (ns as f64 / 1e9, time_ms as f64 / 1e3);
+                let _ = write!(out, " # {{trace_id=\"{trace:032x}\"}} {value} {time:.3}");
             }
+            out.push('\n');
         }
         let _ = writeln!(out, "{name}_sum{} {}", braces(labels), sum_ns as f64 / 1e9);
         let _ = writeln!(out, "{name}_count{} {running}", braces(labels));
@@ -381,5 +457,22 @@ mod tests {
         assert!(text.contains("t_seconds_bucket{le=\"0.0001\"} 2\n"));
         assert!(text.contains("t_seconds_bucket{le=\"+Inf\"} 3\n"));
         assert!(text.contains("t_seconds_count 3\n"));
+    }
+
+    #[test]
+    fn openmetrics_has_the_trace_of_the_newest_request_in_each_bucket() {
+        let registry = Registry::default();
+        registry.count("x_total", "help", &[]).add(1);
+        let (one, two) = (registry.times("t_seconds", "help", &[]), registry.times("t_seconds", "help", &[]));
+        for (times, trace, at) in [(&one, 1, 1_000), (&two, 2, 3_000), (&one, 3, 2_000)] {
+            times.record(Duration::from_micros(700));
+            times.exemplify(Duration::from_micros(700), trace, at);
+        }
+        let text = registry.render_open();
+        let line = "t_seconds_bucket{le=\"0.001\"} 3 # {trace_id=\"00000000000000000000000000000002\"} 0.0007 3.000\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("# TYPE x counter\nx_total 1\n"), "{text}");
+        assert!(text.contains("le=\"1.0\"} 3\n") && text.ends_with("# EOF\n"), "{text}");
+        assert!(!registry.render().contains("trace_id"));
     }
 }

@@ -11,6 +11,7 @@ use crate::head::{Fields, ResponseHead};
 use crate::last_good::{self, Kept, LastGood};
 use crate::outlet::{Outlet, Outlets, Wish};
 use crate::rules::{Attached, Decision, Failure, FailurePolicy, Instead, RuleReply, Rules};
+use crate::trace::{Open, What};
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -64,14 +65,18 @@ pub async fn answer(exchange: &mut Exchange, rules: &Rules, target: &Target, mem
 
 async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Memory, admitted: &mut bool) -> Result<Answer, Fault> {
     for auth in &rules.auth {
+        let open = asks(exchange, auth, "auth");
         let said = auth.rule.check(&mut exchange.facts).await;
+        asked(exchange, open, &said);
         if let Some(answer) = decided(exchange, auth, said)? {
             return Ok(answer);
         }
     }
     *admitted = true;
     for filter in &rules.request_filters {
+        let open = asks(exchange, filter, "filter_request");
         let said = filter.rule.on_request(&mut exchange.facts).await;
+        asked(exchange, open, &said);
         if let Some(answer) = decided(exchange, filter, said)? {
             return Ok(answer);
         }
@@ -93,6 +98,23 @@ async fn go(exchange: &mut Exchange, rules: &Rules, target: &Target, memory: &Me
         Some(memory) => remember(exchange, memory, answer),
         None => answer,
     })
+}
+
+/// A rule is asked: where somebody traces, a span if it is a plugin's.
+fn asks<D: ?Sized>(exchange: &mut Exchange, attached: &Attached<D>, role: &'static str) -> Option<Open> {
+    let (version, trace) = (attached.version?, exchange.watched.as_mut()?.trace.as_mut()?);
+    Some(trace.begin(Instant::now(), || What::Plugin { name: attached.name.clone(), version, role, fault: None }))
+}
+
+/// It has answered.
+fn asked<T>(exchange: &mut Exchange, open: Option<Open>, said: &Result<T, Fault>) {
+    let Some(open) = open else { return };
+    let trace = exchange.watched.as_mut().and_then(|watched| watched.trace.as_mut());
+    let Some(span) = trace.and_then(|trace| trace.span(open)) else { return };
+    span.ended = Some(Instant::now());
+    if let What::Plugin { fault, .. } = &mut span.what {
+        *fault = said.as_ref().err().map(Fault::word);
+    }
 }
 
 /// What a rule's decision means here. `Some`: it answers itself.
@@ -126,7 +148,10 @@ async fn picked(exchange: &mut Exchange, rules: &Rules, outlets: &Outlets) -> Re
         return Err(Fault::new(FaultKind::NoRoute, Blame::Host, Retry::Never, "the route names a route plugin, and none is active"));
     };
     // There is no going on without a target, so the failure policy has nothing to say here.
-    let Some(said) = route.rule.pick(&mut exchange.facts).await? else {
+    let open = asks(exchange, route, "route");
+    let said = route.rule.pick(&mut exchange.facts).await;
+    asked(exchange, open, &said);
+    let Some(said) = said? else {
         return Err(Fault::caller(FaultKind::NoRoute, format!("route plugin {:?} knows no place for this request", route.name)));
     };
     let Some(outlet) = outlets.get(said.service.as_str()) else {
@@ -143,7 +168,9 @@ async fn picked(exchange: &mut Exchange, rules: &Rules, outlets: &Outlets) -> Re
 
 async fn filter_response(exchange: &mut Exchange, filter: &Attached<dyn crate::rules::Filter>, answer: &mut Answer) -> Result<(), Fault> {
     exchange.facts.response = Some(std::mem::take(&mut *answer.head));
+    let open = asks(exchange, filter, "filter_response");
     let said = filter.rule.on_response(&mut exchange.facts).await;
+    asked(exchange, open, &said);
     // A rule that failed may have lost the head with its instance; then only `closed` is left.
     let head = exchange.facts.response.take();
     let fault = match (said, head) {
@@ -200,8 +227,10 @@ async fn degrade(exchange: &mut Exchange, rules: &Rules, memory: &Memory, fault:
 async fn degrade_with(exchange: &mut Exchange, rules: &Rules, memory: &Memory, failure: Failure) -> Option<Answer> {
     for degrade in &rules.degrade {
         // A degrade rule that fails itself is as if it had passed: the first fault is the one worth telling.
-        let said = degrade.rule.on_fault(&mut exchange.facts, failure.clone()).await.unwrap_or(Instead::Pass);
-        let reply = match said {
+        let open = asks(exchange, degrade, "degrade");
+        let said = degrade.rule.on_fault(&mut exchange.facts, failure.clone()).await;
+        asked(exchange, open, &said);
+        let reply = match said.unwrap_or(Instead::Pass) {
             Instead::Pass => continue,
             Instead::Reply(reply) => reply,
             Instead::LastGood { max_age_ms, otherwise } => {

@@ -133,6 +133,8 @@ pub struct Attached<D: ?Sized> {
     pub name: Arc<str>,
     /// What its failure means.
     pub policy: FailurePolicy,
+    /// The plugin's version; `None`: a native rule.
+    pub version: Option<u32>,
     /// The rule.
     pub rule: Rc<D>,
 }
@@ -156,12 +158,12 @@ pub struct Rules {
 
 impl Rules {
     /// Attaches a filter to the halves it wants to see.
-    pub fn attach_filter(&mut self, name: Arc<str>, policy: FailurePolicy, rule: Rc<dyn Filter>) {
+    pub fn attach_filter(&mut self, name: Arc<str>, policy: FailurePolicy, version: Option<u32>, rule: Rc<dyn Filter>) {
         if rule.sees_requests() {
-            self.request_filters.push(Attached { name: name.clone(), policy, rule: rule.clone() });
+            self.request_filters.push(Attached { name: name.clone(), policy, version, rule: rule.clone() });
         }
         if rule.sees_responses() {
-            self.response_filters.insert(0, Attached { name, policy, rule });
+            self.response_filters.insert(0, Attached { name, policy, version, rule });
         }
     }
 }

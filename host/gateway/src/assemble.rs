@@ -5,6 +5,7 @@
 //! be assembled cannot be made (`config::check`).
 
 use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
+use crate::telemetry::traces::Outbox;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use wharf_core::fault::{Fault, FaultKind};
 use wharf_core::metrics::Registry;
 use wharf_core::outlet::Outlets;
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
+use wharf_http::capture::Budget;
 use wharf_http::client::Client;
 use wharf_http::house::{Core, House};
 use wharf_http::rate::Limits;
@@ -25,6 +27,7 @@ use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Re
 
 mod routes;
 mod services;
+mod watch;
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -43,6 +46,10 @@ pub struct Generation {
     parts: Option<Parts>,
     /// The state of the catalog that it was made from.
     pub catalog: u64,
+    /// Where traces wait for their collector; the same in all generations.
+    pub outbox: Arc<Outbox>,
+    /// The memory for copies of bodies; the same in all generations.
+    budget: Arc<Budget>,
 }
 
 /// The version that answers for a plugin with one configuration.
@@ -83,7 +90,10 @@ impl Generation {
         let by_name = services::cared_for(&plan, services);
         let none = Limits::default();
         let limits = Limits::after(before.map_or(&none, |before| &before.limits), routes::limits(&plan));
-        Generation { number, plan, routes, limits, services: by_name, guards, ready, parts, catalog: changed }
+        let outbox = before.map_or_else(|| Outbox::new(plan.workers), |before| before.outbox.clone());
+        let budget = before.map_or_else(|| watch::budget(services.registry()), |before| before.budget.clone());
+        budget.set_max(plan.recording.capture_memory);
+        Generation { number, plan, routes, limits, services: by_name, guards, ready, parts, catalog: changed, outbox, budget }
     }
 
     /// The version that answers an attachment, for operators.
@@ -231,7 +241,8 @@ pub fn house(generation: &Generation, home: &Home) -> House {
 
     let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
     let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
-    House { routes: generation.routes.clone(), entries, unmatched }
+    let watch = watch::of(generation, home, None);
+    House { routes: generation.routes.clone(), entries, unmatched, watch }
 }
 
 /// The rules of one chain. An attachment without a version answers by its failure policy.
@@ -245,27 +256,35 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
         for (role, ready) in roles_of(attachment, answering) {
             let Some(wasm) = wasm else { break };
             let last_good = answering.last_good.as_ref().filter(|_| attachment.policy == Some(Policy::LastGood));
-            let policy = policy_of(attachment, *role);
+            let (policy, version) = (policy_of(attachment, *role), Some(ready.setup.version));
             answers = true;
             match role {
                 Role::Auth => {
-                    made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
+                    made.auth.extend(rules::auth(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, version, rule }))
                 }
                 Role::Filter => {
                     if let Some(rule) = rules::filter(wasm, ready, last_good) {
-                        made.attach_filter(name.clone(), policy, rule);
+                        made.attach_filter(name.clone(), policy, version, rule);
                     }
                 }
-                Role::Degrade => {
-                    made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached { name: name.clone(), policy, rule }))
-                }
+                Role::Degrade => made.degrade.extend(rules::degrade(wasm, ready, last_good).map(|rule| Attached {
+                    name: name.clone(),
+                    policy,
+                    version,
+                    rule,
+                })),
                 Role::Route => {}
             }
         }
         // Which role it would have had is not known; unless it was told to be `open`, nothing passes without it.
         let expected = attachment.role.map_or(Role::Auth, role_of);
         if !answers && expected != Role::Degrade && policy_of(attachment, expected) == FailurePolicy::Closed {
-            made.auth.push(Attached { name: name.clone(), policy: FailurePolicy::Closed, rule: Rc::new(Absent(name.clone())) });
+            made.auth.push(Attached {
+                name: name.clone(),
+                policy: FailurePolicy::Closed,
+                version: None,
+                rule: Rc::new(Absent(name.clone())),
+            });
         }
     }
     if let plan::Target::Plugin(attachment) = &route.target {
@@ -273,6 +292,7 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
         let ready = answering.and_then(|answering| answering.roles.iter().find(|(role, _)| *role == Role::Route));
         let last_good =
             answering.and_then(|answering| answering.last_good.as_ref()).filter(|_| attachment.policy == Some(Policy::LastGood));
+        let version = ready.map(|(_, ready)| ready.setup.version);
         let rule: Rc<dyn Route> = match (wasm, ready) {
             (Some(wasm), Some((_, ready))) => match rules::route(wasm, ready, last_good) {
                 Some(rule) => rule,
@@ -280,7 +300,7 @@ fn chain_rules(generation: &Generation, wasm: Option<&Rc<WasmCore>>, route: &pla
             },
             _ => Rc::new(Absent(attachment.plugin.clone())),
         };
-        made.route = Some(Attached { name: attachment.plugin.clone(), policy: FailurePolicy::Closed, rule });
+        made.route = Some(Attached { name: attachment.plugin.clone(), policy: FailurePolicy::Closed, version, rule });
     }
     made
 }

@@ -6,6 +6,7 @@ use crate::config::{Surroundings, host_text};
 use crate::control::{Control, Quarantined, Refused};
 use crate::explain::{self, Question};
 use crate::last_good;
+use crate::telemetry::access::Reopener;
 use crate::upgrade;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -18,13 +19,14 @@ use wharf_core::desk::{Ask, Desk, DeskError, DeskErrorKind, Input, Operation, Ro
 /// See the head of the file.
 pub struct GatewayDesk {
     control: Arc<Control>,
+    access_log: Reopener,
     upgrades: mpsc::Sender<upgrade::Ask>,
 }
 
 impl GatewayDesk {
-    /// The desk over this control. Upgrades are asked for by `upgrades`.
-    pub fn new(control: Arc<Control>, upgrades: mpsc::Sender<upgrade::Ask>) -> Arc<GatewayDesk> {
-        Arc::new(GatewayDesk { control, upgrades })
+    /// The desk over this control and this access log. Upgrades are asked for by `upgrades`.
+    pub fn new(control: Arc<Control>, access_log: Reopener, upgrades: mpsc::Sender<upgrade::Ask>) -> Arc<GatewayDesk> {
+        Arc::new(GatewayDesk { control, access_log, upgrades })
     }
 }
 
@@ -39,6 +41,7 @@ const EFFECTIVE: &str = r#"{"type":"object","description":"the sections of the c
 const EXPLAINED: &str = r#"{"type":"object","required":["path","tried"],"properties":{"path":{"type":"string"},"route":{"type":"string"},"to":{"type":"string"},
 "answer":{"type":"integer","description":"the status, if no route fits"},"chain":{"type":"array","items":{"type":"object"}},"endpoints":{"type":"array","items":{"type":"object"}},
 "settings":{"type":"array","items":{"type":"object"}},"tried":{"type":"array","items":{"type":"object"}},"source":{"type":"array","items":{"type":"object"}}}}"#;
+const REOPENED: &str = r#"{"type":"object","required":["reopened"],"properties":{"reopened":{"type":"boolean","description":"false: there is no access log"}}}"#;
 const UPGRADED: &str =
     r#"{"type":"object","required":["pid"],"properties":{"pid":{"type":"integer","description":"the process that serves now"}}}"#;
 const ROUTES: &str = r#"{"type":"object","required":["routes"],"properties":{"routes":{"type":"array","items":{"type":"object",
@@ -94,6 +97,17 @@ impl Desk for GatewayDesk {
                 changes: true,
             },
             Operation {
+                name: "log.reopen",
+                verb: Verb::Post,
+                path: "/log/reopen",
+                summary: "Opens the file of the access log anew, after it was moved away.",
+                role: Role::Operator,
+                query: &[],
+                input: Input::None,
+                output: REOPENED,
+                changes: true,
+            },
+            Operation {
                 name: "gateway.upgrade",
                 verb: Verb::Post,
                 path: "/upgrade",
@@ -114,6 +128,7 @@ impl Desk for GatewayDesk {
                 "config.effective" => self.effective().await?.json(),
                 "config.explain" => self.explain(&ask).await?,
                 "routes.list" => self.routes(),
+                "log.reopen" => json!({ "reopened": self.access_log.reopen() }),
                 "config.reload" => match self.control.ask_reload().await {
                     Some(Ok(_)) => self.state(),
                     None => return Err(DeskError::new(DeskErrorKind::Internal, "the gateway is ending")),

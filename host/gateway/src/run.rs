@@ -13,7 +13,8 @@ use crate::listen::{self, Gate};
 use crate::memory;
 use crate::supervisor::{self, State};
 use crate::telemetry::access::AccessWriter;
-use crate::telemetry::logs;
+use crate::telemetry::traces::export::Exporter;
+use crate::telemetry::{logs, process};
 use crate::upgrade::{self, Estate, Handed, HandedStore, Inheritance, Listening};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit};
@@ -247,9 +248,13 @@ async fn serve(start: Start<'_>) -> Result<()> {
         spawn_local(follow::follow(control.clone(), asked)),
     ];
 
+    tokio::spawn(process::attend(metrics.clone(), cores));
+    let exporter = Exporter::start(control.generations(), metrics.clone());
+    let reopener = access.as_ref().map(AccessWriter::reopener).unwrap_or_default();
+
     // The admin API, made of the desks.
     let (upgrades, mut upgrades_asked) = mpsc::channel(1);
-    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone(), upgrades), catalog.clone(), services.clone()];
+    let desks: Vec<Arc<dyn Desk>> = vec![GatewayDesk::new(control.clone(), reopener.clone(), upgrades), catalog.clone(), services.clone()];
     let mut options = Options::new(&state);
     options.token_file = admin_plan.token_file.clone();
     // Whoever is told this name will use it.
@@ -284,6 +289,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let mut rotated = signal(SignalKind::user_defined1())?;
     let mut newer = signal(SignalKind::user_defined2())?;
     let estate = Rc::new(Estate { binary, listening, catalog, store });
     let mut upgrading: Option<JoinHandle<Result<Handed>>> = None;
@@ -292,10 +298,12 @@ async fn serve(start: Start<'_>) -> Result<()> {
         let begin = tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
+            _ = rotated.recv() => {
+                reopener.reopen();
+                false
+            }
             _ = hang_up.recv() => {
-                if let Some(access) = &access {
-                    access.reopen();
-                }
+                reopener.reopen();
                 // Aside: reading a file may take its time, and being told to end comes first.
                 let asking = control.clone();
                 spawn_local(async move { asking.ask_reload().await });
@@ -359,6 +367,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
         end.send_replace(Some(Ending { grace }));
     }
     let _ = serving.await;
+    exporter.close().await;
     if let Some(access) = &mut access {
         access.close();
     }

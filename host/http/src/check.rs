@@ -262,7 +262,7 @@ fn plain(text: &[u8], form: bool) -> String {
 }
 
 /// Is this media type one of these: `text/html`, `text/*`, `*+json`? Parameters do not count.
-fn is_one_of(kind: &[u8], types: &[Box<str>]) -> bool {
+pub(crate) fn is_one_of(kind: &[u8], types: &[Box<str>]) -> bool {
     let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
     types.iter().any(|wanted| match (wanted.strip_suffix('*'), wanted.strip_prefix('*')) {
         (Some(begins), _) => kind.starts_with(begins.as_bytes()),

@@ -20,9 +20,10 @@ use crate::deadlines::Alarm;
 use crate::front::Secured;
 use crate::grpc;
 use crate::house::{Core, Entry, House, ListenerLimits};
-use crate::record::Record;
+use crate::record::{Part, Record};
 use crate::reply;
 use crate::routes::Found;
+use crate::watch;
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -116,6 +117,9 @@ pub(crate) async fn answer<G: Gone>(
         found = cors::asked_about(&house, &exchange).unwrap_or(found);
     }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
+    if let Some(watch) = entry.map_or(&house.watch, |(_, entry)| &entry.watch) {
+        watch::begin(watch, core.recorder.as_deref(), limits, &mut exchange, entry.map(|(_, entry)| &entry.name), (protocol, time_ms));
+    }
     let misdirected = secured.is_some_and(|secured| secured.tell(&mut exchange.facts, &house.routes));
     let said = match entry {
         _ if misdirected => {
@@ -169,6 +173,9 @@ pub(crate) async fn answer<G: Gone>(
     if let Some((_, entry)) = entry {
         if answered && let Some(steps) = &entry.steps {
             steps.after(&mut exchange, &mut answer, None);
+        }
+        if let Some(watch) = &entry.watch {
+            watch::answered(watch, &mut exchange, &mut answer);
         }
         if let Some(compression) = &entry.compression
             && compression.is_worth(&answer.body)
@@ -263,9 +270,14 @@ impl BodyStream for Capped {
     }
 }
 
+/// Is what this peer says about its client believed?
+pub(crate) fn trusts(limits: &ListenerLimits, peer: IpAddr) -> bool {
+    limits.trusted.iter().any(|range| range.holds(peer))
+}
+
 /// The client's address. Fields about it that its peer has no right to set are removed from the head.
 fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
-    let trusted = |address: IpAddr| limits.trusted.iter().any(|range| range.holds(address));
+    let trusted = |address: IpAddr| trusts(limits, address);
     if limits.trusted.is_empty() || !trusted(peer) {
         fields.remove_if(|known| known.is_proxys_word());
         return peer;
@@ -296,15 +308,17 @@ impl Done {
     /// Records the exchange: counts and, if there is one, the access log. `status` 0: the client went away first.
     pub(crate) fn finish(&self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
         let duration = self.started.elapsed();
-        let meters = match self.entry.and_then(|at| self.house.entries.get(at)) {
-            Some(entry) => &entry.meters,
-            None => &self.in_flight.0.unmatched,
+        let (meters, watch) = match self.entry.and_then(|at| self.house.entries.get(at)) {
+            Some(entry) => (&entry.meters, &entry.watch),
+            None => (&self.in_flight.0.unmatched, &self.house.watch),
         };
         meters.count(status, duration, bytes_in, bytes_out);
-        if let Some(recorder) = &self.in_flight.0.recorder {
+        let recorder = self.in_flight.0.recorder.as_deref();
+        if recorder.is_some() || watch.is_some() {
             let Exchange { facts, trail, .. } = &*self.exchange;
             let request = &facts.request;
-            recorder.record(&Record {
+            let record = Record {
+                part: Part::Whole,
                 time_ms: self.time_ms,
                 id: facts.id,
                 listener,
@@ -325,7 +339,19 @@ impl Done {
                 fault: fault.or(trail.fault),
                 consumer: facts.attrs.get("consumer"),
                 answered_by: trail.answered_by.as_deref(),
-            });
+                exchange: Some(&self.exchange),
+                response: Some(&self.answer.head),
+            };
+            match (watch, recorder) {
+                (None, Some(recorder)) => recorder.record(&record),
+                (Some(watch), recorder) => {
+                    if let Some(trace) = watch::kept_trace(&self.exchange) {
+                        meters.exemplify(duration, trace, self.time_ms);
+                    }
+                    watch::end(watch, recorder, &record, self.started);
+                }
+                (None, None) => {}
+            }
         }
     }
 
@@ -351,6 +377,7 @@ pub(crate) fn refused(
 ) {
     let Some(recorder) = &core.recorder else { return };
     recorder.record(&Record {
+        part: Part::Whole,
         time_ms,
         id,
         listener: &limits.name,
@@ -371,6 +398,8 @@ pub(crate) fn refused(
         fault: Some(fault),
         consumer: None,
         answered_by: None,
+        exchange: None,
+        response: None,
     });
 }
 

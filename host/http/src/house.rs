@@ -10,6 +10,7 @@ use crate::record::Recorder;
 use crate::routes::{HostTable, Routes};
 use crate::steps::Steps;
 use crate::tls::server::Server;
+use crate::watch::Watch;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
@@ -33,6 +34,8 @@ pub struct House {
     pub entries: Vec<Entry>,
     /// What is done with the answers to requests that match no route.
     pub unmatched: Option<Rc<Steps>>,
+    /// What is watched of requests that match no route.
+    pub watch: Option<Rc<Watch>>,
 }
 
 /// What a route does with a request that matched.
@@ -58,6 +61,8 @@ pub struct Entry {
     pub steps: Option<Rc<Steps>>,
     /// What of its answers is compressed for clients that ask for it.
     pub compression: Option<Arc<Compression>>,
+    /// What is watched of its exchanges beyond its counts; `None` costs nothing.
+    pub watch: Option<Rc<Watch>>,
     /// Its counts.
     pub meters: Meters,
 }
@@ -113,6 +118,12 @@ impl Meters {
         self.time.record(time);
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);
+    }
+
+    /// Remembers the trace of an exchange that was counted with this time.
+    #[cold]
+    pub(crate) fn exemplify(&self, time: Duration, trace: u128, time_ms: u64) {
+        self.time.exemplify(time, trace, time_ms);
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`house`]: what this room is given for each generation, core and listener
 
 pub mod admission;
+pub mod capture;
 pub mod check;
 pub mod client;
 pub mod codec;
@@ -48,4 +49,5 @@ pub mod split;
 pub mod steps;
 pub mod tls;
 mod tunnel;
+pub mod watch;
 mod websocket;

@@ -1,14 +1,27 @@
-//! The one record of an exchange, written at its end.
+//! The one record of an exchange, written at its end; or two, where its request is to be told at once.
 
 use std::net::IpAddr;
 use std::time::Duration;
-use wharf_core::exchange::ExchangeId;
+use wharf_core::exchange::{Exchange, ExchangeId};
+use wharf_core::head::ResponseHead;
 use wharf_core::outlet::Endpoint;
 
+/// Which half of an exchange a record tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// What was asked: the head of the request has been read, nothing else is known.
+    Request,
+    /// What became of it.
+    Response,
+}
+
 /// What is known about an exchange when it is over. Borrowed: whoever keeps something copies it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[allow(missing_docs, reason = "the names say it; units are in the types and suffixes")]
 pub struct Record<'a> {
+    pub part: Part,
     /// Milliseconds since 1970, at its start.
     pub time_ms: u64,
     pub id: ExchangeId,
@@ -32,6 +45,10 @@ pub struct Record<'a> {
     pub fault: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub answered_by: Option<&'a str>,
+    /// The exchange itself; `None`: nobody knows what was asked.
+    pub exchange: Option<&'a Exchange>,
+    /// The head of the answer, if there is one.
+    pub response: Option<&'a ResponseHead>,
 }
 
 /// Takes records. Core-local; never waits.
@@ -44,4 +61,66 @@ pub trait Recorder {
     }
     /// Hands on everything: the core is about to end.
     fn flush(&self) {}
+}
+
+/// Of a million.
+pub const WHOLE: u32 = 1_000_000;
+
+/// Which exchanges are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Of a million so many, by chance; [`WHOLE`]: all.
+    pub share: u32,
+    /// Statuses of 500 and above always.
+    pub errors: bool,
+    /// What took longer than this always.
+    pub slower: Option<Duration>,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling { share: WHOLE, errors: true, slower: None }
+    }
+}
+
+impl Sampling {
+    /// Are all of them?
+    pub fn takes_all(&self) -> bool {
+        self.share >= WHOLE
+    }
+
+    /// Is it one of those that are recorded by chance? The same for the same exchange, whenever it is asked.
+    pub fn draws(&self, id: ExchangeId) -> bool {
+        self.takes_all() || drawn(id) < self.share
+    }
+
+    /// Is it recorded, whatever chance says?
+    pub fn must(&self, status: u16, duration: Duration) -> bool {
+        (self.errors && status >= 500) || self.slower.is_some_and(|slower| duration > slower)
+    }
+}
+
+/// A number below a million that belongs to the exchange.
+fn drawn(id: ExchangeId) -> u32 {
+    let mut state = id.serial ^ id.time.rotate_left(32);
+    (wharf_core::trace::mixed(&mut state) % u64::from(WHOLE)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_drawn_by_chance_and_errors_and_slow_ones_come_on_top() {
+        let sampling = Sampling { share: WHOLE / 10, errors: true, slower: Some(Duration::from_millis(100)) };
+        let id = |serial: u64| ExchangeId { time: 1_795_360_802_007 << 16, serial };
+        let taken = (0..100_000).filter(|&serial| sampling.draws(id(serial))).count();
+        assert!((9_500..10_500).contains(&taken), "{taken}");
+        assert!((0..1000).all(|serial| sampling.draws(id(serial)) == sampling.draws(id(serial))));
+        let quick = Duration::from_millis(1);
+        assert!(sampling.must(500, quick) && sampling.must(200, Duration::from_millis(101)));
+        assert!(!sampling.must(404, quick) && !sampling.must(200, Duration::from_millis(100)));
+        let off = Sampling { share: 0, errors: false, slower: None };
+        assert!(!off.must(500, Duration::MAX) && (0..1000).all(|serial| !off.draws(id(serial))));
+    }
 }

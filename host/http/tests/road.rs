@@ -74,12 +74,13 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
                 keep_host: true,
                 steps: None,
                 compression: None,
+                watch: None,
                 whole: setting.whole,
                 body_bytes_max: setting.body_bytes_max,
                 meters: Meters::new(&metrics, "all"),
             };
             let routes = Arc::new(Routes::compile(vec![RouteMatch::default()]));
-            *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry], unmatched: None });
+            *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry], unmatched: None, watch: None });
             tokio::task::spawn_local(core.deadlines.clone().sweep(|_| false));
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();

@@ -24,6 +24,7 @@ use wharf_core::body::Body;
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Blame, Fault, FaultKind, Retry};
 use wharf_core::outlet::{Outlet, Protocol, Wish};
+use wharf_core::trace::{self, Open};
 
 /// One service as one core calls it in one generation, by the protocol `P`.
 pub struct ServiceOutlet<P> {
@@ -110,8 +111,12 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
         let replayable = exchange.body.is_replayable();
         let one_try = Try::of(row.clone());
+        let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
         let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
         let ended = now();
+        if let Some(open) = open {
+            traced(exchange, open, &said, ended);
+        }
         let in_flight = one_try.ended(&said);
         outlet.note(&row, &said, started, ended);
         if said.is_ok() {
@@ -209,8 +214,12 @@ impl<P: Protocol> ServiceOutlet<P> {
             return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
         }
         let one_try = Try::of(row.clone());
+        let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
         let said = self.protocol.send_apart(&row.endpoint, exchange, &self.config.limits).await;
         let (ended, in_flight) = (now(), one_try.ended(&said));
+        if let Some(open) = open {
+            traced(exchange, open, &said, ended);
+        }
         self.note(&row, &said, started, ended);
         Ok(Made { said, in_flight, ended, replayable })
     }
@@ -356,6 +365,13 @@ impl<P> ServiceOutlet<P> {
         }
         paid
     }
+}
+
+/// Ends the span of a try.
+#[cold]
+pub(crate) fn traced(exchange: &mut Exchange, open: Open, said: &Result<Answer, Fault>, ended: Instant) {
+    let status = said.as_ref().map_or(0, |answer| answer.head.status);
+    trace::end_try(exchange, open, ended, status, said.as_ref().err().map(Fault::word));
 }
 
 /// One try, counted whichever way it ends; dropped before its end, it was cancelled.

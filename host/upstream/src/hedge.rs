@@ -5,7 +5,7 @@
 
 use crate::ask::Ask;
 use crate::care::now;
-use crate::flow::{ServiceOutlet, Try};
+use crate::flow::{ServiceOutlet, Try, traced};
 use crate::hold::InFlight;
 use crate::retry;
 use crate::roster::{Row, Tried};
@@ -18,6 +18,7 @@ use wharf_core::body::Body;
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::outlet::{Protocol, Wish};
+use wharf_core::trace;
 
 /// What became of it.
 pub(crate) struct Sent {
@@ -45,10 +46,31 @@ pub(crate) async fn send<P: Protocol>(
             && exchange.facts.request.method.is_idempotent()
     });
     let Some(after) = hedge else {
-        return one(outlet, exchange, row).await;
+        let number = exchange.trail.tries;
+        return one(outlet, exchange, row, number).await;
     };
     let mut twin = twin(exchange);
-    let mut first = pin!(one(outlet, exchange, row));
+    let sent = both(outlet, exchange, &mut twin, wish, ask, tried, row, after).await;
+    // What the second one has of the trace is the exchange's.
+    let traces = (&mut exchange.watched, twin.watched.and_then(|watched| watched.trace));
+    if let (Some(Some(trace)), Some(of_twin)) = (traces.0.as_mut().map(|watched| &mut watched.trace), traces.1) {
+        trace.join(of_twin);
+    }
+    sent
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a try needs, twice")]
+async fn both<P: Protocol>(
+    outlet: &ServiceOutlet<P>,
+    exchange: &mut Exchange,
+    twin: &mut Exchange,
+    wish: &Wish,
+    ask: &Ask,
+    tried: &mut Tried,
+    row: Rc<Row>,
+    after: Duration,
+) -> Sent {
+    let mut first = pin!(one(outlet, exchange, row, 1));
     if let Some(sent) = within(after, first.as_mut()).await {
         return sent;
     }
@@ -57,7 +79,7 @@ pub(crate) async fn send<P: Protocol>(
         return first.await;
     };
     tried.add(other.endpoint.id);
-    let mut second = pin!(one(outlet, &mut twin, other));
+    let mut second = pin!(one(outlet, twin, other, 2));
     let mut sent = either(outlet, first.as_mut(), second.as_mut()).await;
     sent.more += 1;
     sent
@@ -99,10 +121,11 @@ async fn either<P>(
 }
 
 /// One try, counted, timed and judged.
-async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, row: Rc<Row>) -> Sent {
+async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, row: Rc<Row>, number: u32) -> Sent {
     let started = now();
     let one_try = Try::of(row.clone());
     let timed = Timed { outlet, row: &row, started, over: false };
+    let open = trace::begin_try(exchange, &row.endpoint, number, started);
     let sending = outlet.protocol.send_apart(&row.endpoint, exchange, &outlet.config.limits);
     let said = match outlet.config.retry.per_try {
         None => sending.await,
@@ -114,6 +137,9 @@ async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, ro
             Err(Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what))
         }),
     };
+    if let Some(open) = open {
+        traced(exchange, open, &said, now());
+    }
     timed.over(&said);
     let in_flight = one_try.ended(&said);
     outlet.note(&row, &said, started, now());
@@ -174,5 +200,6 @@ fn twin(exchange: &Exchange) -> Exchange {
         _ => Body::Empty,
     };
     let (facts, peer, keep_host) = (exchange.facts.clone(), exchange.peer, exchange.keep_host);
-    Exchange { facts, peer, body, keep_host, ..Exchange::blank(exchange.deadline) }
+    let watched = exchange.watched.as_ref().and_then(|watched| watched.twin());
+    Exchange { facts, peer, body, keep_host, watched, ..Exchange::blank(exchange.deadline) }
 }

@@ -295,6 +295,11 @@ impl Guards {
 }
 
 impl Services {
+    /// What is counted.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// None yet.
     pub fn new(registry: Arc<Registry>) -> Arc<Services> {
         Services::seeded(registry, RandomState::new().hash_one(0))

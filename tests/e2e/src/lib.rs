@@ -4,6 +4,7 @@ pub mod docs;
 pub mod far;
 pub mod frames;
 pub mod guests;
+pub mod otlp;
 pub mod pipes;
 pub mod sockets;
 pub mod strictness;

@@ -72,6 +72,7 @@ pub(super) fn entry(
         keep_host: route.preserve_host,
         steps: (looks || !steps.is_empty()).then(|| Rc::new(steps)),
         compression: route.compression.clone(),
+        watch: super::watch::of(generation, home, Some(route)),
         meters: Meters::new(&home.metrics, &route.name),
     }
 }
@@ -81,7 +82,7 @@ fn with_native(generation: &Generation, home: &Home, route: &plan::Route, mut ru
     let mut first: Vec<Attached<dyn Authenticate>> = Vec::new();
     let closed = FailurePolicy::Closed;
     if let Some(lists) = &route.access {
-        first.push(Attached { name: "access".into(), policy: closed, rule: Rc::new(Lists::clone(lists)) });
+        first.push(Attached { name: "access".into(), policy: closed, version: None, rule: Rc::new(Lists::clone(lists)) });
     }
     let mut by_consumer = 0;
     for limit in &route.limits {
@@ -91,14 +92,14 @@ fn with_native(generation: &Generation, home: &Home, route: &plan::Route, mut ru
         let rule = Rc::new(Gate { name: limit.name.clone(), limit: shared.clone(), refused });
         let name: Arc<str> = "rate_limits".into();
         if limit.by == By::Consumer {
-            rules.request_filters.insert(by_consumer, Attached { name, policy: closed, rule });
+            rules.request_filters.insert(by_consumer, Attached { name, policy: closed, version: None, rule });
             by_consumer += 1;
         } else {
-            first.push(Attached { name, policy: closed, rule });
+            first.push(Attached { name, policy: closed, version: None, rule });
         }
     }
     if let Some(cors) = &route.cors {
-        first.push(Attached { name: "cors".into(), policy: closed, rule: Rc::new(Preflights(cors.clone())) });
+        first.push(Attached { name: "cors".into(), policy: closed, version: None, rule: Rc::new(Preflights(cors.clone())) });
     }
     rules.auth.splice(0..0, first);
     rules

@@ -63,6 +63,17 @@ impl Client {
         self.answer(self.agent.get(self.url(path)).header("authorization", self.bearer()).call())
     }
 
+    /// The metrics, in Prometheus' text format.
+    pub(super) fn metrics(&self) -> Result<String, Failure> {
+        let url = format!("{}/metrics", self.base.trim_end_matches("/v1"));
+        let answer = self.agent.get(url).header("authorization", self.bearer()).call();
+        let mut answer = answer.map_err(|error| self.unreachable(&error))?;
+        if answer.status().as_u16() != 200 {
+            return self.answer(Ok(answer)).map(|value| value.to_string());
+        }
+        answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(|error| self.unreachable(&error))
+    }
+
     /// With query arguments; empty ones are left out.
     pub(super) fn get_with(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         let mut request = self.agent.get(self.url(path)).header("authorization", self.bearer());

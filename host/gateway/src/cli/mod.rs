@@ -7,6 +7,7 @@
 mod admin;
 mod diff;
 mod show;
+mod top;
 
 use crate::config::document::Document;
 use crate::config::plan::LogTarget;
@@ -58,6 +59,10 @@ pub enum Command {
     Upgrade(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
+    /// The access log
+    Log(LogArgs),
+    /// What the running gateway is doing: requests, errors and times by route and service, health of endpoints
+    Top(top::TopArgs),
     /// Which route would a request take, why, and what holds for it? From the file, or by the running gateway
     Explain(ExplainArgs),
     /// What would change from one configuration to another
@@ -196,6 +201,21 @@ enum ConfigCommand {
     Schema,
 }
 
+/// `wharf log`
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(subcommand)]
+    command: LogCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum LogCommand {
+    /// Open the file of the access log anew, after it was moved away
+    Reopen,
+}
+
 /// `wharf explain`
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
@@ -287,6 +307,8 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => args.admin.json,
         Command::Routes(args) | Command::Services(args) | Command::Upgrade(args) => args.json,
         Command::Config(args) => args.admin.json,
+        Command::Log(args) => args.admin.json,
+        Command::Top(args) => args.admin.json,
         Command::Explain(args) => args.admin.json,
         Command::Diff(args) => args.admin.json,
         Command::Run(_) | Command::CompileChild { .. } | Command::Completion { .. } => false,
@@ -296,7 +318,11 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Plugin(args) => plugin(args),
         Command::Routes(args) => Client::find(&args).and_then(|client| client.get(&["routes"])),
         Command::Services(args) => Client::find(&args).and_then(|client| client.get(&["services"])),
+        Command::Log(LogArgs { admin, command: LogCommand::Reopen }) => {
+            Client::find(&admin).and_then(|client| client.post(&["log", "reopen"]))
+        }
         Command::Upgrade(args) => Client::find(&args).and_then(|client| client.post(&["upgrade"])),
+        Command::Top(args) => return top::run(&args, out, err),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
             Ok(answer) => Ok(answer),

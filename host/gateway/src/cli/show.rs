@@ -2,7 +2,7 @@
 //! gateway learns to say is shown without a change here. Times are said as times, and a digest in a table by its first
 //! digits; `--json` has everything as it is.
 
-use crate::telemetry::access::date_of;
+use crate::telemetry::date_of;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -29,7 +29,10 @@ mod plugins;
 mod route_steps;
 mod routes;
 mod services;
+mod telemetry;
 mod upkeep;
+
+pub use telemetry::{REDACT_FIELDS, REDACT_HEADERS, REDACT_QUERY};
 
 type Opt<T> = Option<Item<T>>;
 
@@ -47,27 +50,6 @@ const PRIORITIES_MAX: usize = 16;
 const ADMIN_LINES_MAX: usize = 100;
 /// Largest fixed answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// Query arguments that are never written to the access log, whatever the file says.
-pub const REDACT_QUERY: [&str; 17] = [
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-    "api_key",
-    "apikey",
-    "key",
-    "secret",
-    "client_secret",
-    "password",
-    "passwd",
-    "pwd",
-    "signature",
-    "sig",
-    "code",
-    "authorization",
-    "session",
-];
 
 /// Checks a text that stands alone: nothing is included, and no variable is known. `folder` is where its relative paths
 /// begin.
@@ -235,13 +217,17 @@ impl<'a> Checker<'a> {
         let services = self.services(&file.services);
         let plugins = self.plugins(&file.plugins);
         let usual = self.usual(file);
-        let routes = self.routes(file, &usual);
+        let recording = self.recording(&file.access_log);
+        let traces = self.traces(&file.traces, &node);
+        let routes = self.routes(file, &usual, &recording);
         Plan {
             node,
             zone: group(&file.node).and_then(|node| given(&node.zone)).map(|zone| zone.as_str().into()),
             workers: self.number(&file.workers, self.around.cores.min(256) as u32, 1, 256, "workers") as usize,
             log: self.log(&file.log),
             access_log: self.access_log(&file.access_log),
+            recording,
+            traces,
             listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
             admin: admin.1,
             services,
@@ -281,20 +267,6 @@ impl<'a> Checker<'a> {
             level: level.and_then(Item::get).cloned().unwrap_or_else(|| "info".into()),
             json: matches!(log.and_then(|log| given(&log.format)), Some(file::LogFormat::Json)),
         }
-    }
-
-    fn access_log(&mut self, log: &Opt<file::AccessLog>) -> plan::AccessLog {
-        let log = group(log);
-        let to = log.and_then(|log| log.to.as_ref());
-        let target = match to.and_then(Item::get).map(String::as_str) {
-            None | Some("stdout") => plan::LogTarget::Stdout,
-            Some("off") => plan::LogTarget::Off,
-            Some(path) => plan::LogTarget::File(to.and_then(|to| self.path(to)).unwrap_or_else(|| self.folder.join(path))),
-        };
-        let more = log.map(|log| list(&log.redact_query)).unwrap_or_default();
-        let more = more.iter().filter_map(Item::get).map(|name| name.to_ascii_lowercase());
-        let redact_query = REDACT_QUERY.iter().map(|&name| name.to_owned()).chain(more).map(String::into_boxed_str).collect();
-        plan::AccessLog { target, redact_query }
     }
 
     // === values ===

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken at a restart only; of `log` all but its level, of listeners their sockets.
-const AT_RESTART: [&str; 4] = ["node", "workers", "access_log", "admin"];
+const AT_RESTART: [&str; 3] = ["node", "workers", "admin"];
+
+/// Of the access log, what is taken at once.
+const TAKEN_AT_ONCE: [&str; 3] = ["records", "sample", "capture_memory"];
 
 /// As JSON: `{"same", "needs_restart", "changes": [...], "affected": [...]}`.
 pub fn diff(old: &Document, new: &Document) -> Value {
@@ -48,6 +51,7 @@ pub fn diff(old: &Document, new: &Document) -> Value {
         let needs_restart = match section.as_str() {
             "log" => any(|setting| setting.path != "level"),
             "listeners" => any(|setting| setting.path == "bind"),
+            "access_log" => any(|setting| !TAKEN_AT_ONCE.iter().any(|taken| setting.path.starts_with(taken))),
             section => AT_RESTART.contains(&section),
         };
         if needs_restart {

@@ -14,12 +14,14 @@ mod plugin;
 mod route;
 mod route_steps;
 mod service;
+mod telemetry;
 
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;
 pub use route_steps::*;
 pub use service::*;
+pub use telemetry::*;
 
 type Opt<T> = Option<Item<T>>;
 
@@ -39,9 +41,12 @@ pub struct File {
     /// What the gateway says about itself, on standard error.
     #[serde(default)]
     pub log: Opt<Log>,
-    /// One line of JSON for each request.
+    /// A record of each request.
     #[serde(default)]
     pub access_log: Opt<AccessLog>,
+    /// Traces for a collector of OpenTelemetry. Default none.
+    #[serde(default)]
+    pub traces: Opt<Traces>,
     /// Where requests come in, by name.
     #[serde(default)]
     pub listeners: Opt<Named<Listener>>,
@@ -113,18 +118,6 @@ pub enum LogFormat {
     Text,
     /// For machines.
     Json,
-}
-
-/// One line of JSON for each request.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AccessLog {
-    /// `stdout` (default), `off`, or the path of a file. A file that was renamed is opened anew, at once on SIGHUP.
-    #[serde(default)]
-    pub to: Opt<String>,
-    /// Query arguments whose values are never written, compared without regard to case; added to those that never are: `token`, `access_token`, `refresh_token`, `id_token`, `api_key`, `apikey`, `key`, `secret`, `client_secret`, `password`, `passwd`, `pwd`, `signature`, `sig`, `code`, `authorization`, `session`. Of the headers only `user-agent` is ever written.
-    #[serde(default)]
-    pub redact_query: Opt<Vec<Item<String>>>,
 }
 
 /// The admin API.

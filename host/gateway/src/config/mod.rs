@@ -21,6 +21,7 @@ pub mod shape;
 pub mod sources;
 pub mod substitute;
 pub mod surroundings;
+pub mod template;
 pub mod tree;
 pub mod units;
 mod values;

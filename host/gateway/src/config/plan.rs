@@ -15,11 +15,13 @@ mod listener;
 mod plugin;
 mod route;
 mod service;
+mod telemetry;
 
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;
 pub use service::*;
+pub use telemetry::*;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -32,8 +34,12 @@ pub struct Plan {
     pub workers: usize,
     /// What the gateway says about itself.
     pub log: Log,
-    /// One line for each request.
+    /// How records of requests are written.
     pub access_log: AccessLog,
+    /// Which are.
+    pub recording: Recording,
+    /// Traces, if there are any.
+    pub traces: Option<Traces>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// The admin API.
@@ -87,36 +93,6 @@ pub struct Log {
     pub level: String,
     /// JSON instead of text.
     pub json: bool,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
-    /// Nowhere: nothing is formatted.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// This file, appended to.
-    File(PathBuf),
-}
-
-impl fmt::Display for LogTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LogTarget::Off => f.write_str("off"),
-            LogTarget::Stdout => f.write_str("on standard output"),
-            LogTarget::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// One line for each request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// Where it goes.
-    pub target: LogTarget,
-    /// Query arguments whose values are never written, lower case.
-    pub redact_query: Vec<Box<str>>,
 }
 
 /// The admin API.

@@ -227,6 +227,10 @@ impl<'p> Settling<'p> {
         }
         if setting("access_log") {
             plan.access_log = base.access_log.clone();
+            plan.recording = base.recording.clone();
+        }
+        if setting("traces") {
+            plan.traces = base.traces.clone();
         }
         if setting("admin") {
             plan.admin = base.admin.clone();

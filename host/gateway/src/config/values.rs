@@ -257,6 +257,23 @@ pub(super) fn origin(text: &str) -> Result<Box<str>, Wrong> {
     Ok(text.into())
 }
 
+/// Where a collector takes traces.
+pub(super) fn collector(text: &str) -> Result<Box<str>, Wrong> {
+    let hint = "write `http://127.0.0.1:4318/v1/traces`";
+    if text.starts_with("https://") {
+        let hint = "run a collector beside the gateway, send to it by `http`, and let it send on by TLS";
+        return wrong(format!("`{text}` is asked for by TLS, and traces are sent in the clear"), hint);
+    }
+    let Some(rest) = text.strip_prefix("http://") else { return wrong(format!("`{text}` is not a URL that begins with `http://`"), hint) };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    host_and_port(host).map_err(|(message, _)| (message, hint.to_owned()))?;
+    if path.unwrap_or_default().bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
+        return wrong(format!("`{text}` has a path that no request can have"), hint);
+    }
+    // What the specification of OTLP names where only host and port are known.
+    Ok(if path.is_none_or(str::is_empty) { format!("http://{host}/v1/traces").into() } else { text.into() })
+}
+
 /// `http` or `https`.
 pub(super) fn scheme(text: &str) -> Result<Box<str>, Wrong> {
     match text {

@@ -1,13 +1,18 @@
 //! What the access log promises its reader.
 
+use super::super::line::{date_of, is_plain};
 use super::*;
+use crate::config::check;
+use crate::config::plan::Redact;
 use serde_json::Value;
 use std::path::PathBuf;
 use wharf_core::exchange::ExchangeId;
 use wharf_core::outlet::Endpoint;
+use wharf_http::record::Part;
 
 fn plain<'a>() -> Record<'a> {
     Record {
+        part: Part::Whole,
         time_ms: 1_795_360_802_007,
         id: ExchangeId { time: 0x0123_4567_89ab_cdef, serial: 0xfedc_ba98_0000_0001 },
         listener: "web",
@@ -28,6 +33,8 @@ fn plain<'a>() -> Record<'a> {
         fault: None,
         consumer: None,
         answered_by: None,
+        exchange: None,
+        response: None,
     }
 }
 
@@ -48,8 +55,21 @@ fn start(path: PathBuf) -> AccessWriter {
 }
 
 fn start_counted(path: PathBuf, metrics: &Arc<Registry>) -> AccessWriter {
-    let redact_query = crate::config::check::REDACT_QUERY.iter().map(|&name| name.into()).collect();
-    AccessWriter::start(&Settings { target: LogTarget::File(path), redact_query }, metrics.clone()).unwrap().unwrap()
+    AccessWriter::start(&settings(path), metrics.clone()).unwrap().unwrap()
+}
+
+fn settings(path: PathBuf) -> Settings {
+    let all = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
+    let redact = Redact { query: all(&check::REDACT_QUERY), headers: all(&check::REDACT_HEADERS), fields: all(&check::REDACT_FIELDS) };
+    Settings {
+        target: LogTarget::File(path),
+        also_stdout: false,
+        template: None,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        redact,
+        rotate: None,
+    }
 }
 
 /// The value of a series in the exposition.
@@ -171,7 +191,7 @@ fn a_moved_file_is_opened_anew_when_asked() {
     let log = writer.for_core();
     log.record(&plain());
     log.flush();
-    writer.reopen();
+    writer.reopener().reopen();
     // The writer takes messages in order, so once the second line is there, the first has been written before.
     log.record(&Record { route: "second", ..plain() });
     drop(log);
@@ -181,7 +201,7 @@ fn a_moved_file_is_opened_anew_when_asked() {
     let mut writer = start(path.clone());
     let log = writer.for_core();
     std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
-    writer.reopen();
+    writer.reopener().reopen();
     log.record(&Record { route: "third", ..plain() });
     drop(log);
     writer.close();
@@ -197,7 +217,7 @@ fn a_full_disk_costs_lines_and_counts_them() {
     (0..7).for_each(|_| log.record(&plain()));
     drop(log);
     writer.close();
-    assert_eq!(counted(&metrics, "wharf_access_log_lost_total{reason=\"write\"}"), 7, "{}", metrics.render());
+    assert_eq!(counted(&metrics, "wharf_access_log_lost_total{reason=\"disk_full\"}"), 7, "{}", metrics.render());
 }
 
 #[test]

@@ -101,11 +101,14 @@ impl Said {
     }
 }
 
+/// Who waits for which answer.
+type Waiting = HashMap<u64, oneshot::Sender<(Said, Bytes)>>;
+
 /// The way to the store of the other process.
 pub(super) struct Asker {
     next: AtomicU64,
     /// `None`: the other process has gone.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<(Said, Bytes)>>>>,
+    waiting: Mutex<Option<Waiting>>,
     line: mpsc::Sender<(Message, Bytes)>,
 }
 
@@ -115,7 +118,7 @@ impl Asker {
         Arc::new(Asker { next: AtomicU64::new(0), waiting: Mutex::new(Some(HashMap::new())), line })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<(Said, Bytes)>>>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

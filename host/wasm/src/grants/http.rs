@@ -21,6 +21,7 @@ use wharf_core::exchange::{Exchange, ExchangeId, Facts};
 use wharf_core::fault::FaultKind;
 use wharf_core::head::{Method, RequestHead};
 use wharf_core::outlet::{Outlets, Wish};
+use wharf_core::trace;
 use wharf_wasm_bindings::host::{FetchError, FetchRequest, FetchResponse};
 
 /// Calls of all guests of one core that have been posted and not been picked up. The inbox picks up at every turn of
@@ -84,6 +85,12 @@ fn post(guest: &Guest, request: FetchRequest) -> wasmtime::Result<Result<Posted,
         Ok(head) => head,
         Err(why) => return Ok(Err(FetchError::Invalid(why))),
     };
+    // Part of the exchange's trace, unless the guest says otherwise below.
+    if trace::Context::of(&present.request.fields).is_some() {
+        for name in [trace::TRACEPARENT, trace::TRACESTATE].into_iter().filter(|name| !has(&request, name)) {
+            present.request.fields.all(name).for_each(|value| head.fields.add(name, value));
+        }
+    }
     for (name, value) in &request.headers {
         head.fields.add(name.as_bytes(), value.as_bytes());
     }
@@ -95,6 +102,10 @@ fn post(guest: &Guest, request: FetchRequest) -> wasmtime::Result<Result<Posted,
         Ok(()) => Ok((receiver, deadline)),
         Err(_) => Err(FetchError::Unavailable(format!("{POSTED_MAX} calls are posted already"))),
     })
+}
+
+fn has(request: &FetchRequest, name: &[u8]) -> bool {
+    request.headers.iter().any(|(have, _)| have.as_bytes() == name || have.as_bytes() == trace::TRACEPARENT)
 }
 
 /// What an outbound call inherits: the exchange's name, client and route, so that it can be found in the log.

@@ -408,7 +408,7 @@ impl Checker<'_> {
     }
 
     /// Is it `on`, or not a word at all but settings?
-    fn is_on(&mut self, word: &Opt<String>, place: Place, what: &str) -> bool {
+    pub(super) fn is_on(&mut self, word: &Opt<String>, place: Place, what: &str) -> bool {
         match word.as_ref().and_then(Item::get).map(String::as_str) {
             None | Some("on") => true,
             Some("off") => false,

@@ -6,7 +6,7 @@ use wharf_http::redirect::Redirect;
 use wharf_http::split::Sticky;
 
 impl Checker<'_> {
-    pub(super) fn routes(&mut self, file: &File, usual: &Usual) -> Vec<plan::Route> {
+    pub(super) fn routes(&mut self, file: &File, usual: &Usual, recording: &plan::Recording) -> Vec<plan::Route> {
         let chains = Chains::read(self, file);
         let mut routes: Vec<(Place, plan::Route)> = Vec::new();
         // A route with a mistake in it matches something else than was meant: by form (a key that nobody knows is not
@@ -60,6 +60,8 @@ impl Checker<'_> {
                     envelope: self.envelope(&route.envelope, usual.envelope.clone()),
                     compression: self.compression(&route.compression, usual.compression.clone()),
                     mirror: self.mirror(&route.mirror),
+                    sampling: self.sampling_of(&route.access_log, &recording.sampling),
+                    capture: self.capture(&route.capture),
                     name,
                     matches,
                     chain,

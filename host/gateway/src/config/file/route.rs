@@ -96,6 +96,12 @@ pub struct Route {
     /// Copies for another service. Default none.
     #[serde(default)]
     pub mirror: Opt<Mirror>,
+    /// Records of its requests; `off` for none. Default as the section `access_log` says.
+    #[serde(default)]
+    pub access_log: Opt<OrShort<RouteLog>>,
+    /// Copies of the beginning of bodies, for the record. Default none.
+    #[serde(default)]
+    pub capture: Opt<Capture>,
 }
 
 /// What a request must look like.

@@ -59,6 +59,10 @@ pub struct Route {
     pub compression: Option<Arc<Compression>>,
     /// Copies for another service.
     pub mirror: Option<Mirror>,
+    /// Which of its requests are recorded.
+    pub sampling: wharf_http::record::Sampling,
+    /// Copies of bodies for the record.
+    pub capture: Option<Capture>,
     /// The attachments in the order they are asked: global, host, route, service; within each by `order`, then as written.
     /// For hosts of which `host_chains` knows nothing.
     pub chain: Vec<Attachment>,
