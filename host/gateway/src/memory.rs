@@ -19,7 +19,7 @@ const LOOK_OFTEN: (u64, Duration) = (70, Duration::from_millis(5));
 /// Looks at the memory from now on, and says how short it is. Never resolves.
 pub async fn watch(pressure: Arc<Pressure>, generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Registry>) {
     let there = there();
-    let used_level = metrics.level("wharf_memory_bytes", "memory that the process uses (resident)", &[]);
+    let used_level = metrics.level("wharf_process_memory_bytes", "memory of the process that is in RAM", &[]);
     let max_level = metrics.level("wharf_memory_max_bytes", "memory that it may use: `node.memory_max`, or what there is", &[]);
     let short_level = metrics.level("wharf_memory_shortage", "0: enough; 1: no more connections; 2: no more requests", &[]);
     let mut shortage = Shortage::None;
@@ -53,21 +53,20 @@ pub async fn watch(pressure: Arc<Pressure>, generations: watch::Receiver<Arc<Gen
 
 /// Resident memory of this process, bytes.
 fn used() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    kib(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 /// Memory that this process could have, bytes: the machine's, or less if its control group has less.
 fn there() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine(&text));
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib(&text, "MemTotal:"));
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = group(&groups, Path::new("/sys/fs/cgroup"));
     machine.into_iter().chain(group).min().unwrap_or(u64::MAX)
 }
 
-fn machine(meminfo: &str) -> Option<u64> {
-    let kib: u64 = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+/// A line of `/proc`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let kib: u64 = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
 
@@ -100,9 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_memory_is_read() {
-        assert_eq!(machine("MemFree: 1 kB\nMemTotal:       16384 kB\n"), Some(16 << 20));
-        assert_eq!(machine("MemTotal: much\n"), None);
+    fn a_line_of_the_kernels_is_read() {
+        assert_eq!(kib("MemFree: 1 kB\nMemTotal:       16384 kB\n", "MemTotal:"), Some(16 << 20));
+        assert_eq!(kib("MemTotal: much\n", "MemTotal:"), None);
     }
 
     #[test]

@@ -43,8 +43,8 @@ fn memory_that_runs_short_is_answered_and_never_runs_out() {
     let wharf = Wharf::start(config(&upstream, "")).unwrap();
     let address = wharf.listener("main");
     let level = |name: &str| wharf.admin().metrics().get(name, &[]) as u64;
-    until("a look at the memory", WAIT, || (level("wharf_memory_bytes") > 0).then_some(()));
-    let max = (level("wharf_memory_bytes") >> 20) + ROOM;
+    until("a look at the memory", WAIT, || (level("wharf_process_memory_bytes") > 0).then_some(()));
+    let max = (level("wharf_process_memory_bytes") >> 20) + ROOM;
     wharf.write_config(&config(&upstream, &format!(", memory_max: {max}MiB")));
     until("the bound", WAIT, || (level("wharf_memory_max_bytes") == max << 20).then_some(()));
 
@@ -64,7 +64,7 @@ fn memory_that_runs_short_is_answered_and_never_runs_out() {
         for stream in some {
             let _ = stream.write_all(&head);
         }
-        most = most.max(level("wharf_memory_bytes"));
+        most = most.max(level("wharf_process_memory_bytes"));
         match level("wharf_memory_shortage") {
             0 => {}
             1 => high = true,
@@ -75,7 +75,7 @@ fn memory_that_runs_short_is_answered_and_never_runs_out() {
         }
     }
     until("a shortage", WAIT, || {
-        most = most.max(level("wharf_memory_bytes"));
+        most = most.max(level("wharf_process_memory_bytes"));
         full |= level("wharf_memory_shortage") == 2;
         full.then_some(())
     });

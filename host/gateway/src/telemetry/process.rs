@@ -1,4 +1,4 @@
-//! What the process itself takes: memory, processor time. Read from `/proc` once a second.
+//! What the process itself takes of the processor. Read from `/proc` once a second. (Its memory is `memory.rs`'s business.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,16 @@ const TICK_MS: u64 = 10;
 
 /// Shows it for as long as it is polled; `cores` threads serve. Never resolves.
 pub async fn attend(metrics: Arc<Registry>, cores: usize) {
-    let memory = metrics.level("wharf_process_memory_bytes", "memory of the process that is in RAM", &[]);
     let time = metrics.count("wharf_process_cpu_milliseconds_total", "processor time of all threads of the process", &[]);
     let threads = metrics.level("wharf_cores", "threads that serve requests, each on a core of its own", &[]);
     threads.set(cores as i64);
     let mut each = tokio::time::interval(Duration::from_secs(1));
     loop {
         each.tick().await;
-        if let Some(bytes) = std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident) {
-            memory.set(bytes);
-        }
         if let Some(ticks) = std::fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(ticks) {
             time.add_shared((ticks * TICK_MS).saturating_sub(time.get()));
         }
     }
-}
-
-/// Bytes in RAM, of `/proc/self/status`.
-fn resident(text: &str) -> Option<i64> {
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(kib.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok()? * 1024)
 }
 
 /// Ticks in user and system mode, of `/proc/self/stat`; the name in it may hold anything.
@@ -45,7 +35,6 @@ mod tests {
     fn what_the_kernel_says_is_read_whatever_the_process_is_called() {
         let stat = "7 (a) S 9 (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15";
         assert_eq!(ticks(stat), Some(11 + 12));
-        assert_eq!(resident("Name:\ta\nVmHWM:\t   50 kB\nVmRSS:\t   42 kB\n"), Some(42 * 1024));
-        assert_eq!((ticks(""), resident("")), (None, None));
+        assert_eq!(ticks(""), None);
     }
 }
