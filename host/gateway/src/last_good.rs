@@ -91,7 +91,9 @@ pub fn load(path: &Path, strict: bool) -> Result<Loaded, Mistakes> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let state = plan.as_ref().map_or_else(|| config::check::state_dir_of(text, folder), |plan| plan.node.state_dir.clone());
     let mut history = if strict { Vec::new() } else { Keeper::new(&state).kept(path) };
-    let base = replay(&history, &around);
+    // A listener that served with a certificate which has expired since is worth more than none: its other names still serve,
+    // and its clients are told what is wrong.
+    let base = replay(&history, &Surroundings { expired: true, ..around.clone() });
     match (plan, blame, base, mistakes) {
         (Some(plan), Some(blame), base, None) => {
             history.push(Snapshot::now(files));

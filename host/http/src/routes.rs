@@ -9,7 +9,7 @@
 //! 3. the path, segment by segment from the left; in the first one in which two routes differ: a written segment, then a
 //!    template's name, then a path that ends there, then a regular expression that begins there, then a prefix that ends
 //!    there;
-//! 4. more tests (headers, query, cookies, source); a list of methods before none; the place in the configuration.
+//! 4. more tests (headers, query, cookies, scheme, source); a list of methods before none; the place in the configuration.
 //!
 //! A route whose method or tests say no is passed over, and so is a host or a path under which nothing fits: the
 //! next less specific one is tried, so adding a route for one host takes nothing away from the routes for all hosts.

@@ -44,10 +44,20 @@ impl Authority {
 
     /// A certificate for these hosts; names with `://` become URIs. `subject` becomes its common name.
     pub fn pair(&self, subject: &str, names: &[&str]) -> Pair {
+        self.pair_with(subject, names, |_| ())
+    }
+
+    /// The same, but it has expired long ago.
+    pub fn expired(&self, subject: &str, names: &[&str]) -> Pair {
+        self.pair_with(subject, names, |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))
+    }
+
+    fn pair_with(&self, subject: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let (uris, hosts): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
         params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
         params.distinguished_name.push(DnType::CommonName, subject);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pair { chain: certificate.pem(), key: key.serialize_pem() }

@@ -206,3 +206,59 @@ fn the_gateway_chooses_the_cipher_whatever_a_client_would_rather_have() {
         assert_eq!(connection.suite(), "TLS13_AES_128_GCM_SHA256");
     }
 }
+
+/// Replaces a file as tools for certificates do.
+fn replace(wharf: &Wharf, name: &str, text: &str) {
+    let draft = wharf.dir().join(format!(".{name}.new"));
+    std::fs::write(&draft, text).unwrap();
+    std::fs::rename(draft, wharf.dir().join(name)).unwrap();
+}
+
+fn quarantined(wharf: &Wharf) -> usize {
+    wharf.admin().get("/v1/config").expect()["quarantined"].as_array().unwrap().len()
+}
+
+#[test]
+fn a_certificate_whose_key_comes_later_is_shown_once_both_are_there() {
+    let authority = Authority::new();
+    let (old, new) = (authority.pair("old", &["a.example"]), authority.pair("new", &["a.example"]));
+    let wharf = start(&[&old], false, "", "", HELLO, &[]);
+    let shown = || Client::credulous().connect(wharf.listener("main"), "a.example").unwrap().shown();
+    replace(&wharf, "c0.pem", &new.chain);
+    until("the half to be found", WAIT, || (quarantined(&wharf) == 1).then_some(()));
+    assert!(shown() == der(&old), "what served serves on");
+    replace(&wharf, "c0.key", &new.key);
+    until("the new certificate", WAIT, || (shown() == der(&new)).then_some(()));
+    assert_eq!(quarantined(&wharf), 0);
+}
+
+#[test]
+fn a_certificate_that_has_expired_replaces_none_and_is_better_than_none_after_a_restart() {
+    let authority = Authority::new();
+    let (good, expired) = (authority.pair("good", &["a.example"]), authority.expired("expired", &["a.example"]));
+    let wharf = start(&[&good], false, "", "", HELLO, &[]);
+    let shown = |wharf: &Wharf| Client::credulous().connect(wharf.listener("main"), "a.example").unwrap().shown();
+    replace(&wharf, "c0.key", &expired.key);
+    replace(&wharf, "c0.pem", &expired.chain);
+    until("the mistake to be found", WAIT, || wharf.log().contains("has expired").then_some(()));
+    assert!(shown(&wharf) == der(&good));
+    let wharf = wharf.kill_and_start().unwrap();
+    assert!(shown(&wharf) == der(&expired));
+    assert_eq!(quarantined(&wharf), 1, "an operator is told");
+    replace(&wharf, "c0.key", &good.key);
+    replace(&wharf, "c0.pem", &good.chain);
+    until("the renewed certificate", WAIT, || (shown(&wharf) == der(&good)).then_some(()));
+}
+
+#[test]
+fn who_comes_in_the_clear_is_sent_to_the_same_place_by_tls() {
+    let authority = Authority::new();
+    let pair = authority.pair("a", &["a.example"]);
+    let routes = "  - { name: clear, match: { scheme: http }, to: { redirect: { scheme: https, status: 301 } } }\n".to_owned() + HELLO;
+    let wharf = start(&[&pair], false, "", "", &routes, &[]);
+    let reply = Connection::open(wharf.listener("clear")).unwrap().get("a.example", "/x?y=1").unwrap();
+    assert_eq!((reply.status, reply.field("location").as_deref()), (301, Some("https://a.example/x?y=1")));
+    let client = Client::new(&authority, None, &["http/1.1"]);
+    let mut connection = client.connect(wharf.listener("main"), "a.example").unwrap();
+    assert_eq!(connection.get("a.example", "/x?y=1").unwrap().message.text(), "hello");
+}

@@ -26,7 +26,7 @@ const KEY_MAX: usize = 200;
 fn checked(text: &str) -> Result<Plan, crate::house::config::Mistakes> {
     // A host with two addresses of its own and four cores.
     let addresses = vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([127, 0, 0, 1])];
-    let around = Surroundings { addresses, cores: 4, may_bind: false, any_address: false };
+    let around = Surroundings { addresses, cores: 4, may_bind: false, any_address: false, expired: false };
     check("fuzz.yaml", text, Path::new(""), &around)
 }
 

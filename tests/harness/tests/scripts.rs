@@ -14,8 +14,12 @@ fn root() -> &'static Path {
 }
 
 fn script(text: &str) -> Command {
-    let mut bash = Command::new("bash");
-    bash.arg("-c").arg(format!("source dev/lib.sh\n{text}")).current_dir(root()).stdin(Stdio::null());
+    // A shell in the background has its children ignore ^C, and what is ignored stays so: the tests may run there.
+    let mut bash = Command::new("env");
+    bash.args(["--default-signal=INT,TERM,HUP", "bash", "-c"])
+        .arg(format!("source dev/lib.sh\n{text}"))
+        .current_dir(root())
+        .stdin(Stdio::null());
     bash
 }
 

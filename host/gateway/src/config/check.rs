@@ -107,7 +107,7 @@ pub fn check_files(name: &str, path: &Path, text: &str, around: &Surroundings, o
             let mut checker = Checker::new(folder, of_files, around, &file, mistakes.iter().cloned().chain(found).collect());
             plan = Some(checker.plan(&file));
             // What the plan was read from is followed like the texts.
-            followed.files.extend(plan.iter().flat_map(Plan::files).map(|path| (path.clone(), super::contents(path).ok())));
+            followed.files.append(&mut checker.read);
             found = checker.mistakes.split_off(mistakes.len());
         }
         // What could not be substituted is told once: that the text as it stands fits nowhere follows from it.
@@ -151,7 +151,7 @@ pub fn state_dir_of(text: &str, folder: &Path) -> PathBuf {
 }
 
 fn process_of(text: &str, folder: &Path) -> (plan::Node, plan::Admin) {
-    let around = Surroundings { addresses: Vec::new(), cores: 1, may_bind: false, any_address: true };
+    let around = Surroundings { addresses: Vec::new(), cores: 1, may_bind: false, any_address: true, expired: false };
     let written = RefCell::default();
     let read = |text: &str| {
         let mut state = State::default();
@@ -192,6 +192,8 @@ pub(super) struct Checker<'a> {
     services: Vec<String>,
     plugins: Vec<String>,
     pub(super) mistakes: Vec<Mistake>,
+    /// Files that the configuration names, and what they hold; `None`: they cannot be read.
+    pub(super) read: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
 impl<'a> Checker<'a> {
@@ -206,7 +208,16 @@ impl<'a> Checker<'a> {
             let entries = named.as_ref().and_then(Item::get).map(|named| named.0.as_slice()).unwrap_or_default();
             entries.iter().filter_map(|(name, _)| name.get().cloned()).collect()
         }
-        Checker { folder, folders, names, around, services: named(&file.services), plugins: named(&file.plugins), mistakes }
+        Checker {
+            folder,
+            folders,
+            names,
+            around,
+            services: named(&file.services),
+            plugins: named(&file.plugins),
+            mistakes,
+            read: Vec::new(),
+        }
     }
 
     fn plan(&mut self, file: &File) -> Plan {

@@ -36,7 +36,7 @@ impl Outside for OneSecret {
 }
 
 fn around() -> Surroundings {
-    Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true }
+    Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true, expired: false }
 }
 
 fn document(text: &str) -> Document {

@@ -55,13 +55,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The files that were read for it besides the configuration: certificates and keys.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let of_listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.files);
-        let of_services = self.services.iter().filter_map(|service| service.tls.as_ref()).flat_map(|tls| &tls.files);
-        of_listeners.chain(of_services)
-    }
-
     /// Would it serve in the same way?
     pub fn is_like(&self, other: &Plan) -> bool {
         // What is secret is not shown, and compared by itself.

@@ -10,7 +10,7 @@ use wharf_core::head::{Method, RequestHead};
 use wharf_http::routes::Routes;
 
 fn checked(text: &str) -> Checked {
-    let around = Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true };
+    let around = Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true, expired: false };
     check_files("t.yaml", Path::new("t.yaml"), text, &around, &mut Alone).0
 }
 

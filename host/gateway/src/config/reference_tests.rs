@@ -56,7 +56,7 @@ fn bounds(steps: &[Step], name: &str, kind: &str) -> Option<String> {
         "whole number" => json!(u64::MAX),
         _ => return None,
     };
-    let around = Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true };
+    let around = Surroundings { addresses: Vec::new(), cores: 4, may_bind: false, any_address: true, expired: false };
     let mistakes = check("t.yaml", &with(steps, large).to_string(), Path::new(""), &around).err()?;
     mistakes.list.iter().find_map(|mistake| {
         let text = format!("{} {}", mistake.message, mistake.hint.as_deref().unwrap_or_default());

@@ -15,6 +15,8 @@ pub struct Surroundings {
     pub may_bind: bool,
     /// The file may be meant for another host: every address will do.
     pub any_address: bool,
+    /// Certificates that have expired are taken, because they served before.
+    pub expired: bool,
 }
 
 impl Surroundings {
@@ -25,6 +27,7 @@ impl Surroundings {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             may_bind: true,
             any_address: false,
+            expired: false,
         }
     }
 

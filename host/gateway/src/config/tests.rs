@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
 /// A host with two addresses of its own and four cores.
 fn around() -> Surroundings {
     let addresses = vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([127, 0, 0, 1])];
-    Surroundings { addresses, cores: 4, may_bind: false, any_address: false }
+    Surroundings { addresses, cores: 4, may_bind: false, any_address: false, expired: false }
 }
 
 fn plan(text: &str) -> Plan {

@@ -8,7 +8,7 @@ use crate::pattern::Pattern;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
-use wharf_core::head::{Known, RequestHead, text};
+use wharf_core::head::{Known, RequestHead, Scheme, text};
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Test {
     Cookie(Box<str>, Wanted),
     /// The client's address is in one of these.
     Source(Vec<Cidr>),
+    /// The connection is by TLS, or is not.
+    Scheme(Scheme),
 }
 
 /// What is wanted of something with a name.
@@ -51,6 +53,7 @@ impl Test {
                 let named = cookies(head).filter(|(have, _)| *have == name.as_bytes());
                 wanted.fits(named.map(|(_, value)| Cow::Borrowed(value)))
             }
+            Test::Scheme(wanted) => head.scheme == *wanted,
             Test::Source(ranges) => ranges.iter().any(|range| range.holds(client)),
         }
     }
@@ -75,6 +78,7 @@ impl fmt::Display for Test {
             Test::Header(name, _) => write!(f, "header `{name}`"),
             Test::Query(name, _) => write!(f, "query argument `{name}`"),
             Test::Cookie(name, _) => write!(f, "cookie `{name}`"),
+            Test::Scheme(_) => f.write_str("the scheme"),
             Test::Source(_) => f.write_str("the client's address"),
         }
     }

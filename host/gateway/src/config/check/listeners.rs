@@ -67,14 +67,13 @@ impl Checker<'_> {
     fn tls(&mut self, item: &Item<file::ListenerTls>, http2: &Opt<OrShort<file::ListenerHttp2>>) -> Option<plan::Tls> {
         let tls = item.get()?;
         let before = self.mistakes.len();
-        let mut files = Vec::new();
         let (mut certificates, mut default) = (Vec::new(), None);
         for entry in tls.certificates.get()? {
             let Some(pair) = entry.get() else { continue };
-            let chain = self.contents(&pair.chain, &mut files);
-            let key = self.contents(&pair.key, &mut files);
+            let chain = self.contents(&pair.chain);
+            let key = self.contents(&pair.key);
             let (Some(chain), Some(key)) = (chain, key) else { continue };
-            let certificate = match Certificate::from_pem(&chain, &key, SystemTime::now()) {
+            let certificate = match Certificate::from_pem(&chain, &key, SystemTime::now(), self.around.expired) {
                 Ok(certificate) => certificate,
                 Err(bad) => {
                     let (message, hint) = bad.told();
@@ -92,9 +91,9 @@ impl Checker<'_> {
             self.say(tls.certificates.place, "there is no certificate to show", "add `{chain: FILE, key: FILE}`");
         }
         let clients = group(&tls.clients).and_then(|clients| {
-            let authorities = self.contents(&clients.ca, &mut files)?;
+            let authorities = self.contents(&clients.ca)?;
             let revoked = match &clients.crl {
-                Some(crl) => self.contents(crl, &mut files)?,
+                Some(crl) => self.contents(crl)?,
                 None => Vec::new(),
             };
             Some(ClientCertificates { authorities, revoked, required: given(&clients.required).copied().unwrap_or(true) })
@@ -110,7 +109,7 @@ impl Checker<'_> {
             return None;
         }
         match Server::new(&offer) {
-            Ok(server) => Some(plan::Tls { offer, server: Arc::new(server), files }),
+            Ok(server) => Some(plan::Tls { offer, server: Arc::new(server) }),
             Err(bad) => {
                 let (message, hint) = bad.told();
                 self.say(tls.clients.as_ref().map_or(item.place, |clients| clients.place), message, hint);
@@ -120,13 +119,13 @@ impl Checker<'_> {
     }
 
     /// What a file holds that the configuration names.
-    pub(super) fn contents(&mut self, file: &Item<String>, files: &mut Vec<PathBuf>) -> Option<Vec<u8>> {
+    pub(super) fn contents(&mut self, file: &Item<String>) -> Option<Vec<u8>> {
         let path = self.path(file)?;
-        match super::super::contents(&path) {
-            Ok(bytes) => {
-                files.push(path);
-                Some(bytes)
-            }
+        let found = super::super::contents(&path);
+        // Whatever is wrong with it: it is followed, so that it is read again when it is mended.
+        self.read.push((path.clone(), found.as_ref().ok().cloned()));
+        match found {
+            Ok(bytes) => Some(bytes),
             Err(error) => {
                 let hint = "relative paths begin at the folder of this file; the gateway's user must be able to read it";
                 self.say(file.place, format!("the file {} cannot be read: {error}", path.display()), hint);

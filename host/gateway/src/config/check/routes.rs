@@ -2,6 +2,7 @@
 
 use super::route_steps::Usual;
 use super::*;
+use wharf_core::head::Scheme;
 use wharf_http::redirect::Redirect;
 use wharf_http::split::Sticky;
 
@@ -121,6 +122,10 @@ impl Checker<'_> {
             tests.push(Test::Query(name.as_str().into(), wanted));
         }
         tests.extend(self.cookie_tests(of(matches, |m| &m.cookies)));
+        tests.extend(given(of(matches, |m| &m.scheme)).map(|scheme| match scheme {
+            file::RequestScheme::Http => Test::Scheme(Scheme::Http),
+            file::RequestScheme::Https => Test::Scheme(Scheme::Https),
+        }));
         let sources = self.several(of(matches, |m| &m.sources), "sources", values::network);
         if !sources.is_empty() {
             tests.push(Test::Source(sources));

@@ -135,14 +135,13 @@ impl Checker<'_> {
 
     fn service_tls(&mut self, item: &Item<file::ServiceTls>, service: &file::Service) -> Option<plan::ServiceTls> {
         let tls = item.get()?;
-        let mut files = Vec::new();
         let authorities = match &tls.ca {
-            Some(ca) => Authorities::Given(self.contents(ca, &mut files)?),
+            Some(ca) => Authorities::Given(self.contents(ca)?),
             None => Authorities::Machine,
         };
         let shown = match (&tls.chain, &tls.key) {
             (None, None) => None,
-            (Some(chain), Some(key)) => Some((self.contents(chain, &mut files)?, self.contents(key, &mut files)?)),
+            (Some(chain), Some(key)) => Some((self.contents(chain)?, self.contents(key)?)),
             (Some(one), None) | (None, Some(one)) => {
                 self.say(one.place, "a certificate to show needs both `chain` and `key`", "add the other one");
                 return None;
@@ -154,7 +153,7 @@ impl Checker<'_> {
         let (http1, http2) = (!matches!(speaks, Some(file::Speaks::Http2)), !matches!(speaks, Some(file::Speaks::Http1)));
         let demand = Demand { authorities, name, shown, http2, http1 };
         match Client::new(&demand) {
-            Ok(client) => Some(plan::ServiceTls { demand, client: Arc::new(client), files }),
+            Ok(client) => Some(plan::ServiceTls { demand, client: Arc::new(client) }),
             Err(bad) => {
                 let (message, hint) = bad.told();
                 self.say(item.place, message, hint);

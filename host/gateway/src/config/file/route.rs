@@ -126,9 +126,22 @@ pub struct Match {
     /// All of these cookies, by name.
     #[serde(default)]
     pub cookies: Opt<Named<NotShort<ValueMatch>>>,
+    /// How the request came: `https` by TLS, `http` in the clear. Default any.
+    #[serde(default)]
+    pub scheme: Opt<RequestScheme>,
     /// The client's address is in one of these: `10.0.0.0/8`, or a single address. Default any.
     #[serde(default)]
     pub sources: Opt<Vec<Item<String>>>,
+}
+
+/// How a request came to the gateway.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestScheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
 }
 
 /// A canonical path, case-sensitive.

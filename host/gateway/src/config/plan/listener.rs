@@ -53,8 +53,6 @@ pub struct Tls {
     pub offer: Offer,
     /// The same, ready to serve.
     pub server: Arc<Server>,
-    /// The files it was read from.
-    pub files: Vec<PathBuf>,
 }
 
 impl PartialEq for Tls {

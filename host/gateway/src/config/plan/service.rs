@@ -135,14 +135,12 @@ pub struct ServiceTls {
     pub demand: Demand,
     /// The same, ready to call.
     pub client: Arc<Client>,
-    /// The files it was read from.
-    pub files: Vec<PathBuf>,
 }
 
 impl fmt::Debug for ServiceTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the key.
-        f.debug_struct("ServiceTls").field("name", &self.demand.name).field("files", &self.files).finish()
+        f.debug_struct("ServiceTls").field("name", &self.demand.name).finish_non_exhaustive()
     }
 }
 
