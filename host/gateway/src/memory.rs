@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use wharf_core::metrics::Registry;
 use wharf_http::admission::{Pressure, Shortage};
 
-/// Between two looks. A look costs some microseconds.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks. A look costs some ten microseconds.
+const LOOK: Duration = Duration::from_millis(20);
 /// The same when more than so many percent are used: then there is less time.
 const LOOK_OFTEN: (u64, Duration) = (70, Duration::from_millis(5));
 
