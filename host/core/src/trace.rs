@@ -32,6 +32,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// The trace as everybody names it: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace)
+    }
+
     /// What a request says. `None`: it has no `traceparent`, or more than one, or none that is valid; then its `tracestate`
     /// is worth nothing either.
     pub fn of(fields: &Fields) -> Option<Context> {

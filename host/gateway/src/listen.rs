@@ -212,8 +212,7 @@ fn limits(listener: &Listener) -> ListenerLimits {
 }
 
 /// Accepts for one core until it ends; then takes what the kernel has accepted already, if nobody else does, and closes the
-/// socket. Runs on the
-/// core's own thread.
+/// socket. Runs on the core's own thread.
 pub async fn accept(core: Rc<Core>, door: Rc<Door>, listener: TcpListener) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,

@@ -28,12 +28,12 @@ pub use store::HandedStore;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use link::{FILES_MAX, Message, lent};
+use link::{FILES_MAX, Message};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -173,12 +173,12 @@ impl Estate {
         line.set_write_timeout(Some(SOCKETS_MAX))?;
         for Listening { listener, address, sockets } in &self.listening {
             for some in sockets.chunks(FILES_MAX) {
-                let some: Vec<BorrowedFd<'_>> = some.iter().map(lent).collect();
+                let some: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
                 link::send_files(line, &Message::Sockets { listener: listener.clone(), address: *address }, &some)?;
             }
         }
         let lock = self.catalog.lock_file()?;
-        link::send_files(line, &Message::Lock { protocol: PROTOCOL }, &[lent(&lock)])
+        link::send_files(line, &Message::Lock { protocol: PROTOCOL }, &[lock.as_fd()])
     }
 }
 

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Known, Method};
+use wharf_core::head::{Fields, Method};
 use wharf_core::road;
 
 /// Between two looks whether the client is still there.
@@ -316,20 +316,8 @@ impl Done {
         let recorder = self.in_flight.0.recorder.as_deref();
         if recorder.is_some() || watch.is_some() {
             let Exchange { facts, trail, .. } = &*self.exchange;
-            let request = &facts.request;
             let record = Record {
                 part: Part::Whole,
-                time_ms: self.time_ms,
-                id: facts.id,
-                listener,
-                protocol: self.protocol,
-                client: facts.client,
-                method: request.method.as_str(),
-                authority: request.authority_bytes(),
-                path: request.asked_path(),
-                query: request.query_bytes(),
-                user_agent: request.fields.known(Known::UserAgent),
-                route: &facts.route,
                 status,
                 bytes_in,
                 bytes_out,
@@ -339,8 +327,8 @@ impl Done {
                 fault: fault.or(trail.fault),
                 consumer: facts.attrs.get("consumer"),
                 answered_by: trail.answered_by.as_deref(),
-                exchange: Some(&self.exchange),
                 response: Some(&self.answer.head),
+                ..Record::asked(&self.exchange, listener, self.protocol, self.time_ms)
             };
             match (watch, recorder) {
                 (None, Some(recorder)) => recorder.record(&record),

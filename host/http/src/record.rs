@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 use wharf_core::exchange::{Exchange, ExchangeId};
-use wharf_core::head::ResponseHead;
+use wharf_core::head::{Known, ResponseHead};
 use wharf_core::outlet::Endpoint;
 
 /// Which half of an exchange a record tells.
@@ -49,6 +49,41 @@ pub struct Record<'a> {
     pub exchange: Option<&'a Exchange>,
     /// The head of the answer, if there is one.
     pub response: Option<&'a ResponseHead>,
+}
+
+impl<'a> Record<'a> {
+    /// What is known when the head has been read.
+    // Always: the record of every exchange begins with it, and is made where it is needed.
+    #[inline(always)]
+    pub(crate) fn asked(exchange: &'a Exchange, listener: &'a str, protocol: &'a str, time_ms: u64) -> Record<'a> {
+        let facts = &exchange.facts;
+        let request = &facts.request;
+        Record {
+            part: Part::Request,
+            time_ms,
+            id: facts.id,
+            listener,
+            protocol,
+            client: facts.client,
+            method: request.method.as_str(),
+            authority: request.authority_bytes(),
+            path: request.asked_path(),
+            query: request.query_bytes(),
+            user_agent: request.fields.known(Known::UserAgent),
+            route: &facts.route,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            endpoint: None,
+            tries: 0,
+            fault: None,
+            consumer: None,
+            answered_by: None,
+            exchange: Some(exchange),
+            response: None,
+        }
+    }
 }
 
 /// Takes records. Core-local; never waits.

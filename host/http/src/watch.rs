@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use wharf_core::exchange::{Answer, Exchange, ExchangeId};
-use wharf_core::head::Known;
 use wharf_core::trace::{Context, TRACEPARENT, TRACESTATE, Trace, mixed, state_of};
 
 /// Longest id that a proxy may give an exchange.
@@ -84,7 +83,7 @@ pub(crate) fn begin(
         && watch.two
         && watch.sampling.draws(exchange.facts.id)
     {
-        recorder.record(&asked(exchange, &limits.name, protocol, time_ms));
+        recorder.record(&Record::asked(exchange, &limits.name, protocol, time_ms));
         if let Some(watched) = &mut exchange.watched {
             watched.is_announced = true;
         }
@@ -119,7 +118,7 @@ pub(crate) fn end(watch: &Watch, recorder: Option<&dyn Recorder>, record: &Recor
     }
     // What was not meant to be recorded and has to be after all: late, but both.
     if !is_announced && let Some(exchange) = record.exchange {
-        recorder.record(&asked(exchange, record.listener, record.protocol, record.time_ms));
+        recorder.record(&Record::asked(exchange, record.listener, record.protocol, record.time_ms));
     }
     recorder.record(&Record { part: Part::Response, ..*record });
 }
@@ -128,37 +127,6 @@ pub(crate) fn end(watch: &Watch, recorder: Option<&dyn Recorder>, record: &Recor
 pub(crate) fn kept_trace(exchange: &Exchange) -> Option<u128> {
     let context = exchange.watched.as_ref()?.trace.as_ref()?.context;
     context.sampled.then_some(context.trace)
-}
-
-/// What is known when the head has been read.
-fn asked<'a>(exchange: &'a Exchange, listener: &'a str, protocol: &'a str, time_ms: u64) -> Record<'a> {
-    let facts = &exchange.facts;
-    let request = &facts.request;
-    Record {
-        part: Part::Request,
-        time_ms,
-        id: facts.id,
-        listener,
-        protocol,
-        client: facts.client,
-        method: request.method.as_str(),
-        authority: request.authority_bytes(),
-        path: request.asked_path(),
-        query: request.query_bytes(),
-        user_agent: request.fields.known(Known::UserAgent),
-        route: &facts.route,
-        status: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        duration: std::time::Duration::ZERO,
-        endpoint: None,
-        tries: 0,
-        fault: None,
-        consumer: None,
-        answered_by: None,
-        exchange: Some(exchange),
-        response: None,
-    }
 }
 
 impl Tracer {

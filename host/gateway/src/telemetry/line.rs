@@ -255,7 +255,7 @@ pub(super) fn ctx_id(record: &Record<'_>) -> String {
 /// The trace that it is a part of.
 pub(super) fn trace_id(record: &Record<'_>) -> Option<String> {
     let trace = record.exchange?.watched.as_ref()?.trace.as_ref()?;
-    Some(format!("{:032x}", trace.context.trace))
+    Some(trace.context.trace_id())
 }
 
 /// The value of a header field as it may be written: `***` for secrets, and of a URL without the secrets of its query.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -162,15 +162,11 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &Message,
     Ok(())
 }
 
-/// A file as it is lent.
-pub(super) fn lent(file: &impl AsFd) -> BorrowedFd<'_> {
-    file.as_fd()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::os::fd::AsFd as _;
 
     #[test]
     fn files_arrive_with_the_message_that_they_were_sent_with() {
@@ -178,7 +174,7 @@ mod tests {
         let sockets: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         for socket in &sockets {
             let message = Message::Sockets { listener: Some("main".into()), address: socket.local_addr().unwrap() };
-            send_files(&one, &message, &[lent(socket), lent(socket)]).unwrap();
+            send_files(&one, &message, &[socket.as_fd(), socket.as_fd()]).unwrap();
         }
         for socket in &sockets {
             let (message, files) = receive_files(&other).unwrap();

@@ -129,21 +129,12 @@ fn say(guest: &Guest, level: Level, text: &str) {
     // By which the line is found from the access log and from the trace.
     let facts = guest.facts.as_deref();
     let id = facts.map(|facts| tracing::field::display(facts.id));
-    let trace = facts.and_then(|facts| Context::of(&facts.request.fields)).map(|context| tracing::field::display(Hex(context.trace)));
+    let trace = facts.and_then(|facts| Context::of(&facts.request.fields)).map(|context| context.trace_id());
     match level {
         Level::Debug => tracing::debug!(target: "plugin", plugin, version, id, trace_id = trace, "{line}"),
         Level::Info => tracing::info!(target: "plugin", plugin, version, id, trace_id = trace, "{line}"),
         Level::Warn => tracing::warn!(target: "plugin", plugin, version, id, trace_id = trace, "{line}"),
         Level::Error => tracing::error!(target: "plugin", plugin, version, id, trace_id = trace, "{line}"),
-    }
-}
-
-/// As traces are named.
-struct Hex(u128);
-
-impl std::fmt::Display for Hex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
     }
 }
 
