@@ -18,7 +18,7 @@ use wharf_core::outlet::Outlets;
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
 use wharf_http::capture::Budget;
 use wharf_http::client::Client;
-use wharf_http::house::{Core, House};
+use wharf_http::house::{Core, House, Meters};
 use wharf_http::rate::Limits;
 use wharf_http::routes::Routes;
 use wharf_http::steps::Steps;
@@ -199,12 +199,21 @@ pub struct Home {
     faults: FaultSink,
     wasm: RefCell<Option<Rc<WasmCore>>>,
     services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet<Client>>>>,
+    /// Of the routes of the newest generation. A route that goes on counts where it did: with ten thousand of them, making
+    /// all counts anew would hold every core up at each change.
+    meters: RefCell<HashMap<Arc<str>, Rc<Meters>>>,
 }
 
 impl Home {
     /// A core that has served nothing yet.
     pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink) -> Home {
-        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default() }
+        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default(), meters: RefCell::default() }
+    }
+
+    /// The counts of a route.
+    fn meters(&self, route: &Arc<str>) -> Rc<Meters> {
+        let had = self.meters.borrow().get(route).cloned();
+        had.unwrap_or_else(|| Rc::new(Meters::new(&self.metrics, route)))
     }
 }
 
@@ -239,7 +248,9 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     };
     let wasm = wasm.as_ref();
 
-    let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    let entries: Vec<_> = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    // What this generation does not have is let go.
+    *home.meters.borrow_mut() = entries.iter().map(|entry| (entry.name.clone(), entry.meters.clone())).collect();
     let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
     let watch = watch::of(generation, home, None);
     House { routes: generation.routes.clone(), entries, unmatched, watch }

@@ -20,7 +20,7 @@ use wharf_core::rules::{Attached, Authenticate, FailurePolicy, Rules};
 use wharf_http::check::Checked;
 use wharf_http::cors::Preflights;
 use wharf_http::fixed::Fixed;
-use wharf_http::house::{Entry, HostRules, Meters};
+use wharf_http::house::{Entry, HostRules};
 use wharf_http::lists::Lists;
 use wharf_http::mirror::{Copies, Mirror};
 use wharf_http::rate::{By, Gate, Rate};
@@ -73,7 +73,7 @@ pub(super) fn entry(
         steps: (looks || !steps.is_empty()).then(|| Rc::new(steps)),
         compression: route.compression.clone(),
         watch: super::watch::of(generation, home, Some(route)),
-        meters: Meters::new(&home.metrics, &route.name),
+        meters: home.meters(&route.name),
     }
 }
 
