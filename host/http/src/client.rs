@@ -1,5 +1,5 @@
 //! The client side: one try over one connection. HTTP/1.1 is here, polled inside the request that waits for it; HTTP/2 is in
-//! `two`.
+//! `two`, how a connection is made in `dial`, and which are made before anybody needs them in `warm`.
 //!
 //! There is no task for a connection and no channel between a request and its connection: the exchange that needs an
 //! answer reads and writes the socket itself. Connections are kept in pools of this core, per endpoint, the last used

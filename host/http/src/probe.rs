@@ -261,7 +261,11 @@ mod tests {
         assert!(get("HTTP/1.1 100 x\r\n\r\n".repeat(40), &[], None).await.unwrap_err().contains("interim"));
         // Nobody listens where somebody did.
         let gone = at(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
-        for probe in [Box::new(Tcp) as Box<dyn Probe>, Box::new(Http::new("/", None, Vec::new(), None, Line::default())), Box::new(Grpc::new("", None))] {
+        for probe in [
+            Box::new(Tcp) as Box<dyn Probe>,
+            Box::new(Http::new("/", None, Vec::new(), None, Line::default())),
+            Box::new(Grpc::new("", None)),
+        ] {
             assert!(probe.ask(&gone).await.unwrap_err().contains("cannot be connected to"), "{}", probe.what());
         }
     }
