@@ -225,10 +225,8 @@ impl Inner {
                 dialect.key(endpoint)
             }
         };
-        if exchange.upgrade.is_some() {
-            return Box::pin(self.send_to_switch(endpoint, dialect, key, exchange, limits)).await;
-        }
-        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key))).await else {
+        let alone = exchange.upgrade.is_some();
+        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await else {
             return Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await;
         };
         let mut call = Call::new::<ROAD>(self, link, exchange, limits);
@@ -259,23 +257,6 @@ impl Inner {
         Call::new::<false>(self, link, exchange, limits).run::<false>().await
     }
 
-    /// A request that asks for another protocol gets a connection of its own. It is never sent twice, so it must not meet one
-    /// that its endpoint is just about to close; and since it does not give the connection back, a kept one would save nothing.
-    async fn send_to_switch(
-        self: &Rc<Self>,
-        endpoint: &EndpointRef,
-        dialect: Option<&Rc<Dialect>>,
-        key: u64,
-        exchange: &mut Exchange,
-        limits: &CallLimits,
-    ) -> Result<Answer, Fault> {
-        if endpoint.connections.load(Ordering::Relaxed) >= limits.connections_max {
-            // One that rests makes room for it.
-            drop(self.kept.borrow_mut().get_mut(&key).and_then(Vec::pop));
-        }
-        self.send_afresh(endpoint, dialect, exchange, limits).await
-    }
-
     async fn send_two(
         self: &Rc<Self>,
         endpoint: &EndpointRef,
@@ -285,7 +266,7 @@ impl Inner {
     ) -> Result<Answer, Fault> {
         // Whoever chose HTTP/1.1 last time left connections behind.
         if dialect.chooses()
-            && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint)))).await
+            && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint), false))).await
         {
             return Call::new::<false>(self, link, exchange, limits).run::<false>().await;
         }
@@ -305,7 +286,13 @@ impl Inner {
         Box::new(Link { socket, buf, endpoint, key, until, alarm, _ready: self.warming.opened(key) })
     }
 
-    fn take_kept(&self, task: &mut Context<'_>, key: u64) -> Option<Box<Link>> {
+    /// The last that was used. A request that asks for another protocol gets none (`alone`) but a connection of its own: it is
+    /// never sent twice, so it must not meet one that its endpoint is just about to close; and since it gives none back, a kept
+    /// one would save nothing.
+    fn take_kept(&self, task: &mut Context<'_>, key: u64, alone: bool) -> Option<Box<Link>> {
+        if alone {
+            return None;
+        }
         let mut pools = self.kept.borrow_mut();
         let kept = pools.get_mut(&key)?;
         while let Some(Kept { link, .. }) = kept.pop() {

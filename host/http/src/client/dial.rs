@@ -48,6 +48,12 @@ impl Inner {
         }
     }
 
+    /// Closes a connection that rests, if this core has one.
+    fn closes_one(&self, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>) -> bool {
+        let key = dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint));
+        self.kept.borrow_mut().get_mut(&key).and_then(Vec::pop).is_some()
+    }
+
     /// A new connection, ready for a request, and its place among those of the endpoint. `two`: HTTP/2 is wanted, or may be
     /// chosen. `deadline`: of the exchange that it is for, if that comes before `limits.connect` is over.
     pub(super) async fn dial<'e>(
@@ -58,8 +64,8 @@ impl Inner {
         deadline: Instant,
         limits: &CallLimits,
     ) -> Result<(Socket, Counted<'e>), Fault> {
-        if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
-            endpoint.connections.fetch_sub(1, Ordering::Relaxed);
+        // One that rests makes room for one that must be new.
+        if !counts(endpoint, limits) && !(self.closes_one(endpoint, dialect) && counts(endpoint, limits)) {
             return Err(Fault::overload(
                 "connections_max",
                 format!(
@@ -131,6 +137,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// Counts one more connection, if there may be one more.
+fn counts(endpoint: &EndpointRef, limits: &CallLimits) -> bool {
+    let fits = endpoint.connections.fetch_add(1, Ordering::Relaxed) < limits.connections_max;
+    if !fits {
+        endpoint.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+    fits
 }
 
 /// A place among the connections of an endpoint, given back unless it is kept.
