@@ -65,7 +65,8 @@ impl Inner {
         limits: &CallLimits,
     ) -> Result<(Socket, Counted<'e>), Fault> {
         // One that rests makes room for one that must be new.
-        if !counts(endpoint, limits) && !(self.closes_one(endpoint, dialect) && counts(endpoint, limits)) {
+        let fits = counts(endpoint, limits) || (self.closes_one(endpoint, dialect) && counts(endpoint, limits));
+        if !fits {
             return Err(Fault::overload(
                 "connections_max",
                 format!(
