@@ -29,6 +29,10 @@ mod routes;
 mod services;
 mod watch;
 
+/// Requests that a route's or a service's limit has refused.
+const RATE_LIMITED: &str = "wharf_rate_limited_total";
+const RATE_LIMITED_HELP: &str = "requests refused by a rate limit";
+
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
     /// Counted up.
@@ -230,10 +234,12 @@ pub fn house(generation: &Generation, home: &Home) -> House {
         let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = services::outlet_config(service, true);
         let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, config, home.number.into(), before));
-        outlets.insert(service.name.as_ref().into(), generation.guards.before(&service.name, outlet.clone()));
+        let guarded = generation.guards.before(&service.name, outlet.clone());
+        outlets.insert(service.name.as_ref().into(), services::rationed(generation, home, service, guarded));
         home.services.borrow_mut().insert(service.name.clone(), outlet);
     }
     let outlets = Rc::new(outlets);
+    home.core.client.keep_warm(services::warm(generation, home));
 
     // The plugin room, from the first generation that attaches a plugin to the first that attaches none: whoever keeps it
     // keeps the engine with its threads. (Exchanges in flight hold what they need by themselves.)

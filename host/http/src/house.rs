@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// Looks after what only time changes: deadlines that go off, log lines and kept connections that have waited long
-    /// enough. One task of the core; never resolves.
+    /// enough, connections that are to be kept ready. One task of the core; never resolves.
     ///
     /// # Cancel safety
     /// Dropped, nothing goes off any more; started again, it goes on.
@@ -279,9 +279,14 @@ impl Core {
         let mut tidied = Instant::now();
         let also = |now: Instant| {
             let lines_wait = self.recorder.as_ref().is_some_and(|recorder| recorder.tick());
-            if now.saturating_duration_since(tidied) >= TIDY_EVERY {
+            let tidies = now.saturating_duration_since(tidied) >= TIDY_EVERY;
+            if tidies {
                 tidied = now;
                 self.client.tidy();
+            }
+            // Not while there is to be less rather than more.
+            if (tidies || self.client.is_warm_due()) && !self.sends_away() {
+                self.client.warm_up();
             }
             lines_wait || self.client.keeps_any()
         };
