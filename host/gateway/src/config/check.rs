@@ -260,6 +260,7 @@ impl<'a> Checker<'a> {
             memory_max: node
                 .filter(|node| node.memory_max.is_some())
                 .map(|node| self.size(&node.memory_max, 0, 32 * MIB, 1 << 50, "memory_max")),
+            drain_delay: self.time(of(node, |node| &node.drain_delay), Duration::ZERO, Duration::ZERO, HOUR, "drain_delay"),
             drain: self.time(of(node, |node| &node.drain), 20 * SECOND, Duration::ZERO, HOUR, "drain"),
             drain_on_upgrade: self.time(of(node, |node| &node.drain_on_upgrade), 600 * SECOND, Duration::ZERO, DAY, "drain_on_upgrade"),
         }
