@@ -6,6 +6,7 @@
 
 mod admin;
 mod diff;
+mod explained;
 mod show;
 mod top;
 
@@ -231,6 +232,9 @@ pub struct ExplainArgs {
     /// The address that the request comes from
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// The listener that the request comes in by; by default the one that the URL fits best
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
     /// Ask the running gateway, in place of the file
     #[arg(long)]
     pub running: bool,
@@ -325,7 +329,8 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Top(args) => return top::run(&args, out, err),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
-            Ok(answer) => Ok(answer),
+            Ok(answer) if json => Ok(answer),
+            Ok(answer) => return print(out, &explained::text(&answer)),
             Err(Trouble::Mistakes(mistakes)) => return print_mistakes(&mistakes, json, out, err),
             Err(Trouble::Failure(failure)) => Err(failure),
         },
@@ -415,7 +420,13 @@ fn explained(args: &ExplainArgs) -> Result<Value, Trouble> {
         _ => (None, "/"),
     };
     let method = args.method.as_ref().or(method).map_or("GET", String::as_str);
-    let question = Question { method: method.into(), url: url.into(), headers: args.headers.clone(), source: args.source };
+    let question = Question {
+        method: method.into(),
+        url: url.into(),
+        headers: args.headers.clone(),
+        source: args.source,
+        listener: args.listener.clone(),
+    };
     if !args.running {
         let (plan, document) = document(&args.admin.config)?;
         let refused = |message| Failure::new(Exit::Usage, "usage", message);
@@ -424,7 +435,13 @@ fn explained(args: &ExplainArgs) -> Result<Value, Trouble> {
     let client = Client::find(&args.admin)?;
     let source = args.source.map(|source| source.to_string()).unwrap_or_default();
     let headers = args.headers.join("\n");
-    let query = [("method", method), ("url", url), ("header", headers.as_str()), ("source", source.as_str())];
+    let query = [
+        ("method", method),
+        ("url", url),
+        ("header", headers.as_str()),
+        ("source", source.as_str()),
+        ("listener", args.listener.as_deref().unwrap_or_default()),
+    ];
     let mut answer = client.get_with(&["config", "explain"], &query)?;
     // What it knows of the endpoints now is more than what the file says of them.
     let service = answer.get("to").and_then(Value::as_str).and_then(|to| to.strip_prefix("service ")?.split(',').next().map(str::to_owned));

@@ -189,6 +189,7 @@ pub(super) struct Checker<'a> {
     /// Of each file, what it is called.
     names: Vec<String>,
     around: &'a Surroundings,
+    listeners: Vec<String>,
     services: Vec<String>,
     plugins: Vec<String>,
     pub(super) mistakes: Vec<Mistake>,
@@ -213,6 +214,7 @@ impl<'a> Checker<'a> {
             folders,
             names,
             around,
+            listeners: named(&file.listeners),
             services: named(&file.services),
             plugins: named(&file.plugins),
             mistakes,

@@ -267,7 +267,7 @@ impl Document {
         let Part::Map(sections) = &self.root else { return items };
         for (name, part) in sections {
             match (name.as_str(), part) {
-                ("listeners" | "services" | "plugins", Part::Map(entries)) => {
+                ("listeners" | "services" | "plugins" | "rate_limits", Part::Map(entries)) => {
                     items.extend(entries.iter().map(|(item, part)| ((name.clone(), item.clone()), part)));
                 }
                 ("routes", Part::List(routes)) => {

@@ -221,7 +221,13 @@ routes:
   - {name: all, to: s}
 ";
     let ask = |method: &str, url: &str| {
-        let question = Question { method: method.into(), url: url.into(), headers: Vec::new(), source: Some("10.1.2.3".parse().unwrap()) };
+        let question = Question {
+            method: method.into(),
+            url: url.into(),
+            headers: Vec::new(),
+            source: Some("10.1.2.3".parse().unwrap()),
+            listener: None,
+        };
         explain(&plan(text), Some(&document(text)), &question, &|_| None)
     };
     let said = ask("POST", "http://x/a/1?b=c").unwrap();

@@ -69,8 +69,16 @@ impl Checker<'_> {
     fn named_limits(&mut self, file: &File) -> Vec<plan::RateLimit> {
         let mut limits = Vec::new();
         for (name, item) in entries(&file.rate_limits) {
-            let (Some(name), Some(limit)) = (self.name_of(name, "rate limit"), item.get()) else { continue };
-            limits.extend(self.limit(limit, item.place, &name, name.as_ref().into()));
+            let Some(name) = self.name_of(name, "rate limit") else { continue };
+            let read = item.get().and_then(|limit| self.limit(limit, item.place, &name, name.as_ref().into()));
+            // What is wrong leaves a stand-in, so that whoever names it still does: without, a route would be let through
+            // unlimited where only the limit stays on its last good version.
+            limits.push(read.unwrap_or_else(|| plan::RateLimit {
+                key: name.as_ref().into(),
+                name: name.as_ref().into(),
+                rate: Rate { limit: 1, per: SECOND, burst: 1 },
+                by: By::All,
+            }));
         }
         limits
     }
@@ -85,7 +93,7 @@ impl Checker<'_> {
                 Some(word) => {
                     let Some(word) = word.get() else { continue };
                     let found = usual.named_limits.iter().find(|limit| *limit.name == **word).cloned();
-                    if found.is_none() && !entries(&file.rate_limits).iter().any(|(name, _)| name.get() == Some(word)) {
+                    if found.is_none() {
                         let known: Vec<&str> = usual.named_limits.iter().map(|limit| &*limit.name).collect();
                         let hint = if known.is_empty() {
                             format!("write `{{rate: 100/s}}`, or add `{word}` under `rate_limits`")

@@ -130,6 +130,19 @@ impl Checker<'_> {
         if !sources.is_empty() {
             tests.push(Test::Source(sources));
         }
+        let listeners = of(matches, |m| &m.listeners);
+        let names = self.several(listeners, "listeners", |name| Ok(Arc::from(name)));
+        for item in list(listeners) {
+            if let Some(name) = item.get()
+                && !self.listeners.contains(name)
+            {
+                let hint = nearest_or_all(name, &self.listeners);
+                self.say(item.place, format!("there is no listener `{name}`"), hint);
+            }
+        }
+        if !names.is_empty() {
+            tests.push(Test::Listener(names));
+        }
         plan::RouteMatch {
             hosts: self.several(of(matches, |m| &m.hosts), "hosts", values::host),
             path: path.unwrap_or_default(),
