@@ -174,6 +174,14 @@ pub fn check_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) ->
     Ok(())
 }
 
+/// May an operator edit this field of a request? More than a rule may: see [`Edits::of_operator`].
+///
+/// # Errors
+/// Why not, in words.
+pub fn check_operators_field(name: &str) -> Result<(), BadEdit> {
+    check_field(name, None, Whose::Operator)
+}
+
 /// Is this a token (RFC 9110 section 5.6.2) in lower case?
 pub fn is_field_name(name: &[u8]) -> bool {
     !name.is_empty()

@@ -218,17 +218,19 @@ fn leaf(part: &Part) -> Option<&Leaf> {
 fn settings_of(of: &str, part: &Part, without: &[&str]) -> Vec<Value> {
     let leaves = part.leaves().into_iter();
     let wanted = leaves.filter(|(path, _)| !without.iter().any(|name| path.split(['.', '[']).next() == Some(name)));
-    wanted.map(|(path, leaf)| json!({ "of": of, "setting": path, "value": brief(leaf), "from": leaf.from.text() })).collect()
+    wanted.map(|(path, leaf)| json!({ "of": of, "setting": path, "value": brief(leaf, part), "from": leaf.from.text() })).collect()
 }
 
-/// The value without the prose behind it: `none: in the clear` is `none`, `25%; 0%: the ill never are` is `25%`.
-fn brief(leaf: &Leaf) -> Value {
+/// The value without the prose behind it: `none: in the clear` is `none`, `25%; 0%: the ill never are` is `25%`, and of
+/// `http1; with tls, auto` it is the one that holds beside the other settings of this part.
+fn brief(leaf: &Leaf, part: &Part) -> Value {
     let (From::Described, Some(text)) = (&leaf.from, leaf.value.as_str()) else { return leaf.value.clone() };
-    match text.split_once([';', ':']) {
-        // That it depends on something is no prose.
-        Some((_, rest)) if rest.trim_start().starts_with("with ") => text.into(),
-        Some((value, _)) => value.into(),
-        None => text.into(),
+    let Some((value, rest)) = text.split_once([';', ':']) else { return text.into() };
+    let other = rest.trim_start().strip_prefix("with ").and_then(|rest| rest.split_once(", "));
+    let is_written = |name: &str| part.get(name).is_some_and(|part| part.leaves().iter().any(|(_, leaf)| !leaf.from.is_default()));
+    match other {
+        Some((name, other)) if is_written(name) => other.into(),
+        _ => value.into(),
     }
 }
 

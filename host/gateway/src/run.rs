@@ -181,10 +181,14 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let cores = plan.workers.max(1);
     let admin_plan = plan.admin.clone();
 
-    // Rooms that are house-wide.
+    // Rooms that are house-wide. Whoever else has the folder is named in the place of the lock that could not be had.
+    let in_use = |error: anyhow::Error| match crate::state::told(&state) {
+        Some(told) => anyhow::anyhow!(told),
+        None => error,
+    };
     let lock = inheritance.as_mut().and_then(Inheritance::lock);
     let (store, heir) = match inheritance {
-        None => (Arc::new(HandedStore::new(open_store(&plan).await?)), None),
+        None => (Arc::new(HandedStore::new(open_store(&plan).await.map_err(in_use)?)), None),
         Some(inheritance) => {
             let (heir, store) = inheritance.heir()?;
             (store, Some(heir))
@@ -196,7 +200,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     parts.lock = lock;
     let audit_file = state.join("audit.log");
     parts.audit = Arc::new(move |line| own_change(&audit_file, line));
-    let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened")?;
+    let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened").map_err(in_use)?;
     let attending = catalog.clone();
     tokio::spawn(async move { attending.attend().await });
     let showing = catalog.clone();

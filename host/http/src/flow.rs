@@ -298,6 +298,19 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
 }
 
 impl Done {
+    /// The body of the answer broke before anything of the answer was sent: this is said in its place.
+    #[cold]
+    pub(crate) fn broken(&mut self, fault: &Fault) {
+        let Done { answer, house, entry, exchange, .. } = self;
+        tracing::debug!(id = %exchange.facts.id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+        exchange.trail.fault = Some(fault.word());
+        *answer = reply::answer_for(fault, exchange.facts.id);
+        let steps = entry.and_then(|at| house.entries.get(at)).map_or(&house.unmatched, |entry| &entry.steps);
+        if let Some(steps) = steps {
+            steps.after(exchange, answer, Some(fault));
+        }
+    }
+
     /// Gives its memory to the next exchange.
     #[inline(always)]
     pub(crate) fn over(self) {

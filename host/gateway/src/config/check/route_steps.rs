@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::units::PerTime;
 use serde_json::Value;
+use wharf_core::head::Known;
 use wharf_http::check::{Checks, Schema};
 use wharf_http::compress::{Coding, Compression};
 use wharf_http::cors::{Cors, Origins};
@@ -295,16 +296,22 @@ impl Checker<'_> {
         Some(phrase)
     }
 
-    pub(super) fn header_edits(&mut self, edits: &Opt<file::FieldEdits>, matches: &RouteMatch) -> Option<Arc<HeaderEdits>> {
+    /// `of_request`: else of answers.
+    pub(super) fn header_edits(
+        &mut self,
+        edits: &Opt<file::FieldEdits>,
+        matches: &RouteMatch,
+        of_request: bool,
+    ) -> Option<Arc<HeaderEdits>> {
         let item = edits.as_ref()?;
         let edits = item.get()?;
         let mut all = Vec::new();
         for item in list(&edits.remove) {
-            all.extend(self.edited_name(item).map(HeaderEdit::Remove));
+            all.extend(self.edited_name(item, of_request).map(HeaderEdit::Remove));
         }
         for (change, named) in [(HeaderEdit::Set as fn(Box<str>, Phrase) -> HeaderEdit, &edits.set), (HeaderEdit::Add, &edits.add)] {
             for (key, item) in entries(named) {
-                let (Some(name), Some(text)) = (self.edited_name(key), item.get()) else { continue };
+                let (Some(name), Some(text)) = (self.edited_name(key, of_request), item.get()) else { continue };
                 if !wharf_core::edit::is_field_value(text.as_bytes()) {
                     self.say(item.place, format!("header `{name}` cannot have this value"), "no control characters");
                     continue;
@@ -318,15 +325,17 @@ impl Checker<'_> {
         (!all.is_empty()).then(|| Arc::new(HeaderEdits(all)))
     }
 
-    fn edited_name(&mut self, item: &Item<String>) -> Option<Box<str>> {
+    fn edited_name(&mut self, item: &Item<String>, of_request: bool) -> Option<Box<str>> {
         let name = self.value(item, values::field_name)?;
-        match wharf_core::edit::check_fields([(&*name, "")]) {
-            Ok(()) => Some(name),
-            Err(bad) => {
-                self.say(item.place, bad.to_string(), "the gateway writes framing, connection and forwarding fields itself");
-                None
-            }
+        let checked = match of_request {
+            true => wharf_core::edit::check_operators_field(&name),
+            false => wharf_core::edit::check_fields([(&*name, "")]),
+        };
+        if checked.is_ok() {
+            return Some(name);
         }
+        self.say(item.place, format!("header `{name}` is the gateway's own"), instead(&name, of_request));
+        None
     }
 
     // === answers ===
@@ -439,5 +448,23 @@ impl Checker<'_> {
         let timeout = self.time(&mirror.timeout, 5 * SECOND, MS, HOUR, "timeout");
         let subset = given(&mirror.subset).map(|subset| subset.as_str().into());
         Some(plan::Mirror { service: service?, subset, share, body_bytes_max, in_flight_max, timeout })
+    }
+}
+
+/// What to write in the place of an edit of a field that the gateway keeps to itself.
+fn instead(name: &str, of_request: bool) -> String {
+    let known = Known::of(name.as_bytes());
+    match known {
+        Known::Host if of_request => {
+            "the client's host is sent on, and `preserve_host: false` sends the endpoint's address in its place; another one cannot be set".into()
+        }
+        Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto if of_request => {
+            "the gateway writes it itself, and adds to what a client among `trusted_proxies` of the listener said; for the client alone set `x-real-ip: \"{client}\"`".into()
+        }
+        _ if known.is_proxys_word() => "it says something about a client: edit it under `headers.request`".into(),
+        _ if Known::is_alias(name.as_bytes()) => {
+            format!("many take `_` for `-`, so nobody may send it: edit `{}`, as far as that may be", name.replace('_', "-"))
+        }
+        _ => "the gateway frames messages and keeps connections by itself".into(),
     }
 }
