@@ -180,20 +180,20 @@ impl Front {
             // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
             // Its scope ends here: a piece of the answer that lived until the next request would keep its buffer from use.
-            let (written, bytes_out, keep_alive) = {
+            let (mut written, mut bytes_out, mut keep_alive) = {
                 let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
                 let written = poll_fn(|task| writing.poll(task)).await;
                 writing.give_buffer();
                 (written, writing.bytes_out, writing.keep_alive)
             };
-            let (written, bytes_out, keep_alive) = match written {
-                // Nothing of it is on its way yet, so the client can be told instead of being cut off.
-                Err(fault) if bytes_out == 0 && fault.blame != Blame::Caller => {
-                    let instead: LocalBoxFuture<'_, _> = Box::pin(self.instead(&mut done, version, keep_alive, head_method, fault));
-                    instead.await
-                }
-                written => (written, bytes_out, keep_alive),
-            };
+            // Nothing of it is on its way yet, so the client can be told instead of being cut off.
+            if bytes_out == 0
+                && let Err(fault) = &written
+                && fault.blame != Blame::Caller
+            {
+                let instead: LocalBoxFuture<'_, _> = Box::pin(self.instead(&mut done, version, keep_alive, head_method, fault));
+                (written, bytes_out, keep_alive) = instead.await;
+            }
             let status = done.answer.head.status;
             let fault = written.as_ref().err().map(Fault::word);
             done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
@@ -227,9 +227,11 @@ impl Front {
         version: Version,
         keep_alive: bool,
         head_method: bool,
-        fault: Fault,
+        fault: &Fault,
     ) -> (Result<(), Fault>, u64, bool) {
-        done.broken(&fault);
+        done.broken(fault);
+        // Whose upload still runs is not read on: nobody wants it any more.
+        let keep_alive = keep_alive && self.body.get() == BodyState::Read;
         let mut writing = Writing::new(self, version, keep_alive, head_method, done);
         let written = poll_fn(|task| writing.poll(task)).await;
         writing.give_buffer();
