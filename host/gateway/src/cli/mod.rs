@@ -144,6 +144,9 @@ enum PluginCommand {
         name: String,
         /// The component (.wasm)
         file: PathBuf,
+        /// A text for people that is kept with the version, such as a commit; at most 1 KiB
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
     },
     /// All plugins with their serving versions
     List,
@@ -518,7 +521,9 @@ fn plugin(args: PluginArgs) -> Result<Value, Failure> {
     let client = Client::find(&args.admin)?;
     match &args.command {
         PluginCommand::List => client.get(&["plugins"]),
-        PluginCommand::Push { name, file } => client.put_file(&["plugins", name], file),
+        PluginCommand::Push { name, file, note } => {
+            client.put_file(&["plugins", name], &[("note", note.as_deref().unwrap_or_default())], file)
+        }
         PluginCommand::Versions { name } => client.get(&["plugins", name, "versions"]),
         PluginCommand::Activate { name, version } => client.post(&["plugins", name, "versions", &version.to_string(), "activate"]),
         PluginCommand::Rollback { name } => client.post(&["plugins", name, "rollback"]),

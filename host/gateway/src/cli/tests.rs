@@ -63,6 +63,7 @@ fn every_plugin_command_asks_for_what_the_admin_api_offers() {
     std::fs::write(&wasm, b"\0asm-bytes").unwrap();
     for (line, asked_for, sent) in [
         (vec!["plugin", "push", "auth", &wasm], "PUT /v1/plugins/auth HTTP/1.1", &b"\0asm-bytes"[..]),
+        (vec!["plugin", "push", "auth", &wasm, "--note", "a&b"], "PUT /v1/plugins/auth?note=a%26b HTTP/1.1", b"\0asm-bytes"),
         (vec!["plugin", "list"], "GET /v1/plugins HTTP/1.1", b""),
         (vec!["plugin", "versions", "auth"], "GET /v1/plugins/auth/versions HTTP/1.1", b""),
         (vec!["plugin", "activate", "auth", "3"], "POST /v1/plugins/auth/versions/3/activate HTTP/1.1", b""),
