@@ -194,6 +194,10 @@ impl Wall {
     }
 }
 
+/// Tasks that a busy core polls between two looks at its sockets and timers. Whoever is found by a look stands behind those
+/// who were ready before, so looking more often serves nobody sooner, and each look is a system call.
+const TURNS: u32 = 256;
+
 /// Starts a thread for one core, with a runtime whose tasks stay on it and need not be `Send`; it ends with `main`. Woken
 /// tasks go straight to the runtime's own queue: a set of local tasks within a runtime would keep a second one.
 ///
@@ -203,7 +207,7 @@ pub fn core_thread<F: Future<Output = ()>>(name: String, main: impl FnOnce() -> 
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         // Made here: it cannot change threads.
-        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        match tokio::runtime::Builder::new_current_thread().enable_all().event_interval(TURNS).build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = tell.send(Ok(()));
                 runtime.block_on(main());

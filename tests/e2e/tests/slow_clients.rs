@@ -110,8 +110,8 @@ fn every_slow_client_is_ended_by_its_deadline_and_nobody_else_notices() {
     let upstream = Upstream::sized();
     let wharf = start(&upstream);
     let address = wharf.listener("main");
-    let good = Load::get(address, "a.example", "/b/100").connections(4).rate(200.0).start();
     for kind in &KINDS {
+        let good = Load::get(address, "a.example", "/b/100").connections(4).rate(200.0).start();
         let before = wharf.pss_kib();
         let mut peak = 0;
         let lasted: Vec<Duration> = thread::scope(|scope| {
@@ -127,13 +127,17 @@ fn every_slow_client_is_ended_by_its_deadline_and_nobody_else_notices() {
         // What the process takes once, for the first of a kind, is nobody's.
         let each = peak.saturating_sub(before + ONCE_KIB) / clients;
         let (first, longest) = (lasted.iter().min().unwrap(), lasted.iter().max().unwrap());
-        println!("slow clients: {}: {clients} ended after {first:?} to {longest:?}, {each} KiB each", kind.name);
+        let good = good.stop();
+        println!(
+            "slow clients: {}: {clients} ended after {first:?} to {longest:?}, {each} KiB each; {} good requests beside them, p99 {:?}",
+            kind.name,
+            good.done,
+            good.percentile(0.99)
+        );
+        good.expect_clean();
         assert!(*longest <= kind.lasts + Duration::from_secs(1), "{}: {longest:?}, bound {:?}", kind.name, kind.lasts);
         assert!(each <= 64, "{}: {each} KiB each", kind.name);
     }
-    let report = good.stop();
-    println!("slow clients: {} good requests beside them, p99 {:?}", report.done, report.percentile(0.99));
-    report.expect_clean();
 }
 
 /// Plays one client; returns when it was ended.

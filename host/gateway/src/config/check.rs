@@ -275,7 +275,7 @@ impl<'a> Checker<'a> {
             && let Some(level) = item.get()
             && !crate::telemetry::logs::is_level(level)
         {
-            self.say(item.place, format!("`{level}` is not a log level"), "one of error, warn, info, debug, trace");
+            self.say(item.place, format!("`{level}` is not a log level"), "one of error, warn, info, debug");
         }
         plan::Log {
             level: level.and_then(Item::get).cloned().unwrap_or_else(|| "info".into()),

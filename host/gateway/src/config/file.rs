@@ -105,7 +105,7 @@ pub struct Node {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// `error`, `warn`, `info` (default), `debug` or `trace`; also `info,wharf_http=debug` for single rooms.
+    /// `error`, `warn`, `info` (default) or `debug`; also `info,wharf_http=debug` for single rooms.
     #[serde(default)]
     pub level: Opt<String>,
     /// Default `text`.
