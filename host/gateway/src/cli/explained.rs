@@ -52,7 +52,7 @@ pub(super) fn text(answer: &Value) -> String {
             let _ = writeln!(out, "the service now:");
             indented(&mut out, &show::text(now));
         }
-        None => columns(&mut out, "endpoints", &["address", "weight", "chosen"], &rows(answer, "endpoints").cloned().collect::<Vec<_>>()),
+        None => table(&mut out, "endpoints", rows(answer, "endpoints").cloned().collect()),
     }
     // What somebody has written first, then the limits and times that hold by themselves.
     let is_default = |row: &Value| {
