@@ -83,7 +83,7 @@ pub(crate) struct Wire {
 }
 
 /// Reads and writes in a row after which a socket that is always ready lets the other tasks of its core have their turn.
-const STREAK_MAX: u32 = 64;
+const STREAK_MAX: u32 = 16;
 
 impl Wire {
     /// Pending now and then for a socket that is always ready; the task is woken at once, behind the others.

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub enum Act {
     /// Sends these bytes.
     Send(Vec<u8>),
+    /// Sends an `x` so many times, without having them all at once.
+    Fill(usize),
     /// Sends these bytes one by one, with a pause after each.
     Trickle(Vec<u8>, Duration),
     /// Waits.
@@ -116,7 +118,7 @@ impl Upstream {
     pub fn sized() -> Upstream {
         Upstream::start(|seen| {
             let size = seen.request.target().strip_prefix("/b/").and_then(|rest| rest.split('?').next()?.parse().ok()).unwrap_or(100);
-            vec![Act::Send(ok(&vec![b'x'; size]))]
+            if size <= PIECE.len() { vec![Act::Send(ok(&PIECE[..size]))] } else { vec![Act::Send(ok_head(size)), Act::Fill(size)] }
         })
     }
 
@@ -226,10 +228,17 @@ impl Default for Refusing {
 
 /// A plain 200 with this body.
 pub fn ok(body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut bytes = ok_head(body.len());
     bytes.extend_from_slice(body);
     bytes
 }
+
+fn ok_head(len: usize) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len}\r\n\r\n").into_bytes()
+}
+
+/// What long answers are sent in.
+const PIECE: &[u8] = &[b'x'; 32 << 10];
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     loop {
@@ -315,6 +324,13 @@ fn expects_continue(held: &[u8]) -> bool {
 fn perform(mut stream: &TcpStream, act: Act, shared: &Shared) -> io::Result<bool> {
     match act {
         Act::Send(bytes) => stream.write_all(&bytes)?,
+        Act::Fill(mut left) => {
+            while left > 0 {
+                let piece = &PIECE[..left.min(PIECE.len())];
+                stream.write_all(piece)?;
+                left -= piece.len();
+            }
+        }
         Act::Trickle(bytes, gap) => {
             for byte in bytes {
                 stream.write_all(&[byte])?;
