@@ -180,7 +180,7 @@ impl Front {
             // An upload that still runs may yet be read to its end by the answer's body; one that nobody reads will not.
             let keep_alive = keep_alive && (self.body.get() == BodyState::Read || matches!(done.answer.body, Body::Stream(_)));
             // Its scope ends here: a piece of the answer that lived until the next request would keep its buffer from use.
-            let (mut written, mut bytes_out, mut keep_alive) = {
+            let (written, bytes_out, keep_alive) = {
                 let mut writing = Writing::new(self, version, keep_alive, head_method, &mut done);
                 let written = poll_fn(|task| writing.poll(task)).await;
                 writing.give_buffer();
@@ -188,11 +188,11 @@ impl Front {
             };
             // Nothing of it is on its way yet, so the client can be told instead of being cut off.
             if bytes_out == 0
-                && let Err(fault) = &written
-                && fault.blame != Blame::Caller
+                && written.as_ref().is_err_and(|fault| fault.blame != Blame::Caller)
+                && let Err(fault) = written
             {
-                let instead: LocalBoxFuture<'_, _> = Box::pin(self.instead(&mut done, version, keep_alive, head_method, fault));
-                (written, bytes_out, keep_alive) = instead.await;
+                let instead: LocalBoxFuture<'_, Next> = Box::pin(self.instead(done, fault, version, head_method));
+                return instead.await;
             }
             let status = done.answer.head.status;
             let fault = written.as_ref().err().map(Fault::word);
@@ -219,23 +219,24 @@ impl Front {
         }
     }
 
-    /// Answers in the place of an answer whose body broke before anything of it was sent.
+    /// Answers in the place of an answer whose body broke before anything of it was sent, and ends the connection: what
+    /// follows an answer like this is seldom worth keeping it.
     #[cold]
-    async fn instead(
-        &self,
-        done: &mut Done,
-        version: Version,
-        keep_alive: bool,
-        head_method: bool,
-        fault: &Fault,
-    ) -> (Result<(), Fault>, u64, bool) {
-        done.broken(fault);
-        // Whose upload still runs is not read on: nobody wants it any more.
-        let keep_alive = keep_alive && self.body.get() == BodyState::Read;
-        let mut writing = Writing::new(self, version, keep_alive, head_method, done);
-        let written = poll_fn(|task| writing.poll(task)).await;
-        writing.give_buffer();
-        (written, writing.bytes_out, writing.keep_alive)
+    async fn instead(&self, mut done: Done, fault: Fault, version: Version, head_method: bool) -> Next {
+        done.broken(&fault);
+        let (written, bytes_out) = {
+            let mut writing = Writing::new(self, version, false, head_method, &mut done);
+            let written = poll_fn(|task| writing.poll(task)).await;
+            writing.give_buffer();
+            (written, writing.bytes_out)
+        };
+        done.finish(&self.limits.name, done.answer.head.status, self.bytes_in.get(), bytes_out, None);
+        done.over();
+        match written {
+            Ok(()) => self.linger().await,
+            Err(_) => self.socket.reset(),
+        }
+        Next::Close
     }
 
     /// Is what was refused the preface of HTTP/2 (RFC 9113 section 3.4), by a client that knows that we speak it?

@@ -449,13 +449,15 @@ fn a_body_that_breaks_before_anything_was_sent_is_told_to_the_client() {
         b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nab\r\n0\r\n\r\n",
     ] {
         let (up, _asked) = answering(answer);
-        let mut caller = Caller::new(gateway(up, Setting::default()));
+        let address = gateway(up, Setting::default());
         for _ in 0..3 {
+            let mut caller = Caller::new(address);
             let head = caller.say(GET).head();
             assert!(head.starts_with("HTTP/1.1 502") && !head.contains("x-up"), "{head}");
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim().parse().unwrap();
             let body = String::from_utf8(caller.body(length)).unwrap();
             assert!(body.contains("bad_answer"), "{body}");
+            assert_eq!(caller.rest().unwrap(), b"", "it ends in order");
         }
     }
 }
