@@ -77,7 +77,17 @@ impl Edits {
     /// # Errors
     /// The first edit that breaks the contract, in words.
     pub fn for_request(list: Vec<Edit>, attrs: &Attrs) -> Result<Edits, BadEdit> {
-        check(&list, attrs, true)?;
+        check(&list, attrs, true, Whose::Rule)?;
+        Ok(Edits { list, checked: Checked::ForRequest })
+    }
+
+    /// The same for edits that the operator has written, who may say more about the client than a rule may
+    /// ([`Known::is_left_to_operators`]).
+    ///
+    /// # Errors
+    /// As [`Edits::for_request`].
+    pub fn of_operator(list: Vec<Edit>, attrs: &Attrs) -> Result<Edits, BadEdit> {
+        check(&list, attrs, true, Whose::Operator)?;
         Ok(Edits { list, checked: Checked::ForRequest })
     }
 
@@ -86,7 +96,7 @@ impl Edits {
     /// # Errors
     /// The first edit that breaks the contract, in words. A `path` edit is one.
     pub fn for_response(list: Vec<Edit>, attrs: &Attrs) -> Result<Edits, BadEdit> {
-        check(&list, attrs, false)?;
+        check(&list, attrs, false, Whose::Rule)?;
         Ok(Edits { list, checked: Checked::ForResponse })
     }
 
@@ -96,7 +106,7 @@ impl Edits {
     /// The first edit that breaks the contract, in words; nothing is applied then.
     pub fn apply_to_request(&self, facts: &mut Facts) -> Result<(), BadEdit> {
         if self.checked != Checked::ForRequest {
-            check(self, &facts.attrs, true)?;
+            check(self, &facts.attrs, true, Whose::Rule)?;
         }
         for edit in &self.list {
             match edit {
@@ -113,7 +123,7 @@ impl Edits {
     /// The first edit that breaks the contract, in words; nothing is applied then. A `path` edit is one.
     pub fn apply_to_response(&self, fields: &mut Fields, attrs: &mut Attrs) -> Result<(), BadEdit> {
         if self.checked != Checked::ForResponse {
-            check(self, attrs, false)?;
+            check(self, attrs, false, Whose::Rule)?;
         }
         for edit in &self.list {
             apply(edit, fields, attrs);
@@ -159,9 +169,17 @@ pub fn check_fields<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) ->
         if text > EDIT_TEXT_MAX {
             return Err(BadEdit(format!("more than {EDIT_TEXT_MAX} bytes of fields")));
         }
-        check_field(name, Some(value))?;
+        check_field(name, Some(value), Whose::Rule)?;
     }
     Ok(())
+}
+
+/// May an operator edit this field of a request? More than a rule may: see [`Edits::of_operator`].
+///
+/// # Errors
+/// Why not, in words.
+pub fn check_operators_field(name: &str) -> Result<(), BadEdit> {
+    check_field(name, None, Whose::Operator)
 }
 
 /// Is this a token (RFC 9110 section 5.6.2) in lower case?
@@ -182,7 +200,14 @@ pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
 }
 
-fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
+/// Who wants an edit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Rule,
+    Operator,
+}
+
+fn check(edits: &[Edit], attrs: &Attrs, request: bool, whose: Whose) -> Result<(), BadEdit> {
     if edits.len() > EDITS_MAX {
         return Err(BadEdit(format!("{} edits, and at most {EDITS_MAX} are allowed", edits.len())));
     }
@@ -194,8 +219,8 @@ fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
     let mut attrs_new = attrs.iter().count();
     for edit in edits {
         match edit {
-            Edit::Set(name, value) | Edit::Add(name, value) => check_field(name, Some(value))?,
-            Edit::Remove(name) => check_field(name, None)?,
+            Edit::Set(name, value) | Edit::Add(name, value) => check_field(name, Some(value), whose)?,
+            Edit::Remove(name) => check_field(name, None, whose)?,
             Edit::Path(path) => {
                 if !request {
                     return Err(BadEdit("a path edit on an answer".into()));
@@ -223,11 +248,13 @@ fn check(edits: &[Edit], attrs: &Attrs, request: bool) -> Result<(), BadEdit> {
     Ok(())
 }
 
-fn check_field(name: &str, value: Option<&str>) -> Result<(), BadEdit> {
+fn check_field(name: &str, value: Option<&str>, whose: Whose) -> Result<(), BadEdit> {
     if !is_field_name(name.as_bytes()) {
         return Err(BadEdit(format!("{name:?} is no lower-case field name")));
     }
-    if Known::of(name.as_bytes()).is_hosts_own() || Known::is_alias(name.as_bytes()) {
+    let known = Known::of(name.as_bytes());
+    let is_own = known.is_hosts_own() && !(whose == Whose::Operator && known.is_left_to_operators());
+    if is_own || Known::is_alias(name.as_bytes()) {
         return Err(BadEdit(format!("field {name:?} is the host's own")));
     }
     if value.is_some_and(|value| !is_field_value(value.as_bytes())) {
@@ -275,6 +302,22 @@ mod tests {
         }
         let many: Vec<_> = (0..=EDITS_MAX).map(|n| Edit::Attr(format!("a{n}"), "v".into())).collect();
         assert!(Edits::from(many).apply_to_request(&mut facts).is_err());
+    }
+
+    #[test]
+    fn an_operator_may_say_about_the_client_what_no_plugin_may() {
+        for name in ["x-real-ip", "forwarded", "x-forwarded-port", "x-forwarded-prefix"] {
+            let edits = vec![Edit::Set(name.into(), "v".into())];
+            assert!(Edits::for_request(edits.clone(), &Attrs::default()).is_err(), "{name}");
+            let mut facts = Facts::default();
+            Edits::of_operator(edits.clone(), &facts.attrs).unwrap().apply_to_request(&mut facts).unwrap();
+            assert_eq!(facts.request.fields.get(name.as_bytes()), Some(&b"v"[..]));
+            let made = Edits::of_operator(edits, &facts.attrs).unwrap();
+            assert!(made.apply_to_response(&mut Fields::default(), &mut Attrs::default()).is_err(), "{name} says nothing of an answer");
+        }
+        for name in ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "content-length", "connection", "x_real_ip"] {
+            assert!(Edits::of_operator(vec![Edit::Set(name.into(), "v".into())], &Attrs::default()).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -140,6 +140,19 @@ impl Known {
         )
     }
 
+    /// Of those, one that the host never writes itself: whoever configures it may set it for the upstream, though no plugin may.
+    pub fn is_left_to_operators(self) -> bool {
+        matches!(
+            self,
+            Known::Forwarded
+                | Known::XRealIp
+                | Known::XForwardedPort
+                | Known::XForwardedPrefix
+                | Known::XForwardedServer
+                | Known::XForwardedSsl
+        )
+    }
+
     /// Is this lower-case name, with `_` for `-`, that of a field which the host guards? Gateways to CGI and WSGI
     /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
     /// `x_forwarded_for` for what the host vouches for.

@@ -38,7 +38,12 @@ const STATE: &str = r#"{"type":"object","required":["file","generation","applied
 "why":{"type":"array","items":{"type":"string"}}}}},
 "problems":{"type":"array","items":{"type":"object"}},"needs_restart":{"type":"array","items":{"type":"string"}}}}"#;
 const EFFECTIVE: &str = r#"{"type":"object","description":"the sections of the configuration; each value is {value, from}, where `from` is a file and line, `default`, or `defaults` with a file and line"}"#;
-const EXPLAINED: &str = r#"{"type":"object","required":["path","tried"],"properties":{"path":{"type":"string"},"route":{"type":"string"},"to":{"type":"string"},
+const EXPLAINED: &str = r#"{"type":"object","required":["path","tried"],"properties":{"method":{"type":"string"},"path":{"type":"string"},
+"listener":{"type":"string"},"listener_is":{"type":"string","description":"how it is known by which listener it comes in"},
+"route":{"type":"string"},"route_at":{"type":"string","description":"file and line"},"to":{"type":"string"},
+"path_sent":{"type":"string","description":"the path that the service sees, if it is another"},"path_refused":{"type":"string"},"redirected_to":{"type":"string"},
+"steps":{"type":"array","description":"what happens to it, in order","items":{"type":"object","properties":{"step":{"type":"string"},
+"setting":{"type":"string"},"does":{"type":"string"},"answers":{"type":"string"},"from":{"type":["string","null"]}}}},
 "answer":{"type":"integer","description":"the status, if no route fits"},"chain":{"type":"array","items":{"type":"object"}},"endpoints":{"type":"array","items":{"type":"object"}},
 "settings":{"type":"array","items":{"type":"object"}},"tried":{"type":"array","items":{"type":"object"}},"source":{"type":"array","items":{"type":"object"}}}}"#;
 const REOPENED: &str = r#"{"type":"object","required":["reopened"],"properties":{"reopened":{"type":"boolean","description":"false: there is no access log"}}}"#;
@@ -76,6 +81,7 @@ impl Desk for GatewayDesk {
                     ("url", "Its URL, or only its path."),
                     ("header", "Its headers, `name: value`, one on each line."),
                     ("source", "The address that it comes from."),
+                    ("listener", "The listener that it comes in by; by default the one that the URL fits best."),
                 ],
                 ..look(
                     "config.explain",
@@ -214,6 +220,7 @@ impl GatewayDesk {
             url: ask.arg("url").unwrap_or("/").to_owned(),
             headers: ask.arg("header").unwrap_or_default().lines().map(str::to_owned).collect(),
             source,
+            listener: ask.arg("listener").filter(|listener| !listener.is_empty()).map(str::to_owned),
         };
         let document = self.effective().await.ok();
         let generation = self.control.serving();

@@ -1,17 +1,18 @@
 //! Which route would a request take, and what would happen to it? Asks the same matcher that serves; pure.
 //!
 //! The route with the reasons why the others lost, the plugins in the order in which they are asked, the service with its
-//! endpoints, and every setting that holds for it with the place that it comes from.
+//! endpoints, and every setting that holds for it with the place that it comes from. What the route does natively is in
+//! `explain/steps.rs`.
 
-use crate::config::document::{Document, Leaf, Part};
-use crate::config::plan::{Attachment, Plan, Policy, Role, Target};
+use crate::config::document::{Document, From, Leaf, Part};
+use crate::config::plan::{Attachment, Listener, Plan, Policy, Role, Target};
+use crate::config::tree::nearest_or_all;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
-use wharf_core::head::{Method, RequestHead};
-use wharf_http::routes::{Found, HostTable, Routes, Verdict};
+use wharf_core::head::{Method, RequestHead, Scheme};
+use wharf_http::routes::{Arrival, Found, HostTable, Routes, Verdict};
 
-/// Most listeners of which settings are told.
-const LISTENERS_MAX: usize = 4;
+mod steps;
 
 /// A request as somebody describes it.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Question {
     pub headers: Vec<String>,
     /// The address that it comes from.
     pub source: Option<IpAddr>,
+    /// The listener that it comes in by; `None`: the one that its URL fits best.
+    pub listener: Option<String>,
 }
 
 /// What answers for an attachment: version and roles, where it is known.
@@ -34,11 +37,19 @@ pub type VersionOf<'a> = dyn Fn(&Attachment) -> Option<(u32, Vec<&'static str>)>
 /// # Errors
 /// No request can look like this: why.
 pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, version_of: &VersionOf<'_>) -> Result<Value, String> {
-    let head = head(question)?;
+    let mut head = head(question)?;
+    let (listener, why) = listener(plan, question)?;
+    let by_tls = |listener: &Listener| if listener.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    head.scheme = match question.url.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        Some(_) => Scheme::Http,
+        None => listener.map_or(Scheme::Http, by_tls),
+    };
     let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
     let client = question.source.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let from = Arrival { client, listener: listener.map_or("", |listener| &*listener.name) };
     let mut tried = Vec::new();
-    for judged in routes.explain(&head, client) {
+    for judged in routes.explain(&head, from) {
         let Some(route) = plan.routes.get(judged.route) else { continue };
         let taken = judged.verdict == Verdict::Fits;
         tried.push(json!({ "route": &*route.name, "verdict": judged.verdict.to_string() }));
@@ -47,15 +58,20 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         }
     }
     let mut answer = Map::new();
+    answer.insert("method".into(), head.method.as_str().into());
     answer.insert("path".into(), head.path().into());
+    if let Some(listener) = listener {
+        answer.insert("listener".into(), (*listener.name).into());
+        answer.insert("listener_is".into(), why.into());
+    }
     if let Some(source) = question.source {
-        let trusts = plan.listeners.iter().map(|listener| {
+        let trusts = listener.iter().map(|listener| {
             let trusted = listener.trusted_proxies.iter().any(|network| network.holds(source));
             json!({ "listener": &*listener.name, "is_a_trusted_proxy": trusted })
         });
         answer.insert("source".into(), trusts.collect());
     }
-    let found = routes.find(&head, client);
+    let found = routes.find(&head, from);
     let Some(route) = found.route().and_then(|at| plan.routes.get(at)) else {
         let status = if found == Found::MethodRefused { 405 } else { 404 };
         answer.insert("answer".into(), status.into());
@@ -68,6 +84,7 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         .and_then(|at| route.host_chains.get(at))
         .map_or(&route.chain, |(_, chain)| chain);
     let to = route.target.to_string();
+    let defaults = || document.and_then(|document| document.section("defaults"));
     answer.insert("route".into(), (*route.name).into());
     answer.insert("to".into(), to.into());
     answer.insert("chain".into(), chain.iter().map(|attachment| step(attachment, version_of)).collect());
@@ -78,12 +95,23 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
     {
         answer.insert("endpoints".into(), endpoints(service, subset.as_deref()));
     }
+    if let Some(at) = item("routes", &route.name).and_then(place_of) {
+        answer.insert("route_at".into(), at.into());
+    }
+    match steps::sent(route, &head, client) {
+        Ok(None) => {}
+        Ok(Some(sent)) if matches!(route.target, Target::Redirect(_)) => drop(answer.insert("redirected_to".into(), sent.into())),
+        Ok(Some(sent)) => drop(answer.insert("path_sent".into(), sent.into())),
+        Err(why) => drop(answer.insert("path_refused".into(), why.into())),
+    }
+    let limits = document.and_then(|document| document.section("rate_limits"));
+    let at = steps::At { route, chain, written: item("routes", &route.name), defaults: defaults(), limits };
+    answer.insert("steps".into(), at.steps(version_of).into());
     let mut settings = Vec::new();
-    // Which of several listeners it comes in by is not said: what holds at each.
-    for listener in plan.listeners.iter().take(LISTENERS_MAX) {
-        if let Some(part) = item("listeners", &listener.name) {
-            settings.extend(settings_of(&format!("listener {}", listener.name), part, &["bind", "advertise", "trusted_proxies"]));
-        }
+    if let Some(listener) = listener
+        && let Some(part) = item("listeners", &listener.name)
+    {
+        settings.extend(settings_of(&format!("listener {}", listener.name), part, &["bind", "advertise", "trusted_proxies"]));
     }
     if let Some(part) = item("routes", &route.name) {
         settings.extend(settings_of("route", part, &["name", "to", "match", "plugins"]));
@@ -96,6 +124,48 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
     answer.insert("settings".into(), settings.into());
     answer.insert("tried".into(), tried.into());
     Ok(answer.into())
+}
+
+/// By which listener it comes in, and how that is known.
+fn listener<'p>(plan: &'p Plan, question: &Question) -> Result<(Option<&'p Listener>, &'static str), String> {
+    if let Some(name) = &question.listener {
+        let found = plan.listeners.iter().find(|listener| *listener.name == **name);
+        let known: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.name).collect();
+        return found
+            .map(|found| (Some(found), "named"))
+            .ok_or_else(|| format!("there is no listener `{name}`: {}", nearest_or_all(name, &known)));
+    }
+    if let [only] = plan.listeners.as_slice() {
+        return Ok((Some(only), "the only one"));
+    }
+    let (scheme, rest) = question.url.split_once("://").map_or((None, question.url.as_str()), |(scheme, rest)| (Some(scheme), rest));
+    let is_tls = scheme.map(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let of_scheme = |listener: &&Listener| is_tls.is_none_or(|is_tls| listener.tls.is_some() == is_tls);
+    let port = rest.split(['/', '?', '#']).next().and_then(|authority| authority.rsplit_once(':')).and_then(|(_, port)| port.parse().ok());
+    let port: Option<u16> = port.or(is_tls.map(|is_tls| if is_tls { 443 } else { 80 }));
+    if let Some(found) = plan.listeners.iter().filter(of_scheme).find(|listener| Some(listener.bind.port()) == port) {
+        return Ok((Some(found), "its port is that of the URL"));
+    }
+    if let Some(found) = plan.listeners.iter().find(of_scheme) {
+        return Ok((
+            Some(found),
+            match is_tls {
+                None => "assumed: the first one; `--listener` names another",
+                Some(true) => "assumed: the first one with TLS; `--listener` names another",
+                Some(false) => "assumed: the first one without TLS; `--listener` names another",
+            },
+        ));
+    }
+    Ok((plan.listeners.first(), "assumed: the first one; `--listener` names another"))
+}
+
+/// Where the first thing that is written of a part stands.
+fn place_of(part: &Part) -> Option<String> {
+    part.leaves().into_iter().find_map(|(_, leaf)| match &leaf.from {
+        From::Written(at) => Some(at.clone()),
+        From::Defaults(at) => Some(format!("defaults, {at}")),
+        From::Default | From::Described => None,
+    })
 }
 
 fn step(attachment: &Attachment, version_of: &VersionOf<'_>) -> Value {
@@ -148,7 +218,20 @@ fn leaf(part: &Part) -> Option<&Leaf> {
 fn settings_of(of: &str, part: &Part, without: &[&str]) -> Vec<Value> {
     let leaves = part.leaves().into_iter();
     let wanted = leaves.filter(|(path, _)| !without.iter().any(|name| path.split(['.', '[']).next() == Some(name)));
-    wanted.map(|(path, leaf)| json!({ "of": of, "setting": path, "value": leaf.value, "from": leaf.from.text() })).collect()
+    wanted.map(|(path, leaf)| json!({ "of": of, "setting": path, "value": brief(leaf, part), "from": leaf.from.text() })).collect()
+}
+
+/// The value without the prose behind it: `none: in the clear` is `none`, `25%; 0%: the ill never are` is `25%`, and of
+/// `http1; with tls, auto` it is the one that holds beside the other settings of this part.
+fn brief(leaf: &Leaf, part: &Part) -> Value {
+    let (From::Described, Some(text)) = (&leaf.from, leaf.value.as_str()) else { return leaf.value.clone() };
+    let Some((value, rest)) = text.split_once([';', ':']) else { return text.into() };
+    let other = rest.trim_start().strip_prefix("with ").and_then(|rest| rest.split_once(", "));
+    let is_written = |name: &str| part.get(name).is_some_and(|part| part.leaves().iter().any(|(_, leaf)| !leaf.from.is_default()));
+    match other {
+        Some((name, other)) if is_written(name) => other.into(),
+        _ => value.into(),
+    }
 }
 
 fn head(question: &Question) -> Result<RequestHead, String> {

@@ -162,6 +162,7 @@ fn section_of(item: &ItemId) -> (String, String) {
         ItemKind::Listener => "listeners",
         ItemKind::Service => "services",
         ItemKind::Plugin => "plugins",
+        ItemKind::RateLimit => "rate_limits",
         ItemKind::Route => "routes",
         ItemKind::Attachments => "attachments",
         ItemKind::Defaults => "defaults",

@@ -5,7 +5,7 @@
 //! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
 //! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process; [`supervisor`]: who is told of it
-//! - [`memory`]: how much there is, and what follows when it runs short
+//! - [`memory`]: how much there is, and what follows when it runs short; [`state`]: who else holds the state folder
 //! - [`explain`]: what would become of a request
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
@@ -34,6 +34,7 @@ mod quarantine_tests;
 #[path = "config/reference_tests.rs"]
 mod reference_tests;
 pub mod run;
+pub mod state;
 pub mod supervisor;
 pub mod telemetry;
 pub mod upgrade;

@@ -23,13 +23,15 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, LocalSet, spawn_local};
+use tokio::time::Sleep;
 use wharf_centre::{Centre, Options, Readiness};
 use wharf_core::desk::Desk;
 use wharf_core::metrics::Registry;
@@ -179,10 +181,14 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let cores = plan.workers.max(1);
     let admin_plan = plan.admin.clone();
 
-    // Rooms that are house-wide.
+    // Rooms that are house-wide. Whoever else has the folder is named in the place of the lock that could not be had.
+    let in_use = |error: anyhow::Error| match crate::state::told(&state) {
+        Some(told) => anyhow::anyhow!(told),
+        None => error,
+    };
     let lock = inheritance.as_mut().and_then(Inheritance::lock);
     let (store, heir) = match inheritance {
-        None => (Arc::new(HandedStore::new(open_store(&plan).await?)), None),
+        None => (Arc::new(HandedStore::new(open_store(&plan).await.map_err(in_use)?)), None),
         Some(inheritance) => {
             let (heir, store) = inheritance.heir()?;
             (store, Some(heir))
@@ -194,7 +200,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     parts.lock = lock;
     let audit_file = state.join("audit.log");
     parts.audit = Arc::new(move |line| own_change(&audit_file, line));
-    let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened")?;
+    let catalog = Catalog::open(parts).context("the plugin catalog cannot be opened").map_err(in_use)?;
     let attending = catalog.clone();
     tokio::spawn(async move { attending.attend().await });
     let showing = catalog.clone();
@@ -261,13 +267,18 @@ async fn serve(start: Start<'_>) -> Result<()> {
     options.token_file = admin_plan.token_file.clone();
     // Whoever is told this name will use it.
     options.allowed_hosts.extend(admin_plan.advertise.as_deref().and_then(|told| Some(told.rsplit_once(':')?.0.to_owned())));
-    let ready = control.clone();
+    // Set once it is told to end: balancers are to look for another node while this one still answers.
+    let leaving = Arc::new(AtomicBool::new(false));
+    let (ready, draining) = (control.clone(), leaving.clone());
     options.readiness = Arc::new(move || {
-        let applied = ready.is_applied();
-        Readiness {
-            ready: applied,
-            reasons: if applied { Vec::new() } else { vec!["a core has not taken over the newest generation".into()] },
+        let mut reasons = Vec::new();
+        if draining.load(Ordering::Relaxed) {
+            reasons.push("draining".into());
         }
+        if !ready.is_applied() {
+            reasons.push("a core has not taken over the newest generation".into());
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
     });
     let centre = Centre::new(desks, metrics.clone(), options).context("the admin API cannot start")?;
     if !control.taken_over(START_MAX).await {
@@ -280,10 +291,8 @@ async fn serve(start: Start<'_>) -> Result<()> {
         heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
     }
     open.send_replace(true);
-    let mut ending = ended.clone();
-    let serving = tokio::spawn(centre.serve(admin, async move {
-        let _ = ending.wait_for(Option::is_some).await;
-    }));
+    let (close_admin, admin_closes) = oneshot::channel::<()>();
+    let serving = tokio::spawn(centre.serve(admin, async move { drop(admin_closes.await) }));
     announce(&bound, admin_address, &admin_plan)?;
     supervisor::tell(State::Serving);
 
@@ -296,10 +305,26 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let estate = Rc::new(Estate { binary, listening, catalog, store });
     let mut upgrading: Option<JoinHandle<Result<Handed>>> = None;
     let mut waiting: Vec<upgrade::Ask> = Vec::new();
+    // While it serves on although it was told to end, for as long as balancers take to notice.
+    let mut delay: Option<Pin<Box<Sleep>>> = None;
     let handed = loop {
         let begin = tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
+            () = told_to_end(&mut terminate, &mut interrupt) => {
+                let wait = control.serving().plan.node.drain_delay;
+                if wait.is_zero() || leaving.swap(true, Ordering::Relaxed) {
+                    break None;
+                }
+                tracing::info!("told to end: `/readyz` says so, and everything is served for {wait:?} more (`node.drain_delay`)");
+                supervisor::tell(State::Ending);
+                // No newer process takes over what is about to end, and whoever asked for one is told so.
+                if let Some(upgrading) = upgrading.take() {
+                    upgrading.abort();
+                }
+                waiting.clear();
+                delay = Some(Box::pin(tokio::time::sleep(wait)));
+                false
+            }
+            () = over(&mut delay) => break None,
             _ = rotated.recv() => {
                 reopener.reopen();
                 false
@@ -311,10 +336,12 @@ async fn serve(start: Start<'_>) -> Result<()> {
                 spawn_local(async move { asking.ask_reload().await });
                 false
             }
-            _ = newer.recv() => true,
+            _ = newer.recv() => delay.is_none(),
             Some(ask) = upgrades_asked.recv() => {
-                waiting.push(ask);
-                true
+                if delay.is_none() {
+                    waiting.push(ask);
+                }
+                delay.is_none()
             }
             Some(done) = ended_upgrade(&mut upgrading) => {
                 upgrading = None;
@@ -341,7 +368,8 @@ async fn serve(start: Start<'_>) -> Result<()> {
         upgrading.abort();
     }
 
-    // The end. What others would now do as well is left to them.
+    // The end. What others would now do as well is left to them; whoever asks for an upgrade now is told that it is too late.
+    drop((upgrades_asked, waiting));
     following.iter().for_each(JoinHandle::abort);
     let node = control.serving().plan.node.clone();
     let mut grace = if handed.is_some() { node.drain_on_upgrade } else { node.drain };
@@ -349,7 +377,9 @@ async fn serve(start: Start<'_>) -> Result<()> {
         bound.iter().filter(|bound| handed.taken.contains(&*bound.listener.name)).for_each(|bound| bound.gate.hand_over());
     }
     tracing::info!("ending: no new connections; exchanges in flight get up to {grace:?}");
-    if handed.is_none() {
+    // The admin API stays as long as the process, or probes would find nobody; unless a newer process has it.
+    let close_admin = handed.is_none().then_some(close_admin);
+    if close_admin.is_some() && !leaving.swap(true, Ordering::Relaxed) {
         supervisor::tell(State::Ending);
     }
     drop(estate);
@@ -360,14 +390,14 @@ async fn serve(start: Start<'_>) -> Result<()> {
     loop {
         tokio::select! {
             _ = &mut joined => break,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = told_to_end(&mut terminate, &mut interrupt) => {}
         }
         // Told again: after an upgrade as if it were the first time, else at once.
         grace = if std::mem::replace(&mut hurried, true) { Duration::ZERO } else { begun.elapsed() + node.drain };
         tracing::info!("told again to end");
         end.send_replace(Some(Ending { grace }));
     }
+    drop(close_admin);
     let _ = serving.await;
     exporter.close().await;
     if let Some(access) = &mut access {
@@ -375,6 +405,22 @@ async fn serve(start: Start<'_>) -> Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Resolves when the process is told to end, by a supervisor or at a terminal.
+async fn told_to_end(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Resolves when the delay is over; never while there is none.
+async fn over(delay: &mut Option<Pin<Box<Sleep>>>) {
+    match delay {
+        Some(delay) => delay.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What has become of the upgrade; never ready while there is none.

@@ -5,7 +5,7 @@
 
 use crate::house::House;
 use crate::pattern::Pattern;
-use crate::routes::Found;
+use crate::routes::{Arrival, Found};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,13 +153,13 @@ pub(crate) fn is_preflight(method: &Method, fields: &Fields) -> bool {
 /// The route that a preflight asks about, if that has a policy. It is the one of the method that will be used: a route for
 /// POST must not need to name OPTIONS as well.
 #[cold]
-pub(crate) fn asked_about(house: &House, exchange: &Exchange) -> Option<Found> {
+pub(crate) fn asked_about(house: &House, exchange: &Exchange, from: Arrival<'_>) -> Option<Found> {
     let head = &exchange.facts.request;
     if !is_preflight(&head.method, &head.fields) {
         return None;
     }
     let method = Method::from_token(&head.fields.joined(b"access-control-request-method")?);
-    let found = house.routes.find_as(head, exchange.facts.client, &method);
+    let found = house.routes.find_as(head, from, &method);
     let steps = house.entries.get(found.route()?)?.steps.as_ref()?;
     steps.cors.is_some().then_some(found)
 }

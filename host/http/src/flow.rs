@@ -22,7 +22,7 @@ use crate::grpc;
 use crate::house::{Core, Entry, House, ListenerLimits};
 use crate::record::{Part, Record};
 use crate::reply;
-use crate::routes::Found;
+use crate::routes::{Arrival, Found};
 use crate::watch;
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
@@ -112,9 +112,10 @@ pub(crate) async fn answer<G: Gone>(
     exchange.facts.id = id;
     exchange.facts.client = client_address(&mut exchange.facts.request.fields, peer, limits);
 
-    let mut found = house.routes.find(&exchange.facts.request, exchange.facts.client);
+    let from = Arrival { client: exchange.facts.client, listener: &limits.name };
+    let mut found = house.routes.find(&exchange.facts.request, from);
     if matches!(exchange.facts.request.method, Method::Options) {
-        found = cors::asked_about(&house, &exchange).unwrap_or(found);
+        found = cors::asked_about(&house, &exchange, from).unwrap_or(found);
     }
     let entry = found.route().and_then(|at| Some((at, house.entries.get(at)?)));
     if let Some(watch) = entry.map_or(&house.watch, |(_, entry)| &entry.watch) {
@@ -161,7 +162,7 @@ pub(crate) async fn answer<G: Gone>(
         }
         let mut answer = reply::answer_for(&fault, id);
         if found == Found::MethodRefused {
-            let allow = house.routes.allow(&exchange.facts.request, exchange.facts.client);
+            let allow = house.routes.allow(&exchange.facts.request, Arrival { client: exchange.facts.client, listener: &limits.name });
             answer.head.fields.add(b"allow", allow.as_bytes());
         }
         // Who is to make another connection must see the status.
@@ -298,6 +299,19 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
 }
 
 impl Done {
+    /// The body of the answer broke before anything of the answer was sent: this is said in its place.
+    #[cold]
+    pub(crate) fn broken(&mut self, fault: &Fault) {
+        let Done { answer, house, entry, exchange, .. } = self;
+        tracing::debug!(id = %exchange.facts.id, route = &*exchange.facts.route, blame = ?fault.blame, fault = fault.word(), "{fault}");
+        exchange.trail.fault = Some(fault.word());
+        *answer = reply::answer_for(fault, exchange.facts.id);
+        let steps = entry.and_then(|at| house.entries.get(at)).map_or(&house.unmatched, |entry| &entry.steps);
+        if let Some(steps) = steps {
+            steps.after(exchange, answer, Some(fault));
+        }
+    }
+
     /// Gives its memory to the next exchange.
     #[inline(always)]
     pub(crate) fn over(self) {

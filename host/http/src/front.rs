@@ -9,6 +9,7 @@
 //! All of it has the time of a first byte (`timeouts.first`). What follows is in `h1.rs` and `h2.rs`.
 
 use crate::admission::OfSource;
+use crate::codec::RefusalKind;
 use crate::deadlines::Alarm;
 use crate::house::{Core, ListenerLimits};
 use crate::io::Socket;
@@ -16,6 +17,7 @@ use crate::proxied;
 use crate::routes::{Routes, host_of};
 use crate::tls::H2;
 use crate::tls::identity::Identity;
+use crate::tls::session::PlainHttp;
 use crate::{h1, h2};
 use aws_lc_rs::digest;
 use bytes::BytesMut;
@@ -90,7 +92,7 @@ pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer
 }
 
 /// The connection, what was read of it already, whether it speaks HTTP/2, and its place among those of its source. Refusals
-/// are counted, and nobody is answered: there is no protocol yet to do it in.
+/// are counted, and nobody is answered but who speaks HTTP where TLS is spoken: for others there is no protocol yet to do it in.
 async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool, Option<OfSource>), ()> {
     let refused = |visit: &Visit, why: &'static str, error: &dyn std::fmt::Display| {
         visit.core.count_refused(why);
@@ -134,6 +136,11 @@ async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool, Option<OfSourc
         Poll::Pending => visit.alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into())),
     });
     if let Err(error) = done.await {
+        if error.get_ref().is_some_and(|inner| inner.is::<PlainHttp>()) {
+            let (socket, early) = visit.socket.without_tls();
+            Box::pin(h1::turn_away(Visit { socket, ..visit }, early, RefusalKind::PlainHttp.into())).await;
+            return Err(());
+        }
         refused(&visit, "tls", &error);
         return Err(());
     }

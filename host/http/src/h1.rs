@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
-use wharf_core::fault::{Fault, FaultKind, Phase};
+use wharf_core::fault::{Blame, Fault, FaultKind, Phase};
 use wharf_core::head::{Fields, Known, Method, Scheme};
 
 /// Read at once from a client: a head with its cookies, or a fair piece of a body.
@@ -48,19 +48,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Dropping the future closes the connection; an exchange in progress ends unanswered.
 pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     let mut begun = !early.is_empty();
-    let Visit { core, limits, socket, alarm, peer, secured } = visit;
-    let front = Rc::new(Front {
-        alarm,
-        socket,
-        buf: early.into(),
-        body: Cell::new(BodyState::Read),
-        bytes_in: Cell::new(0),
-        core,
-        limits,
-        peer,
-        secured,
-        first: Cell::new(true),
-    });
+    let front = Rc::new(Front::new(visit, early));
     loop {
         if !std::mem::take(&mut begun) {
             front.alarm.set_in(if front.first.get() { front.limits.first } else { front.limits.keep_alive });
@@ -81,6 +69,14 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     if let Ok(Front { core, limits, socket, alarm, peer, secured, buf, .. }) = Rc::try_unwrap(front) {
         Box::pin(h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner())).await;
     }
+}
+
+/// Answers a connection that is worth no more than this, and ends it. `early`: what was read of it.
+///
+/// # Cancel safety
+/// As [`serve`].
+pub(crate) async fn turn_away(visit: Visit, early: BytesMut, refusal: Refusal) {
+    Front::new(visit, early).refuse(&refusal).await;
 }
 
 /// A request as it was read.
@@ -141,6 +137,22 @@ enum BodyState {
 }
 
 impl Front {
+    fn new(visit: Visit, early: BytesMut) -> Front {
+        let Visit { core, limits, socket, alarm, peer, secured } = visit;
+        Front {
+            alarm,
+            socket,
+            buf: early.into(),
+            body: Cell::new(BodyState::Read),
+            bytes_in: Cell::new(0),
+            core,
+            limits,
+            peer,
+            secured,
+            first: Cell::new(true),
+        }
+    }
+
     /// Requests, one after the other, until the client has been silent for a moment.
     async fn busy(self: &Rc<Self>) -> Next {
         loop {
@@ -174,6 +186,14 @@ impl Front {
                 writing.give_buffer();
                 (written, writing.bytes_out, writing.keep_alive)
             };
+            // Nothing of it is on its way yet, so the client can be told instead of being cut off.
+            if bytes_out == 0
+                && written.as_ref().is_err_and(|fault| fault.blame != Blame::Caller)
+                && let Err(fault) = written
+            {
+                let instead: LocalBoxFuture<'_, Next> = Box::pin(self.instead(done, fault, version, head_method));
+                return instead.await;
+            }
             let status = done.answer.head.status;
             let fault = written.as_ref().err().map(Fault::word);
             done.finish(&self.limits.name, status, self.bytes_in.get(), bytes_out, fault);
@@ -199,9 +219,34 @@ impl Front {
         }
     }
 
+    /// Answers in the place of an answer whose body broke before anything of it was sent, and ends the connection: what
+    /// follows an answer like this is seldom worth keeping it.
+    #[cold]
+    async fn instead(&self, mut done: Done, fault: Fault, version: Version, head_method: bool) -> Next {
+        done.broken(&fault);
+        let (written, bytes_out) = {
+            let mut writing = Writing::new(self, version, false, head_method, &mut done);
+            let written = poll_fn(|task| writing.poll(task)).await;
+            writing.give_buffer();
+            (written, writing.bytes_out)
+        };
+        done.finish(&self.limits.name, done.answer.head.status, self.bytes_in.get(), bytes_out, None);
+        done.over();
+        match written {
+            Ok(()) => self.linger().await,
+            Err(_) => self.socket.reset(),
+        }
+        Next::Close
+    }
+
     /// Is what was refused the preface of HTTP/2 (RFC 9113 section 3.4), by a client that knows that we speak it?
     fn is_two(&self) -> bool {
         self.first.get() && self.limits.http2.is_some() && self.buf.borrow().starts_with(h2::PREFACE)
+    }
+
+    /// Is it a TLS handshake that came (RFC 8446 section 5.1), in the place of the first request?
+    fn is_tls(&self, received: &[u8]) -> bool {
+        self.first.get() && self.secured.is_none() && received.starts_with(&[22, 3])
     }
 
     /// Waits until there is something to read. `false`: the alarm went off first.
@@ -251,6 +296,10 @@ impl Front {
                     return Poll::Ready(Ok(Some(asked)));
                 }
                 *looked = buf.len();
+                // Its head has no end that would be waited for.
+                if self.is_tls(&buf) {
+                    return Poll::Ready(Err(RefusalKind::TlsHello.into()));
+                }
                 // What waits for its other half is what memory runs out by.
                 if self.core.pressure.is_full() {
                     return Poll::Ready(Err(RefusalKind::Memory.into()));
@@ -320,10 +369,13 @@ impl Front {
 
     /// Answers what is no request, and ends the connection: behind a framing error nothing can be trusted.
     async fn refuse(&self, refusal: &Refusal) -> Next {
+        // A client of TLS reads what follows as no TLS, and says so.
+        let hello = self.is_tls(&self.buf.borrow()).then(|| Refusal::from(RefusalKind::TlsHello));
+        let refusal = hello.as_ref().unwrap_or(refusal);
         self.core.count_refused(refusal.what.word());
         let started = Instant::now();
         let (id, time_ms) = self.core.next_id(started);
-        tracing::debug!(id = %id, peer = %self.peer, reason = refusal.what.word(), "request refused");
+        tracing::debug!(id = %id, listener = &*self.limits.name, peer = %self.peer, reason = refusal.what.word(), "request refused: {}", refusal.what);
         let answer = reply::error(refusal.status, refusal.what.word(), &refusal.what.to_string(), &id.to_string());
         let mut out = Vec::with_capacity(512);
         let Body::Full(body) = answer.body else { return Next::Close };

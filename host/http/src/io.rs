@@ -207,6 +207,12 @@ impl Socket {
         self
     }
 
+    /// The same connection without the TLS that the other side does not speak, and what it said in its place.
+    pub(crate) fn without_tls(mut self) -> (Socket, BytesMut) {
+        let received = self.tls.take().map(|tls| tls.into_inner().into_received()).unwrap_or_default();
+        (self, received)
+    }
+
     /// The same connection with its place among the files of the process.
     pub(crate) fn counted(mut self, file: File) -> Socket {
         self._file = Some(file);

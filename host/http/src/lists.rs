@@ -1,7 +1,7 @@
 //! Whom a route lets in: lists of addresses and of header values. What denies goes before what allows.
 
 use crate::house::Cidr;
-use crate::routes::Test;
+use crate::routes::{Arrival, Test};
 use std::net::IpAddr;
 use wharf_core::LocalBoxFuture;
 use wharf_core::edit::Edits;
@@ -33,10 +33,12 @@ impl Lists {
         if !self.allow_sources.is_empty() && !holds(&self.allow_sources) {
             return Some(format!("address {client} is not on the list of those that are allowed"));
         }
-        if let Some(test) = self.deny.iter().find(|test| test.fits(head, client)) {
+        // Lists hold tests of headers only.
+        let from = Arrival { client, listener: "" };
+        if let Some(test) = self.deny.iter().find(|test| test.fits(head, from)) {
             return Some(format!("{test} has a value that is denied"));
         }
-        let missing = self.allow.iter().find(|test| !test.fits(head, client))?;
+        let missing = self.allow.iter().find(|test| !test.fits(head, from))?;
         Some(format!("{missing} has no value that is allowed"))
     }
 }

@@ -26,7 +26,10 @@ pub struct Redirect {
 
 impl Redirect {
     /// Where this request is sent.
-    fn location(&self, facts: &Facts) -> Result<String, Fault> {
+    ///
+    /// # Errors
+    /// There is nothing that it could be sent to. The caller's fault: with another path or host it could be.
+    pub fn location(&self, facts: &Facts) -> Result<String, Fault> {
         let request = &facts.request;
         let new = match &self.path {
             Some(rewrite) => rewrite.path(facts)?,

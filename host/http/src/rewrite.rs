@@ -42,7 +42,7 @@ impl Rewrite {
     ///
     /// # Errors
     /// What comes out is not fit to be sent. The caller's fault: with other arguments it would be.
-    pub(crate) fn path(&self, facts: &Facts) -> Result<Option<String>, Fault> {
+    pub fn path(&self, facts: &Facts) -> Result<Option<String>, Fault> {
         let old = facts.request.path();
         let new = match self {
             Rewrite::Prefix { from, to } => match behind(old, from) {

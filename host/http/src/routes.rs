@@ -9,7 +9,7 @@
 //! 3. the path, segment by segment from the left; in the first one in which two routes differ: a written segment, then a
 //!    template's name, then a path that ends there, then a regular expression that begins there, then a prefix that ends
 //!    there;
-//! 4. more tests (headers, query, cookies, scheme, source); a list of methods before none; the place in the configuration.
+//! 4. more tests (headers, query, cookies, scheme, source, listener); a list of methods before none; the place in the configuration.
 //!
 //! A route whose method or tests say no is passed over, and so is a host or a path under which nothing fits: the
 //! next less specific one is tried, so adding a route for one host takes nothing away from the routes for all hosts.
@@ -53,6 +53,15 @@ pub struct RouteMatch {
     pub tests: Vec<Test>,
     /// Higher is tried first, whatever else the routes say.
     pub priority: i32,
+}
+
+/// Where a request came from and in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The name of the listener; empty where nobody asks for it.
+    pub listener: &'a str,
 }
 
 /// What was found.
@@ -154,17 +163,17 @@ impl Routes {
         self.matches.get(route)
     }
 
-    /// The route for a request from this client.
-    pub fn find(&self, head: &RequestHead, client: IpAddr) -> Found {
-        self.find_as(head, client, &head.method)
+    /// The route for a request that came so.
+    pub fn find(&self, head: &RequestHead, from: Arrival<'_>) -> Found {
+        self.find_as(head, from, &head.method)
     }
 
     /// The same, had the request another method: for those that ask what they may ask.
-    pub(crate) fn find_as(&self, head: &RequestHead, client: IpAddr, method: &Method) -> Found {
+    pub(crate) fn find_as(&self, head: &RequestHead, from: Arrival<'_>, method: &Method) -> Found {
         // Tables without hosts, the usual small ones, need not look at it.
         let host = if self.by_host { host_of(head.authority_bytes()) } else { b"" };
         let path = head.path_bytes().get(1..);
-        let mut asked = Asked { head, client: &client, method, bit: bit(method), refused: false };
+        let mut asked = Asked { head, from: &from, method, bit: bit(method), refused: false };
         for level in &self.levels {
             if host.len() <= HOST_BYTES_MAX {
                 if !level.exact.is_empty()
@@ -199,9 +208,9 @@ impl Routes {
 
     /// The value of `allow` for a request that [`Found::MethodRefused`] was said to: the methods of the routes that
     /// fit otherwise.
-    pub fn allow(&self, head: &RequestHead, client: IpAddr) -> String {
+    pub fn allow(&self, head: &RequestHead, from: Arrival<'_>) -> String {
         let mut methods: Vec<&str> = Vec::new();
-        for judged in self.explain(head, client) {
+        for judged in self.explain(head, from) {
             if judged.verdict == Verdict::Method
                 && let Some(route) = self.matches.get(judged.route)
             {
@@ -220,7 +229,7 @@ impl Routes {
 
     /// What becomes of a request, route by route: those for its host and path in the order they are tried, then all
     /// others. For people; costs as much as there are routes.
-    pub fn explain(&self, head: &RequestHead, client: IpAddr) -> Vec<Judged> {
+    pub fn explain(&self, head: &RequestHead, from: Arrival<'_>) -> Vec<Judged> {
         let host = std::str::from_utf8(host_of(head.authority().as_bytes())).unwrap_or_default();
         let mut ranked = Vec::new();
         for (at, route) in self.matches.iter().enumerate() {
@@ -230,7 +239,7 @@ impl Routes {
                 Verdict::Host
             } else if path_rank.is_none() {
                 Verdict::Path
-            } else if let Some(test) = route.tests.iter().find(|test| !test.fits(head, client)) {
+            } else if let Some(test) = route.tests.iter().find(|test| !test.fits(head, from)) {
                 Verdict::Test(test.to_string().into())
             } else if !route.takes_method(&head.method) {
                 Verdict::Method

@@ -3,7 +3,7 @@
 //! The choice is a function of the exchange: of its id, which differs for each, or of what it sticks to, so that every core
 //! and every node chooses alike.
 
-use crate::routes::{Test, cookies};
+use crate::routes::{Arrival, Test, cookies};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -45,7 +45,9 @@ pub struct Split {
 
 impl Split {
     fn arm(&self, facts: &Facts) -> Option<&Arm> {
-        let passes = |arm: &&Arm| !arm.tests.is_empty() && arm.tests.iter().all(|test| test.fits(&facts.request, facts.client));
+        // Of headers and cookies only.
+        let from = Arrival { client: facts.client, listener: "" };
+        let passes = |arm: &&Arm| !arm.tests.is_empty() && arm.tests.iter().all(|test| test.fits(&facts.request, from));
         if let Some(arm) = self.arms.iter().find(passes) {
             return Some(arm);
         }

@@ -442,6 +442,27 @@ fn a_body_that_is_cut_is_never_shown_as_complete() {
 }
 
 #[test]
+fn a_body_that_breaks_before_anything_was_sent_is_told_to_the_client() {
+    // Head and broken body come in one piece: nothing of the answer is on its way when that is seen.
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nX-Up: 1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"[..],
+        b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nab\r\n0\r\n\r\n",
+    ] {
+        let (up, _asked) = answering(answer);
+        let address = gateway(up, Setting::default());
+        for _ in 0..3 {
+            let mut caller = Caller::new(address);
+            let head = caller.say(GET).head();
+            assert!(head.starts_with("HTTP/1.1 502") && !head.contains("x-up"), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim().parse().unwrap();
+            let body = String::from_utf8(caller.body(length)).unwrap();
+            assert!(body.contains("bad_answer"), "{body}");
+            assert_eq!(caller.rest().unwrap(), b"", "it ends in order");
+        }
+    }
+}
+
+#[test]
 fn an_upstream_that_says_nothing_is_given_up_on_time() {
     let up = upstream(|_, mut stream| {
         let mut room = [0; 1024];

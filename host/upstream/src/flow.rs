@@ -252,7 +252,7 @@ impl<P> ServiceOutlet<P> {
         match said {
             Ok(answer) => {
                 self.core.counts.head.record(ended.saturating_duration_since(started));
-                if retry::is_failing_status(answer.head.status) {
+                if retry::is_failing_status(retry::judged_status(answer)) {
                     if self.service.answered_badly(&row.standing) {
                         self.core.roster.borrow_mut().spare(row, ended);
                     }

@@ -5,6 +5,7 @@ use crate::breaker::{Breaker, Ended, Pass, Refused};
 use crate::care::now;
 use crate::hold;
 use crate::limit::Limiter;
+use crate::retry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,10 @@ impl Outlet for Guarded {
 /// What a call says of its service; `None`: nothing, since it was the caller's fault, or a limit of ours.
 fn outcome(said: &Result<Answer, Fault>) -> Option<Said> {
     match said {
-        Ok(answer) => Some(Said { failed: answer.head.status >= 500, late: matches!(answer.head.status, 429 | 503 | 504) }),
+        Ok(answer) => {
+            let status = retry::judged_status(answer);
+            Some(Said { failed: status >= 500, late: matches!(status, 429 | 503 | 504) })
+        }
         Err(fault) => match fault.kind {
             FaultKind::Timeout(_) => Some(Said { failed: true, late: true }),
             FaultKind::Connect | FaultKind::Reset | FaultKind::BadAnswer | FaultKind::NoEndpoint => {

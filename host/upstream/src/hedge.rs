@@ -91,7 +91,7 @@ async fn either<P>(
     mut first: Pin<&mut impl Future<Output = Sent>>,
     mut second: Pin<&mut impl Future<Output = Sent>>,
 ) -> Sent {
-    let is_good = |sent: &Sent| sent.said.as_ref().is_ok_and(|answer| answer.head.status < 500);
+    let is_good = |sent: &Sent| sent.said.as_ref().is_ok_and(|answer| retry::judged_status(answer) < 500);
     let (mut ended_first, mut ended_second) = (false, false);
     let mut bad: Option<Sent> = None;
     poll_fn(|task| {
@@ -168,7 +168,7 @@ impl<P> Timed<'_, P> {
     fn over(mut self, said: &Result<Answer, Fault>) {
         self.over = true;
         let failed = match said {
-            Ok(answer) => answer.head.status >= 500,
+            Ok(answer) => retry::judged_status(answer) >= 500,
             Err(fault) if retry::is_failure(fault) => true,
             Err(fault) if matches!(fault.kind, FaultKind::Timeout(_)) => false,
             // A limit of ours, a client that left: nothing about the endpoint.

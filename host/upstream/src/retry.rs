@@ -7,6 +7,8 @@
 use crate::balance::random::Random;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
+use wharf_core::body::Body;
+use wharf_core::exchange::Answer;
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 
 /// Most tries of one call, whatever the configuration says: it is the size of the list of those already tried.
@@ -159,6 +161,35 @@ pub fn is_failure(fault: &Fault) -> bool {
     }
 }
 
+/// The status by which an answer is judged: that of HTTP, and of a gRPC call that failed without a message the one that its
+/// own status comes to. Such a call has all it says in its head (a "trailers-only" answer), and is 200 to HTTP whatever
+/// became of it. One that fails after a message is not seen here: its status ends the body.
+#[inline(always)]
+pub fn judged_status(answer: &Answer) -> u16 {
+    // Others have a body, and pay no more than this look.
+    match answer.body {
+        Body::Empty => grpc_status(answer),
+        _ => answer.head.status,
+    }
+}
+
+#[cold]
+fn grpc_status(answer: &Answer) -> u16 {
+    let status = answer.head.status;
+    match answer.head.fields.get(b"grpc-status") {
+        Some(code) if status == 200 => match code {
+            // As Envoy maps them, so that what is left out there is left out here. Not found, denied, unimplemented and
+            // the like are about the call; those below about who was called.
+            b"4" => 504,
+            b"8" => 429,
+            b"2" | b"13" | b"15" => 500,
+            b"14" => 503,
+            _ => status,
+        },
+        _ => status,
+    }
+}
+
 /// Does this status? 500 and most others are about one request; these say that the service behind is not there.
 pub fn is_failing_status(status: u16) -> bool {
     matches!(status, 502..=504)
@@ -198,6 +229,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use wharf_core::head::ResponseHead;
 
     fn fault(kind: FaultKind, retry: Retry) -> Fault {
         Fault::upstream(kind, retry, "x")
@@ -243,6 +276,23 @@ mod tests {
             assert!(may_repeat(&RetryPolicy::default(), &failed));
             assert!(!may_repeat(&RetryPolicy { causes: *causes, ..RetryPolicy::default() }, &failed), "{causes:?}");
         }
+    }
+
+    #[test]
+    fn a_call_of_grpc_is_judged_by_its_own_status() {
+        let judged = |status, code: &str, body: Body| {
+            let mut head = ResponseHead::new(status);
+            head.fields.add(b"grpc-status", code.as_bytes());
+            judged_status(&Answer { head: head.into(), body, tunnel: None })
+        };
+        let cases =
+            [("0", 200), ("1", 200), ("2", 500), ("3", 200), ("4", 504), ("5", 200), ("7", 200), ("8", 429), ("12", 200), ("13", 500)];
+        for (code, status) in cases.into_iter().chain([("14", 503), ("15", 500), ("16", 200), ("", 200), ("014", 200)]) {
+            assert_eq!(judged(200, code, Body::Empty), status, "grpc-status {code}");
+        }
+        assert_eq!(judged(404, "14", Body::Empty), 404, "HTTP's own word goes first");
+        assert_eq!(judged(200, "14", Bytes::from("x").into()), 200, "a field of somebody's own");
+        assert_eq!(judged_status(&Answer::full(ResponseHead::new(503), Bytes::new())), 503);
     }
 
     #[test]

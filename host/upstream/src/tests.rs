@@ -50,6 +50,8 @@ enum Does {
     Break,
     /// Answers after a while with a status; a body of this many pieces follows as a stream.
     Answer(Duration, u16, u32),
+    /// Answers with 200 and this status of gRPC, without a message.
+    Grpc(&'static str),
 }
 
 const OK: Does = Does::Answer(Duration::ZERO, 200, 0);
@@ -116,7 +118,7 @@ impl Protocol for Fake {
                     see(false, None);
                     return Err(Fault::upstream(FaultKind::Reset, Retry::Safe, "stale"));
                 }
-                Does::Break | Does::Answer(..) => {}
+                Does::Break | Does::Answer(..) | Does::Grpc(_) => {}
             }
             see(
                 true,
@@ -138,6 +140,11 @@ impl Protocol for Fake {
                     if pieces > 0 {
                         answer.body = Body::Stream(Box::new(Pieces(pieces)));
                     }
+                    Ok(answer)
+                }
+                Does::Grpc(code) => {
+                    let mut answer = Answer::full(ResponseHead::new(200), Bytes::new());
+                    answer.head.fields.add(b"grpc-status", code.as_bytes());
                     Ok(answer)
                 }
                 _ => Err(Fault::upstream(FaultKind::Reset, Retry::IfIdempotent, "broken")),

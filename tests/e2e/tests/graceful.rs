@@ -259,6 +259,61 @@ fn a_drain_answers_whatever_came_in_before() {
     println!("{} drains: {answered} requests, none failed", times());
 }
 
+/// Asked without a token, as a balancer does.
+fn readiness(wharf: &Wharf) -> (u16, String) {
+    let answer = wharf.admin().with_token("").get("/readyz");
+    (answer.status, answer.body["reasons"].to_string())
+}
+
+#[test]
+fn while_it_drains_the_admin_api_says_that_it_is_alive_and_not_ready() {
+    let upstream = upstream();
+    let wharf = Wharf::start(config(upstream.address(), ", drain: 1h", ALL)).unwrap();
+    let mut socket = Socket::open(wharf.listener("main")).unwrap();
+    assert_eq!(readiness(&wharf).0, 200);
+    wharf.signal(Signal::TERM);
+    wharf.until_said("ending:", WAIT);
+    let (status, reasons) = readiness(&wharf);
+    assert!(status == 503 && reasons.contains("draining"), "{status}: {reasons}");
+    assert_eq!(wharf.admin().get("/healthz").status, 200);
+    assert_eq!(wharf.admin().get("/metrics").status, 200, "how the end goes can be seen");
+    for late in ["/v1/upgrade", "/v1/config/reload"] {
+        let error = wharf.admin().post(late, &serde_json::Value::Null).expect_refusal(500);
+        assert!(error["message"].as_str().unwrap().contains("ending"), "{error}");
+    }
+    socket.echo(1).unwrap();
+    let (status, log) = wharf.stop(WAIT).unwrap();
+    assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+}
+
+#[test]
+fn a_balancer_may_be_given_time_to_notice_before_anything_is_turned_away() {
+    let upstream = upstream();
+    for again in [false, true] {
+        let delay = if again { "1h" } else { "700ms" };
+        let wharf = Wharf::start(config(upstream.address(), &format!(", drain_delay: {delay}"), ALL)).unwrap();
+        let address = wharf.listener("main");
+        let begun = Instant::now();
+        wharf.signal(Signal::TERM);
+        until("the word that it is not ready", WAIT, || (readiness(&wharf) == (503, r#"["draining"]"#.to_owned())).then_some(()));
+        if again {
+            // New connections are served as ever, and told nothing of the end.
+            for _ in 0..20 {
+                let reply = Connection::open(address).unwrap().get("a.example", "/").unwrap();
+                assert!(reply.status == 200 && !reply.closes(), "{}", reply.text());
+            }
+            let error = wharf.admin().post("/v1/upgrade", &serde_json::Value::Null).expect_refusal(500);
+            assert!(error["message"].as_str().unwrap().contains("ending"), "{error}");
+            assert!(!wharf.log().contains("ending:"), "it did not wait");
+            wharf.signal(Signal::TERM);
+        }
+        wharf.until_said("ending:", WAIT);
+        assert!(again || begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
+        let (status, log) = wharf.stop(WAIT).unwrap();
+        assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+    }
+}
+
 #[test]
 fn a_tunnel_is_cut_when_the_drain_is_over_and_at_once_when_told_again() {
     let upstream = upstream();

@@ -158,7 +158,7 @@ routes:
     match: {path: {template: "/h/{id}"}}
     to: up
     headers:
-      request: {set: {x-client: "{client}", x-user: "u-{path.id}"}, add: {x-more: "{{plain}}"}, remove: [x-secret, accept-encoding]}
+      request: {set: {x-client: "{client}", x-user: "u-{path.id}", x-real-ip: "{client}"}, add: {x-more: "{{plain}}"}, remove: [x-secret, accept-encoding]}
       response: {set: {x-route: "{route} {id}"}, remove: [content-type]}
 "#,
     );
@@ -178,14 +178,45 @@ routes:
         let reply = get(&wharf, target, &[]);
         assert!(matches!(reply.status, 400 | 404), "{target}: {}", reply.text());
     }
-    let reply = get(&wharf, "/h/9", &["X-Secret: s", "X_Secret: t", "X-Forwarded-For: 10.0.0.9", "Accept-Encoding: gzip"]);
+    let reply =
+        get(&wharf, "/h/9", &["X-Secret: s", "X_Secret: t", "X-Forwarded-For: 10.0.0.9", "X-Real-IP: 6.6.6.6", "Accept-Encoding: gzip"]);
     let echoed = reply.text().to_ascii_lowercase();
-    for line in ["x-client: 10.0.0.9", "x-user: u-9", "x-more: {plain}"] {
+    for line in ["x-client: 10.0.0.9", "x-real-ip: 10.0.0.9", "x-user: u-9", "x-more: {plain}"] {
         assert!(echoed.contains(line), "{line} is not in {echoed}");
     }
-    assert!(!echoed.contains("secret") && !echoed.contains("accept-encoding"), "{echoed}");
+    assert!(!echoed.contains("secret") && !echoed.contains("accept-encoding") && !echoed.contains("6.6.6.6"), "{echoed}");
     assert_eq!(reply.field("content-type"), None);
     assert!(reply.field("x-route").unwrap().starts_with("headers 0"), "{:?}", reply.fields());
+}
+
+#[test]
+fn a_route_of_one_listener_is_not_there_for_others() {
+    let wharf = Wharf::start(
+        r#"
+node: { state_dir: "@DIR@/state" }
+admin: { bind: "127.0.0.1:0" }
+access_log: { to: off }
+listeners: { public: { bind: "127.0.0.1:0" }, internal: { bind: "127.0.0.1:0" } }
+routes:
+  - { name: all, match: { path: { prefix: /all } }, to: { answer: { status: 200, body: all } } }
+  - { name: inner, match: { listeners: [internal] }, to: { answer: { status: 200, body: inner } }, cors: { origins: ["https://a.example"] } }
+"#,
+    )
+    .unwrap();
+    let get = |listener: &str, path: &str| {
+        let reply = Connection::open(wharf.listener(listener)).unwrap().get("a.example", path).unwrap();
+        (reply.status, reply.text())
+    };
+    assert_eq!(get("internal", "/x"), (200, "inner".to_owned()));
+    assert_eq!(get("public", "/x").0, 404);
+    assert_eq!((get("internal", "/all").1, get("public", "/all").1), ("all".to_owned(), "all".to_owned()));
+    // A preflight takes the way of what it asks about.
+    for (listener, status) in [("internal", 204), ("public", 404)] {
+        let mut connection = Connection::open(wharf.listener(listener)).unwrap();
+        let asked = b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: GET\r\n\r\n";
+        connection.send(asked).unwrap();
+        assert_eq!(connection.reply("OPTIONS").unwrap().status, status, "{listener}");
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf_e2e::far::{Far, Says};
 use wharf_e2e::pipes::By;
 use wharf_e2e::tls::{Authority, Client, Pair, der};
@@ -63,6 +63,29 @@ fn a_client_is_shown_the_certificate_of_the_host_that_it_asks_for() {
     assert!(client.connect(strict.listener("main"), "unknown.example").is_err(), "without a default an unknown host is refused");
     assert!(client.connect(strict.listener("main"), "a.example").is_ok());
     assert_eq!(strict.admin().metrics().get("wharf_http_refused_total", &[("reason", "tls")]), 1.0);
+}
+
+#[test]
+fn who_speaks_the_other_protocol_at_a_port_is_told_so_at_once() {
+    let authority = Authority::new();
+    let wharf = start(&[&authority.pair("a", &["a.example"])], true, "", "", HELLO, &[]);
+    let begun = Instant::now();
+    let reply = Connection::open(wharf.listener("main")).unwrap().get("a.example", "/").unwrap();
+    assert!(reply.status == 400 && reply.text().contains("HTTPS port") && reply.closes(), "{}: {}", reply.status, reply.text());
+    // Many at once, and in pieces: whoever sends one letter has said enough.
+    let mut slow = Connection::open(wharf.listener("main")).unwrap();
+    slow.send(b"G").unwrap();
+    assert_eq!(slow.reply("GET").unwrap().status, 400);
+    let refused = |reason: &str| wharf.admin().metrics().get("wharf_http_refused_total", &[("reason", reason)]);
+    assert_eq!((refused("plain_http"), refused("tls")), (2.0, 0.0));
+
+    let error = Client::credulous().connect(wharf.listener("clear"), "a.example").map(drop).unwrap_err();
+    assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "the handshake was left hanging: {error}");
+    assert_eq!(refused("tls_hello"), 1.0);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Whoever speaks TLS there, and in the clear here, is served.
+    assert!(Client::credulous().connect(wharf.listener("main"), "a.example").unwrap().get("a.example", "/").is_ok());
+    assert_eq!(Connection::open(wharf.listener("clear")).unwrap().get("a.example", "/").unwrap().status, 200);
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Client {
         self.answer(self.agent.post(self.url(path)).header("authorization", self.bearer()).send_empty())
     }
 
-    pub(super) fn put_file(&self, path: &[&str], file: &Path) -> Result<Value, Failure> {
+    pub(super) fn put_file(&self, path: &[&str], query: &[(&str, &str)], file: &Path) -> Result<Value, Failure> {
         let unreadable = |error: std::io::Error| {
             Failure::new(Exit::Usage, "file", format!("{} cannot be read: {error}", file.display()))
                 .hint("name the .wasm file that the build made")
@@ -99,8 +99,11 @@ impl Client {
             return Err(Failure::new(Exit::Refused, "too-large", message).hint(COMPONENT_TOO_LARGE));
         }
         let bytes = std::fs::read(file).map_err(unreadable)?;
-        let request =
+        let mut request =
             self.agent.put(self.url(path)).header("authorization", self.bearer()).header("content-type", "application/octet-stream");
+        for (name, value) in query.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.query(name, value);
+        }
         self.answer(request.send(&bytes[..]))
     }
 

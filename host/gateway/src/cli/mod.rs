@@ -6,6 +6,7 @@
 
 mod admin;
 mod diff;
+mod explained;
 mod show;
 mod top;
 
@@ -143,6 +144,9 @@ enum PluginCommand {
         name: String,
         /// The component (.wasm)
         file: PathBuf,
+        /// A text for people that is kept with the version, such as a commit; at most 1 KiB
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
     },
     /// All plugins with their serving versions
     List,
@@ -231,6 +235,9 @@ pub struct ExplainArgs {
     /// The address that the request comes from
     #[arg(long, value_name = "IP")]
     pub source: Option<IpAddr>,
+    /// The listener that the request comes in by; by default the one that the URL fits best
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
     /// Ask the running gateway, in place of the file
     #[arg(long)]
     pub running: bool,
@@ -325,7 +332,8 @@ pub fn execute(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> Ex
         Command::Top(args) => return top::run(&args, out, err),
         Command::Config(ConfigArgs { admin, command }) => return configuration(&admin, command, out, err),
         Command::Explain(args) => match explained(&args) {
-            Ok(answer) => Ok(answer),
+            Ok(answer) if json => Ok(answer),
+            Ok(answer) => return print(out, &explained::text(&answer)),
             Err(Trouble::Mistakes(mistakes)) => return print_mistakes(&mistakes, json, out, err),
             Err(Trouble::Failure(failure)) => Err(failure),
         },
@@ -415,7 +423,13 @@ fn explained(args: &ExplainArgs) -> Result<Value, Trouble> {
         _ => (None, "/"),
     };
     let method = args.method.as_ref().or(method).map_or("GET", String::as_str);
-    let question = Question { method: method.into(), url: url.into(), headers: args.headers.clone(), source: args.source };
+    let question = Question {
+        method: method.into(),
+        url: url.into(),
+        headers: args.headers.clone(),
+        source: args.source,
+        listener: args.listener.clone(),
+    };
     if !args.running {
         let (plan, document) = document(&args.admin.config)?;
         let refused = |message| Failure::new(Exit::Usage, "usage", message);
@@ -424,7 +438,13 @@ fn explained(args: &ExplainArgs) -> Result<Value, Trouble> {
     let client = Client::find(&args.admin)?;
     let source = args.source.map(|source| source.to_string()).unwrap_or_default();
     let headers = args.headers.join("\n");
-    let query = [("method", method), ("url", url), ("header", headers.as_str()), ("source", source.as_str())];
+    let query = [
+        ("method", method),
+        ("url", url),
+        ("header", headers.as_str()),
+        ("source", source.as_str()),
+        ("listener", args.listener.as_deref().unwrap_or_default()),
+    ];
     let mut answer = client.get_with(&["config", "explain"], &query)?;
     // What it knows of the endpoints now is more than what the file says of them.
     let service = answer.get("to").and_then(Value::as_str).and_then(|to| to.strip_prefix("service ")?.split(',').next().map(str::to_owned));
@@ -501,7 +521,9 @@ fn plugin(args: PluginArgs) -> Result<Value, Failure> {
     let client = Client::find(&args.admin)?;
     match &args.command {
         PluginCommand::List => client.get(&["plugins"]),
-        PluginCommand::Push { name, file } => client.put_file(&["plugins", name], file),
+        PluginCommand::Push { name, file, note } => {
+            client.put_file(&["plugins", name], &[("note", note.as_deref().unwrap_or_default())], file)
+        }
         PluginCommand::Versions { name } => client.get(&["plugins", name, "versions"]),
         PluginCommand::Activate { name, version } => client.post(&["plugins", name, "versions", &version.to_string(), "activate"]),
         PluginCommand::Rollback { name } => client.post(&["plugins", name, "rollback"]),

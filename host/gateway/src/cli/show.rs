@@ -139,7 +139,7 @@ fn cell(name: &str, value: &Value) -> Option<String> {
 }
 
 /// A value that is one word, or a list of such.
-fn word(value: &Value) -> Option<String> {
+pub(super) fn word(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some("-".into()),
         Value::Bool(yes) => Some(if *yes { "yes" } else { "no" }.into()),

@@ -1,6 +1,7 @@
 //! The command line as it is typed, against an admin API of three lines.
 
 use super::*;
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
@@ -62,6 +63,7 @@ fn every_plugin_command_asks_for_what_the_admin_api_offers() {
     std::fs::write(&wasm, b"\0asm-bytes").unwrap();
     for (line, asked_for, sent) in [
         (vec!["plugin", "push", "auth", &wasm], "PUT /v1/plugins/auth HTTP/1.1", &b"\0asm-bytes"[..]),
+        (vec!["plugin", "push", "auth", &wasm, "--note", "a&b"], "PUT /v1/plugins/auth?note=a%26b HTTP/1.1", b"\0asm-bytes"),
         (vec!["plugin", "list"], "GET /v1/plugins HTTP/1.1", b""),
         (vec!["plugin", "versions", "auth"], "GET /v1/plugins/auth/versions HTTP/1.1", b""),
         (vec!["plugin", "activate", "auth", "3"], "POST /v1/plugins/auth/versions/3/activate HTTP/1.1", b""),
@@ -225,11 +227,86 @@ fn explain_says_which_route_and_why() {
     let explain = |more: &[&str]| wharf(&[&["explain", "--config", path], more].concat());
     let said = explain(&["http://h/orders/./1?x=1"]);
     assert!(said.exit == Exit::Done && said.out.contains("route: orders\nto: service orders\n"), "{said:?}");
+    assert!(said.out.starts_with("request: GET /orders/1\nlistener: web (the only one)\n"), "{}", said.out);
     let said = explain(&["/", "--json"]);
     let said: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((&said["route"], &said["to"]), (&"welcome".into(), &"answer 200".into()));
     let said = explain(&["http://h/a/%2e%2e/..;/x"]);
     assert!(said.exit == Exit::Usage && said.err.contains("refused with 400"), "{said:?}");
+}
+
+#[test]
+fn explain_tells_the_steps_in_order_the_path_that_is_sent_and_only_the_listener_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    let text = "\
+listeners: {web: {bind: 127.0.0.1:8080}, internal: {bind: 127.0.0.1:8081, limits: {fields_max: 77}}}
+services: {users: {endpoints: [127.0.0.1:9001]}, copy: {endpoints: [127.0.0.1:9002]}}
+plugins: {auth: {}}
+rate_limits: {per-client: {rate: 100/s, by: client}}
+defaults: {rate_limits: [per-client]}
+routes:
+  - name: users
+    match: {path: {template: '/users/{id}'}, listeners: [internal]}
+    to: users
+    plugins: [{plugin: auth, role: auth}]
+    access: {sources: {allow: [127.0.0.0/8]}}
+    cors: {origins: ['https://a.example']}
+    checks: {types: [application/json]}
+    rewrite: {template: '/v2/{path.id}'}
+    headers: {request: {set: {x-id: '{path.id}'}}}
+    mirror: {service: copy, share: 10%}
+  - {name: moved, match: {path: {prefix: /old}}, to: {redirect: {path: {prefix: /new}}}}
+  - {name: rest, to: users, breaker: {errors: 50%}}
+";
+    std::fs::write(&file, text).unwrap();
+    let explain = |more: &[&str]| {
+        let said = wharf(&[&["explain", "--config", file.to_str().unwrap()], more].concat());
+        assert!(said.exit == Exit::Done, "{said:?}");
+        said.out
+    };
+    let json = |more: &[&str]| -> Value { serde_json::from_str(&explain(&[more, &["--json"]].concat())).unwrap() };
+
+    let said = json(&["http://h:8081/users/7?x=1"]);
+    assert_eq!((&said["route"], &said["path_sent"], &said["listener"]), (&json!("users"), &json!("/v2/7?x=1"), &json!("internal")));
+    let steps: Vec<&str> = said["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let order = [
+        "lists",
+        "rate limit",
+        "preflights",
+        "auth plugins",
+        "checks",
+        "rewriting",
+        "header edits",
+        "copies",
+        "call",
+        "other origins",
+        "compression",
+    ];
+    assert_eq!(steps, order);
+    let limit = &said["steps"][1];
+    assert!(limit["does"].as_str().unwrap().contains("100 in 1s") && limit["from"].as_str().unwrap().ends_with("wharf.yaml:4"), "{limit}");
+    let of: HashSet<&str> = said["settings"].as_array().unwrap().iter().map(|setting| setting["of"].as_str().unwrap()).collect();
+    assert_eq!(of, HashSet::from(["listener internal", "route", "service"]));
+    for setting in said["settings"].as_array().unwrap() {
+        let value = setting["value"].to_string();
+        assert!(!value.contains("; ") && !value.contains(": "), "prose in the place of a value: {setting}");
+    }
+
+    let said = explain(&["/users/7", "--listener", "internal"]);
+    for line in ["listener: internal (named)", "route: users", "path sent: /v2/7"] {
+        assert!(said.lines().any(|have| have == line), "{line}: {said}");
+    }
+    assert!(said.contains("fields_max") && said.contains("77") && !said.contains("listener web"), "{said}");
+    let said = explain(&["/users/7"]);
+    assert!(said.contains("listener: web (assumed: the first one") && said.contains("route: rest"), "{said}");
+    assert!(said.contains("its test of the listener says no"), "{said}");
+    assert_eq!(json(&["https://h/old/x?y"])["redirected_to"], "https://h/new/x?y");
+    let said = wharf(&["explain", "--config", file.to_str().unwrap(), "/", "--listener", "internla"]);
+    assert!(
+        said.exit == Exit::Usage && said.err.contains("no listener `internla`") && said.err.contains("did you mean `internal`"),
+        "{said:?}"
+    );
 }
 
 #[test]

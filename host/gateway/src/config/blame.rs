@@ -1,7 +1,7 @@
 //! Whose mistakes are they? Lays each mistake to the item of the configuration that it stands in, by its place. Pure.
 //!
-//! An item is what may stay on its last good version by itself: a listener, a service, a plugin, a route, `attachments` and
-//! `defaults` as a whole, and each of the settings of the process. What stands in no item (a key that nobody knows, a
+//! An item is what may stay on its last good version by itself: a listener, a service, a plugin, a named rate limit, a route,
+//! `attachments` and `defaults` as a whole, and each of the settings of the process. What stands in no item (a key that nobody knows, a
 //! section that is no map) cannot be laid to one: what it would have said is not known.
 
 use super::tree::{Mistake, Node, Place};
@@ -17,6 +17,7 @@ pub enum ItemKind {
     Listener,
     Service,
     Plugin,
+    RateLimit,
     Attachments,
     Defaults,
     Route,
@@ -24,11 +25,12 @@ pub enum ItemKind {
 
 impl ItemKind {
     /// All of them.
-    pub const ALL: [ItemKind; 7] = [
+    pub const ALL: [ItemKind; 8] = [
         ItemKind::Setting,
         ItemKind::Listener,
         ItemKind::Service,
         ItemKind::Plugin,
+        ItemKind::RateLimit,
         ItemKind::Attachments,
         ItemKind::Defaults,
         ItemKind::Route,
@@ -41,6 +43,7 @@ impl ItemKind {
             ItemKind::Listener => "listener",
             ItemKind::Service => "service",
             ItemKind::Plugin => "plugin",
+            ItemKind::RateLimit => "rate limit",
             ItemKind::Attachments => "attachments",
             ItemKind::Defaults => "defaults",
             ItemKind::Route => "route",
@@ -127,6 +130,7 @@ fn each_item<'n>(root: &'n Node, look: &mut impl FnMut(ItemId, &'n Node, bool)) 
             "listeners" => ItemKind::Listener,
             "services" => ItemKind::Service,
             "plugins" => ItemKind::Plugin,
+            "rate_limits" => ItemKind::RateLimit,
             "routes" => {
                 for route in section.items() {
                     let name = route.entry("name").and_then(|name| name.text()).unwrap_or_default();

@@ -189,6 +189,7 @@ pub(super) struct Checker<'a> {
     /// Of each file, what it is called.
     names: Vec<String>,
     around: &'a Surroundings,
+    listeners: Vec<String>,
     services: Vec<String>,
     plugins: Vec<String>,
     pub(super) mistakes: Vec<Mistake>,
@@ -213,6 +214,7 @@ impl<'a> Checker<'a> {
             folders,
             names,
             around,
+            listeners: named(&file.listeners),
             services: named(&file.services),
             plugins: named(&file.plugins),
             mistakes,
@@ -260,6 +262,7 @@ impl<'a> Checker<'a> {
             memory_max: node
                 .filter(|node| node.memory_max.is_some())
                 .map(|node| self.size(&node.memory_max, 0, 32 * MIB, 1 << 50, "memory_max")),
+            drain_delay: self.time(of(node, |node| &node.drain_delay), Duration::ZERO, Duration::ZERO, HOUR, "drain_delay"),
             drain: self.time(of(node, |node| &node.drain), 20 * SECOND, Duration::ZERO, HOUR, "drain"),
             drain_on_upgrade: self.time(of(node, |node| &node.drain_on_upgrade), 600 * SECOND, Duration::ZERO, DAY, "drain_on_upgrade"),
         }

@@ -58,7 +58,7 @@ pub fn diff(old: &Document, new: &Document) -> Value {
             restart.insert(section.clone());
         }
         match section.as_str() {
-            "services" | "plugins" => drop(parts.insert((section.trim_end_matches('s').to_owned(), name.clone()))),
+            "services" | "plugins" | "rate_limits" => drop(parts.insert((kind(section).to_owned(), name.clone()))),
             "routes" => drop(routes.insert(name.clone())),
             "attachments" => {
                 for ((_, route), _) in after.iter().filter(|((section, _), _)| section == "routes") {
@@ -91,6 +91,7 @@ fn kind(section: &str) -> &str {
         "listeners" => "listener",
         "services" => "service",
         "plugins" => "plugin",
+        "rate_limits" => "rate limit",
         "routes" => "route",
         other => other,
     }

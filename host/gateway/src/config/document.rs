@@ -213,7 +213,8 @@ fn shown(node: &Node, name: &str) -> Value {
                 .iter()
                 .map(|(key, value)| {
                     let name = inner(key);
-                    let shown = if is_secret && value.entries().is_empty() { shown(value, "secret") } else { shown(value, &name) };
+                    let is_masked = is_secret && value.entries().is_empty() && !is_plain_name(&name);
+                    let shown = if is_masked { shown(value, "secret") } else { shown(value, &name) };
                     (name, shown)
                 })
                 .collect(),
@@ -223,6 +224,30 @@ fn shown(node: &Node, name: &str) -> Value {
         return node.items().iter().map(|item| shown(item, if is_secret { "secret" } else { "" })).collect();
     }
     AsValue::of(node)
+}
+
+/// What stands under such a name beside a secret says where it is looked for and whose it is, and is none itself. Of whatever
+/// is not in this list it is not known.
+fn is_plain_name(name: &str) -> bool {
+    const PLAIN: [&str; 16] = [
+        "header",
+        "headers",
+        "query",
+        "cookie",
+        "cookies",
+        "field",
+        "name",
+        "consumer",
+        "consumers",
+        "prefix",
+        "scheme",
+        "realm",
+        "issuer",
+        "audience",
+        "algorithm",
+        "algorithms",
+    ];
+    PLAIN.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Routes that say nothing have what `defaults` says.
@@ -267,7 +292,7 @@ impl Document {
         let Part::Map(sections) = &self.root else { return items };
         for (name, part) in sections {
             match (name.as_str(), part) {
-                ("listeners" | "services" | "plugins", Part::Map(entries)) => {
+                ("listeners" | "services" | "plugins" | "rate_limits", Part::Map(entries)) => {
                     items.extend(entries.iter().map(|(item, part)| ((name.clone(), item.clone()), part)));
                 }
                 ("routes", Part::List(routes)) => {

@@ -108,6 +108,17 @@ routes:
 ";
 
 #[test]
+fn what_stands_beside_a_secret_and_is_none_is_shown() {
+    let text = "listeners: {web: {bind: 127.0.0.1:0}}
+plugins: {auth: {}}
+attachments: {global: [{plugin: auth, config: {methods: [{api_key: {header: x-api-key, unknown: for-you, keys: [{sha256: abcdef, consumer: ali}]}}]}}]}
+";
+    let shown = document(text).yaml();
+    assert!(shown.contains("x-api-key") && shown.contains("ali"), "{shown}");
+    assert!(!shown.contains("abcdef") && !shown.contains("for-you"), "{shown}");
+}
+
+#[test]
 fn nothing_that_is_shown_holds_a_secret() {
     let document = document(SECRETS);
     let other = self::document(&SECRETS.replace("not-for-you", "nor-for-you").replace("k-one", "k-three"));
@@ -221,7 +232,13 @@ routes:
   - {name: all, to: s}
 ";
     let ask = |method: &str, url: &str| {
-        let question = Question { method: method.into(), url: url.into(), headers: Vec::new(), source: Some("10.1.2.3".parse().unwrap()) };
+        let question = Question {
+            method: method.into(),
+            url: url.into(),
+            headers: Vec::new(),
+            source: Some("10.1.2.3".parse().unwrap()),
+            listener: None,
+        };
         explain(&plan(text), Some(&document(text)), &question, &|_| None)
     };
     let said = ask("POST", "http://x/a/1?b=c").unwrap();

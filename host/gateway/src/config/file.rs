@@ -90,6 +90,9 @@ pub struct Node {
     /// Memory that the process may use: from 90 % of it new connections are refused, from 95 % requests are. Default all that the machine or the container has.
     #[serde(default)]
     pub memory_max: Opt<Size>,
+    /// How long the process serves on as before when it is told to end, while `/readyz` already says `draining`: as long as balancers take to notice. Told again, it begins to end at once. Default 0s.
+    #[serde(default)]
+    pub drain_delay: Opt<Time>,
     /// How long exchanges in flight, tunnels among them, may take to end when the process is told to end. Default 20s.
     #[serde(default)]
     pub drain: Opt<Time>,

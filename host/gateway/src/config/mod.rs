@@ -97,8 +97,19 @@ pub fn host_and_port(text: &str) -> Result<(), String> {
 
 /// The text, or why there is none and what to do about it.
 fn read(path: &Path) -> Result<String, (String, &'static str)> {
+    // The standard library has no kinds for these.
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
     const NAME_IT: &str = "name the configuration with `--config FILE` or the variable WHARF_CONFIG; `wharf check --example` prints one";
-    let bytes = contents(path).map_err(|error| (error.to_string(), NAME_IT))?;
+    let bytes = contents(path).map_err(|error| {
+        let hint = match (error.raw_os_error(), error.kind()) {
+            (Some(EMFILE), _) => "this process may have no more files open: raise its limit (`ulimit -n`, `LimitNOFILE=` in a unit)",
+            (Some(ENFILE), _) => "the machine may have no more files open: raise `fs.file-max`, or end what has so many",
+            (_, io::ErrorKind::PermissionDenied) => "let the user that this runs as read it, and enter the folders above it",
+            _ => NAME_IT,
+        };
+        (error.to_string(), hint)
+    })?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let why = format!("it has more than the {FILE_BYTES_MAX} bytes that are read");
         return Err((why, "is it the configuration? what is this large is better uploaded as a plugin, or served by a service"));

@@ -73,7 +73,9 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// Memory that the process may use, bytes; `None`: what the machine or the container has.
     pub memory_max: Option<u64>,
-    /// How long exchanges in flight may take to end when the process is told to end.
+    /// How long it serves on as before when the process is told to end, but says that it is not ready.
+    pub drain_delay: Duration,
+    /// How long exchanges in flight may take to end when the process is told to end, after that delay.
     pub drain: Duration,
     /// The same after an upgrade.
     pub drain_on_upgrade: Duration,

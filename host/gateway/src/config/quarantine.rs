@@ -6,7 +6,8 @@
 //! one and misspells the second would have neither. So more stays than what is wrong:
 //!
 //! - `attachments` and `defaults` are parts of every route: with a mistake in one of them all routes stay;
-//! - a route that leads to a service, or is guarded by a plugin, that stays, stays, too, if it was changed;
+//! - a route that leads to a service, or is guarded by a plugin or a named rate limit, that stays, stays, too, if it was
+//!   changed;
 //! - a route that was changed, added or removed and may take a request that a route which stays takes or was meant to take
 //!   stays, too, unless one of the two wins wherever both fit, before and after. If it cannot be read which requests a route
 //!   was meant for, every changed route stays.
@@ -67,7 +68,7 @@ struct Settling<'p> {
     new: &'p Plan,
     bad: &'p Blame,
     pairs: BTreeMap<Arc<str>, Pair<'p>>,
-    /// Plugins and services that stay or are left out, with why.
+    /// Plugins, services and named rate limits that stay or are left out, with why.
     parts: BTreeMap<ItemId, String>,
     /// Routes that stay, with why.
     held: BTreeMap<Arc<str>, String>,
@@ -103,9 +104,10 @@ impl<'p> Settling<'p> {
         self.bad.0.contains_key(&ItemId::new(kind, name))
     }
 
-    /// Services and plugins that stay: those that are wrong, and plugins that may call services which are nowhere.
+    /// Services, plugins and named rate limits that stay: those that are wrong, and plugins that may call services which are
+    /// nowhere.
     fn needs(&mut self) {
-        for id in self.bad.0.keys().filter(|id| matches!(id.kind, ItemKind::Service | ItemKind::Plugin)) {
+        for id in self.bad.0.keys().filter(|id| matches!(id.kind, ItemKind::Service | ItemKind::Plugin | ItemKind::RateLimit)) {
             self.parts.insert(id.clone(), String::new());
         }
         let gone =
@@ -198,6 +200,8 @@ impl<'p> Settling<'p> {
         for (id, why) in &parts {
             let has = match id.kind {
                 ItemKind::Service => base.services.iter().any(|service| service.name == id.name),
+                // A plan has them where they count: at the routes that name them.
+                ItemKind::RateLimit => base.routes.iter().flat_map(|route| &route.limits).any(|limit| *limit.key == *id.name),
                 _ => base.plugins.iter().any(|plugin| plugin.name == id.name),
             };
             tell(id.clone(), why, has);

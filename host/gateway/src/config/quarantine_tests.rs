@@ -81,6 +81,40 @@ fn what_a_route_that_stays_needs_is_kept_though_the_file_has_it_no_more() {
 }
 
 #[test]
+fn a_rate_limit_that_is_wrong_stays_and_so_do_changed_routes_that_name_it() {
+    let text = |limit: &str, x: &str, y: &str, to: &str| {
+        with(&format!(
+            "rate_limits: {{all: {limit}, other: {{rate: 5/s}}}}\nroutes:\n  - {{name: x, match: {{path: {{prefix: /x}}}}, to: a{x}}}\n  - {{name: y, match: {{path: {{prefix: /y}}}}, to: a{y}}}\n  - {{name: z, match: {{path: {{prefix: /z}}}}, to: {to}}}\n"
+        ))
+    };
+    let limits = |settled: &Settled, name: &str| -> Vec<(String, u64)> {
+        let route = settled.plan.routes.iter().find(|route| &*route.name == name).unwrap();
+        route.limits.iter().map(|limit| (limit.name.to_string(), u64::from(limit.rate.limit))).collect()
+    };
+    let before = text("{rate: 10/s}", ", rate_limits: [all]", "", "a");
+    for slip in ["{rate: fast}", "{burst: 3}", "{rate: 10/s, burst: many}", "7", "{rate: 10/s, bruts: 3}"] {
+        let one = settled(&before, &text(slip, ", rate_limits: [all]", "", "b"));
+        let mut names: Vec<String> = held(&one);
+        // Where the stand-in is what the limit was the route does not differ.
+        names.retain(|name| name != "route `x` stays");
+        assert_eq!(names, ["rate limit `all` stays"], "{slip}: {:?}", one.held);
+        assert_eq!(limits(&one, "x"), [("all".to_owned(), 10)], "{slip}");
+        assert!(format!("{:?}", one.plan.routes[2].target).contains("\"b\""), "{slip}: all else moves on");
+    }
+    // A route that is to have it from now on must not serve without it.
+    let two = settled(&before, &text("{rate: fast}", ", rate_limits: [all]", ", rate_limits: [all, other]", "b"));
+    assert_eq!(held(&two), ["rate limit `all` stays", "route `x` stays", "route `y` stays"]);
+    assert!(limits(&two, "y").is_empty());
+    // One that is new and wrong: whoever is new with it is left out.
+    let three = settled(
+        &before,
+        &(text("{rate: 10/s}", ", rate_limits: [all]", "", "b").replace("other: {rate: 5/s}", "other: {rate: 0}")
+            + "  - {name: w, match: {path: {prefix: /w}}, to: a, rate_limits: [other]}\n"),
+    );
+    assert_eq!(held(&three), ["rate limit `other` left out", "route `w` left out"]);
+}
+
+#[test]
 fn attachments_that_are_wrong_hold_every_route() {
     let routes = |chain: &str| {
         with(&format!(
@@ -207,7 +241,8 @@ fn serves(plan: &Plan) -> HashMap<String, String> {
                 if !field.is_empty() {
                     head.fields.add(field.as_bytes(), b"1");
                 }
-                let route = routes.find(&head, std::net::IpAddr::from([127, 0, 0, 1])).route().and_then(|at| plan.routes.get(at));
+                let from = wharf_http::routes::Arrival { client: std::net::IpAddr::from([127, 0, 0, 1]), listener: "web" };
+                let route = routes.find(&head, from).route().and_then(|at| plan.routes.get(at));
                 // All that a request meets but its service's endpoints: chain, target, limits.
                 how.insert(format!("{method} {host}{path} {field}"), format!("{route:?}"));
             }

@@ -52,7 +52,18 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
         let hint = format!("bind an address (`0.0.0.0:{port}` for all), and put the name under `advertise`");
         return wrong(format!("`{host}` is not an address of the form 192.0.2.1 or [2001:db8::1]"), hint);
     }
+    if let Some(port) = no_port(text) {
+        return wrong(format!("`{port}` is not a port from 1 to 65535"), "write `0.0.0.0:8080`; port 0 is one that the system chooses");
+    }
     wrong(format!("`{text}` is not an address with a port"), "write `0.0.0.0:8080` or `[::1]:8080`")
+}
+
+/// The number behind the last colon, if it is too large for a port.
+fn no_port(text: &str) -> Option<&str> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_err();
+    // Else it is the end of an IPv6 address.
+    (is_number && (!host.contains(':') || host.ends_with(']'))).then_some(port)
 }
 
 /// An endpoint's address.
@@ -68,7 +79,10 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
             format!("`{text}` is a name, and endpoints are addresses"),
             format!("to look the name up use `dns: {text}` instead of `endpoints`"),
         ),
-        Err(_) => wrong(format!("`{text}` is not an address with a port"), "write `10.0.0.7:8080`"),
+        Err(_) => match no_port(text) {
+            Some(port) => wrong(format!("`{port}` is not a port from 1 to 65535"), "write `10.0.0.7:8080`"),
+            None => wrong(format!("`{text}` is not an address with a port"), "write `10.0.0.7:8080`"),
+        },
     }
 }
 

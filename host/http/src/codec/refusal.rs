@@ -57,6 +57,10 @@ pub enum RefusalKind {
     SlowHead,
     /// The head is not whole, and memory is too short to wait for the rest.
     Memory,
+    /// HTTP in the clear at a port with TLS.
+    PlainHttp,
+    /// A TLS handshake at a port without it.
+    TlsHello,
     /// Not `METHOD target HTTP/1.x`.
     RequestLine,
     /// Not `HTTP/1.x 200 text`.
@@ -155,6 +159,8 @@ impl RefusalKind {
             RefusalKind::TargetBytes { .. } => "target_bytes",
             RefusalKind::SlowHead => "slow_head",
             RefusalKind::Memory => "memory",
+            RefusalKind::PlainHttp => "plain_http",
+            RefusalKind::TlsHello => "tls_hello",
             RefusalKind::RequestLine => "request_line",
             RefusalKind::StatusLine => "status_line",
             RefusalKind::Status(_) => "status",
@@ -203,6 +209,8 @@ impl fmt::Display for RefusalKind {
             }
             RefusalKind::Memory => "memory is short, and the head is not whole; try again in a second",
             RefusalKind::SlowHead => "the head did not arrive in time; send it in one piece",
+            RefusalKind::PlainHttp => "the plain HTTP request was sent to an HTTPS port; ask by https://",
+            RefusalKind::TlsHello => "a TLS handshake was sent to a port without TLS; ask by http://, or at the port that has it",
             RefusalKind::RequestLine => "the first line is not `METHOD target HTTP/1.1` with single spaces",
             RefusalKind::StatusLine => "the first line is not `HTTP/1.1 200 text`",
             RefusalKind::Status(status) => return write!(f, "{status} is no status; one lies between 100 and 599"),

@@ -3,11 +3,12 @@
 //! Names and values of a query are compared decoded, as the upstream will read them; a name given twice fits if one of its
 //! values does, and is `absent` only if there is none.
 
+use super::Arrival;
 use crate::house::Cidr;
 use crate::pattern::Pattern;
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::sync::Arc;
 use wharf_core::head::{Known, RequestHead, Scheme, text};
 
 /// One test.
@@ -23,6 +24,8 @@ pub enum Test {
     Source(Vec<Cidr>),
     /// The connection is by TLS, or is not.
     Scheme(Scheme),
+    /// The connection came in by one of these listeners.
+    Listener(Vec<Arc<str>>),
 }
 
 /// What is wanted of something with a name.
@@ -42,7 +45,7 @@ pub enum Wanted {
 
 impl Test {
     /// Does the request pass?
-    pub(crate) fn fits(&self, head: &RequestHead, client: IpAddr) -> bool {
+    pub(crate) fn fits(&self, head: &RequestHead, from: Arrival<'_>) -> bool {
         match self {
             Test::Header(name, wanted) => wanted.fits(head.fields.all(name.as_bytes()).map(Cow::Borrowed)),
             Test::Query(name, wanted) => {
@@ -54,7 +57,8 @@ impl Test {
                 wanted.fits(named.map(|(_, value)| Cow::Borrowed(value)))
             }
             Test::Scheme(wanted) => head.scheme == *wanted,
-            Test::Source(ranges) => ranges.iter().any(|range| range.holds(client)),
+            Test::Source(ranges) => ranges.iter().any(|range| range.holds(from.client)),
+            Test::Listener(names) => names.iter().any(|name| **name == *from.listener),
         }
     }
 }
@@ -80,6 +84,7 @@ impl fmt::Display for Test {
             Test::Cookie(name, _) => write!(f, "cookie `{name}`"),
             Test::Scheme(_) => f.write_str("the scheme"),
             Test::Source(_) => f.write_str("the client's address"),
+            Test::Listener(_) => f.write_str("the listener"),
         }
     }
 }
@@ -134,9 +139,10 @@ fn digit(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
     use wharf_core::head::Method;
 
-    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
+    const CLIENT: Arrival<'_> = Arrival { client: IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3)), listener: "web" };
 
     fn check(test: &Test, query: &str, cookie: &str, fits: bool) {
         let mut head = RequestHead::from_text(Method::Get, "h", "/", Some(query));

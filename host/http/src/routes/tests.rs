@@ -3,7 +3,7 @@
 use super::*;
 use std::net::Ipv4Addr;
 
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+const CLIENT: Arrival<'_> = Arrival { client: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), listener: "web" };
 
 fn exact(host: &str) -> HostPattern {
     HostPattern::Exact(host.into())
@@ -492,6 +492,20 @@ fn the_tree_says_what_looking_at_every_route_would_say() {
             assert_eq!(found == Found::MethodRefused, refused, "seed {seed}: {explained:?}");
         }
     }
+}
+
+#[test]
+fn a_route_for_one_listener_is_passed_over_by_who_comes_in_by_another() {
+    let only = |names: &[&str]| RouteMatch { tests: vec![Test::Listener(names.iter().map(|&name| name.into()).collect())], ..prefix("/") };
+    let routes = Routes::compile(vec![only(&["internal", "metrics"]), prefix("/a"), only(&["web"])]);
+    let by = |listener| Arrival { listener, ..CLIENT };
+    for (listener, path, route) in [("internal", "/b", 0), ("metrics", "/b", 0), ("web", "/b", 2), ("internal", "/a", 1), ("web", "/a", 1)]
+    {
+        assert_eq!(routes.find(&get("h", path), by(listener)), Found::Route(route), "{path} by {listener}");
+    }
+    assert_eq!(routes.find(&get("h", "/b"), by("other")), Found::Nothing);
+    let said = routes.explain(&get("h", "/b"), by("other")).into_iter().find(|judged| judged.route == 0).unwrap();
+    assert_eq!(said.verdict.to_string(), "its test of the listener says no");
 }
 
 #[test]

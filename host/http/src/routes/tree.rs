@@ -6,11 +6,10 @@
 
 use super::path::{Piece, literal, reading};
 use super::test::Test;
-use super::{PathPattern, RouteMatch};
+use super::{Arrival, PathPattern, RouteMatch};
 use crate::pattern::Pattern;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
 use wharf_core::head::{Method, RequestHead};
 use wharf_core::path::carelessly;
 
@@ -50,7 +49,7 @@ pub(super) struct Tree(Vec<Node>);
 /// What is asked, and what became of it.
 pub(super) struct Asked<'h> {
     pub(super) head: &'h RequestHead,
-    pub(super) client: &'h IpAddr,
+    pub(super) from: &'h Arrival<'h>,
     pub(super) method: &'h Method,
     pub(super) bit: u16,
     /// Something fits but for its method.
@@ -301,7 +300,7 @@ impl Candidate {
         if self.any_method && self.tests.is_empty() {
             return true;
         }
-        let tests_fit = || self.tests.iter().all(|test| test.fits(asked.head, *asked.client));
+        let tests_fit = || self.tests.iter().all(|test| test.fits(asked.head, *asked.from));
         let takes = self.methods & asked.bit != 0
             && (self.any_method || asked.bit != OTHER || self.other_methods.iter().any(|token| **token == *asked.method.as_str()));
         if takes {

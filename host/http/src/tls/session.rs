@@ -49,6 +49,11 @@ struct Outbox {
     to: usize,
 }
 
+/// Why a handshake failed: the client speaks HTTP in the clear.
+#[derive(Debug, thiserror::Error)]
+#[error("the client speaks HTTP in the clear")]
+pub(crate) struct PlainHttp;
+
 /// What a look at the inbox has led to.
 enum Step {
     /// The handshake goes on when more has come.
@@ -89,9 +94,18 @@ impl Tls {
         self.inbox = early;
     }
 
+    /// What was read of the socket and is no TLS.
+    pub(crate) fn into_received(mut self) -> BytesMut {
+        std::mem::take(&mut self.inbox)
+    }
+
     /// Ready when both sides know each other and all that had to be said for it is with the kernel.
     pub(crate) fn poll_handshake(&mut self, task: &mut Context<'_>, wire: &Wire, spare: &Spare) -> Poll<io::Result<()>> {
         loop {
+            // No record begins like a method does. Said before the session sees it, which would answer with an alert.
+            if matches!(self.session, Session::Server(_)) && self.inbox.first().is_some_and(u8::is_ascii_uppercase) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp)));
+            }
             let step = self.advance(spare, &[], &[]).map(|(step, _)| step);
             self.name = super::certs::heard().or(self.name.take());
             // An alert, too, is worth sending before the end.

@@ -52,6 +52,21 @@ async fn who_fails_in_a_row_is_left_out_and_comes_back_in_time_each_time_later()
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_cannot_serve_calls_of_grpc_is_left_out_as_well() {
+    for (code, is_left_out) in [("14", true), ("4", true), ("5", false), ("13", false), ("0", false)] {
+        let house = House::new(&[(1, 1), (2, 1)], move |endpoint| if endpoint.address.port() == 2 { Does::Grpc(code) } else { OK });
+        house.watched();
+        let outlet = house.outlet(config(Policy::RoundRobin));
+        for _ in 0..100 {
+            assert_eq!(post(&outlet).await.unwrap().head.status, 200);
+            tokio::time::sleep(10 * MS).await;
+        }
+        let tries = house.fake.shares().get(&2).copied().unwrap_or(0);
+        assert_eq!(tries < 10, is_left_out, "grpc-status {code}: {tries} of 100 calls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_good_answer_ends_a_row_and_most_statuses_are_nobodys_fault() {
     let house = House::new(&[(1, 1), (2, 1)], |_| OK);
     house.watched();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::units::PerTime;
 use serde_json::Value;
+use wharf_core::head::Known;
 use wharf_http::check::{Checks, Schema};
 use wharf_http::compress::{Coding, Compression};
 use wharf_http::cors::{Cors, Origins};
@@ -69,8 +70,16 @@ impl Checker<'_> {
     fn named_limits(&mut self, file: &File) -> Vec<plan::RateLimit> {
         let mut limits = Vec::new();
         for (name, item) in entries(&file.rate_limits) {
-            let (Some(name), Some(limit)) = (self.name_of(name, "rate limit"), item.get()) else { continue };
-            limits.extend(self.limit(limit, item.place, &name, name.as_ref().into()));
+            let Some(name) = self.name_of(name, "rate limit") else { continue };
+            let read = item.get().and_then(|limit| self.limit(limit, item.place, &name, name.as_ref().into()));
+            // What is wrong leaves a stand-in, so that whoever names it still does: without, a route would be let through
+            // unlimited where only the limit stays on its last good version.
+            limits.push(read.unwrap_or_else(|| plan::RateLimit {
+                key: name.as_ref().into(),
+                name: name.as_ref().into(),
+                rate: Rate { limit: 1, per: SECOND, burst: 1 },
+                by: By::All,
+            }));
         }
         limits
     }
@@ -104,7 +113,7 @@ impl Checker<'_> {
                 Some(word) => {
                     let Some(word) = word.get() else { continue };
                     let found = usual.named_limits.iter().find(|limit| *limit.name == **word).cloned();
-                    if found.is_none() && !entries(&file.rate_limits).iter().any(|(name, _)| name.get() == Some(word)) {
+                    if found.is_none() {
                         let known: Vec<&str> = usual.named_limits.iter().map(|limit| &*limit.name).collect();
                         let hint = if known.is_empty() {
                             format!("write `{{rate: 100/s}}`, or add `{word}` under `rate_limits`")
@@ -307,16 +316,22 @@ impl Checker<'_> {
         Some(phrase)
     }
 
-    pub(super) fn header_edits(&mut self, edits: &Opt<file::FieldEdits>, matches: &RouteMatch) -> Option<Arc<HeaderEdits>> {
+    /// `of_request`: else of answers.
+    pub(super) fn header_edits(
+        &mut self,
+        edits: &Opt<file::FieldEdits>,
+        matches: &RouteMatch,
+        of_request: bool,
+    ) -> Option<Arc<HeaderEdits>> {
         let item = edits.as_ref()?;
         let edits = item.get()?;
         let mut all = Vec::new();
         for item in list(&edits.remove) {
-            all.extend(self.edited_name(item).map(HeaderEdit::Remove));
+            all.extend(self.edited_name(item, of_request).map(HeaderEdit::Remove));
         }
         for (change, named) in [(HeaderEdit::Set as fn(Box<str>, Phrase) -> HeaderEdit, &edits.set), (HeaderEdit::Add, &edits.add)] {
             for (key, item) in entries(named) {
-                let (Some(name), Some(text)) = (self.edited_name(key), item.get()) else { continue };
+                let (Some(name), Some(text)) = (self.edited_name(key, of_request), item.get()) else { continue };
                 if !wharf_core::edit::is_field_value(text.as_bytes()) {
                     self.say(item.place, format!("header `{name}` cannot have this value"), "no control characters");
                     continue;
@@ -330,15 +345,17 @@ impl Checker<'_> {
         (!all.is_empty()).then(|| Arc::new(HeaderEdits(all)))
     }
 
-    fn edited_name(&mut self, item: &Item<String>) -> Option<Box<str>> {
+    fn edited_name(&mut self, item: &Item<String>, of_request: bool) -> Option<Box<str>> {
         let name = self.value(item, values::field_name)?;
-        match wharf_core::edit::check_fields([(&*name, "")]) {
-            Ok(()) => Some(name),
-            Err(bad) => {
-                self.say(item.place, bad.to_string(), "the gateway writes framing, connection and forwarding fields itself");
-                None
-            }
+        let checked = match of_request {
+            true => wharf_core::edit::check_operators_field(&name),
+            false => wharf_core::edit::check_fields([(&*name, "")]),
+        };
+        if checked.is_ok() {
+            return Some(name);
         }
+        self.say(item.place, format!("header `{name}` is the gateway's own"), instead(&name, of_request));
+        None
     }
 
     // === answers ===
@@ -451,5 +468,23 @@ impl Checker<'_> {
         let timeout = self.time(&mirror.timeout, 5 * SECOND, MS, HOUR, "timeout");
         let subset = given(&mirror.subset).map(|subset| subset.as_str().into());
         Some(plan::Mirror { service: service?, subset, share, body_bytes_max, in_flight_max, timeout })
+    }
+}
+
+/// What to write in the place of an edit of a field that the gateway keeps to itself.
+fn instead(name: &str, of_request: bool) -> String {
+    let known = Known::of(name.as_bytes());
+    match known {
+        Known::Host if of_request => {
+            "the client's host is sent on, and `preserve_host: false` sends the endpoint's address in its place; another one cannot be set".into()
+        }
+        Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto if of_request => {
+            "the gateway writes it itself, and adds to what a client among `trusted_proxies` of the listener said; for the client alone set `x-real-ip: \"{client}\"`".into()
+        }
+        _ if known.is_proxys_word() => "it says something about a client: edit it under `headers.request`".into(),
+        _ if Known::is_alias(name.as_bytes()) => {
+            format!("many take `_` for `-`, so nobody may send it: edit `{}`, as far as that may be", name.replace('_', "-"))
+        }
+        _ => "the gateway frames messages and keeps connections by itself".into(),
     }
 }

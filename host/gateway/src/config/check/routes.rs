@@ -55,8 +55,8 @@ impl Checker<'_> {
                     cors: self.cors(&route.cors, usual.cors.clone()),
                     checks: self.checks(&route.checks, &matches),
                     rewrite: self.rewrite(route, &matches),
-                    request_headers: self.header_edits(of(group(&route.headers), |h| &h.request), &matches),
-                    response_headers: self.header_edits(of(group(&route.headers), |h| &h.response), &matches),
+                    request_headers: self.header_edits(of(group(&route.headers), |h| &h.request), &matches, true),
+                    response_headers: self.header_edits(of(group(&route.headers), |h| &h.response), &matches, false),
                     default_answers: self.default_answers(&route.default_answers),
                     envelope: self.envelope(&route.envelope, usual.envelope.clone()),
                     compression: self.compression(&route.compression, usual.compression.clone()),
@@ -129,6 +129,19 @@ impl Checker<'_> {
         let sources = self.several(of(matches, |m| &m.sources), "sources", values::network);
         if !sources.is_empty() {
             tests.push(Test::Source(sources));
+        }
+        let listeners = of(matches, |m| &m.listeners);
+        let names = self.several(listeners, "listeners", |name| Ok(Arc::from(name)));
+        for item in list(listeners) {
+            if let Some(name) = item.get()
+                && !self.listeners.contains(name)
+            {
+                let hint = nearest_or_all(name, &self.listeners);
+                self.say(item.place, format!("there is no listener `{name}`"), hint);
+            }
+        }
+        if !names.is_empty() {
+            tests.push(Test::Listener(names));
         }
         plan::RouteMatch {
             hosts: self.several(of(matches, |m| &m.hosts), "hosts", values::host),

@@ -114,6 +114,9 @@ pub struct Match {
     /// The path. Default any.
     #[serde(default)]
     pub path: Opt<NotShort<PathMatch>>,
+    /// Came in by one of these `listeners`, by name. Default any.
+    #[serde(default)]
+    pub listeners: Opt<Vec<Item<String>>>,
     /// One of these; GET includes HEAD. Default any.
     #[serde(default)]
     pub methods: Opt<Vec<Item<String>>>,
