@@ -115,6 +115,26 @@ fn a_rate_limit_that_is_wrong_stays_and_so_do_changed_routes_that_name_it() {
 }
 
 #[test]
+fn a_service_with_a_rate_limit_that_is_wrong_stays_and_is_never_served_without_it() {
+    let text = |limit: &str, port: u16, more: &str| {
+        format!(
+            "listeners: {{web: {{bind: 127.0.0.1:0}}}}\nrate_limits: {{all: {limit}}}\nservices:\n  \
+             a: {{endpoints: [127.0.0.1:{port}], rate_limits: [all]}}\n  b: {{endpoints: [127.0.0.1:2]}}\n{more}\
+             routes:\n  - {{name: x, match: {{path: {{prefix: /x}}}}, to: a}}\n  - {{name: y, match: {{path: {{prefix: /y}}}}, to: b}}\n"
+        )
+    };
+    let before = text("{rate: 10/s}", 1, "");
+    let one = settled(&before, &text("{rate: fast}", 3, ""));
+    assert_eq!(held(&one), ["rate limit `all` stays", "service `a` stays"]);
+    let a = one.plan.services.iter().find(|service| &*service.name == "a").unwrap();
+    assert_eq!(a.rates.iter().map(|limit| limit.rate.limit).collect::<Vec<_>>(), [10]);
+    assert!(format!("{:?}", a.source).contains("127.0.0.1:1"), "all of it is of one configuration");
+    // A service that is new with it is left out.
+    let two = settled(&before, &text("{rate: fast}", 1, "  c: {endpoints: [127.0.0.1:4], rate_limits: [all]}\n"));
+    assert_eq!(held(&two), ["rate limit `all` stays", "service `a` stays", "service `c` left out"]);
+}
+
+#[test]
 fn attachments_that_are_wrong_hold_every_route() {
     let routes = |chain: &str| {
         with(&format!(
