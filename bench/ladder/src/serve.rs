@@ -144,7 +144,7 @@ async fn serve(
             steps: None,
             compression: None,
             watch: None,
-            meters: Meters::new(&metrics, &route.name),
+            meters: Rc::new(Meters::new(&metrics, &route.name.as_str().into())),
         });
     }
     let routes = Arc::new(Routes::compile(entries.iter().map(|_| RouteMatch::default()).collect()));

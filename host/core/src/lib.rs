@@ -23,6 +23,7 @@ pub mod path;
 pub mod plugin_name;
 pub mod road;
 pub mod rules;
+pub mod seldom;
 pub mod store;
 pub mod trace;
 pub mod watched;

@@ -122,8 +122,14 @@ fn bucket_of(ns: u64) -> usize {
     TIME_BOUNDS_US.partition_point(|&bound| bound < us)
 }
 
-/// Most series in one family; what comes later shares one series labelled `other`.
-pub const SERIES_MAX: usize = 4096;
+/// Most series of a counter or gauge. What comes later shares those whose first label is `other`.
+pub const SERIES_MAX: usize = 16 * 1024;
+
+/// Most series of a histogram, which is shown in some twenty lines.
+pub const HISTOGRAMS_MAX: usize = 4096;
+
+/// Series beyond the most that are told apart by their other labels; what comes after these is `other` in all of them.
+const OTHERS_MAX: usize = 64;
 
 #[derive(Debug)]
 enum Series {
@@ -135,6 +141,8 @@ enum Series {
 #[derive(Debug, Default)]
 struct Row {
     live: Vec<Series>,
+    /// Looked through for those that are over when it has so many: entering stays cheap, however many share it.
+    fold_at: usize,
     past: Past,
     /// What it has counted is that of others, too: it stays.
     heir: bool,
@@ -154,12 +162,15 @@ struct Family {
     kind: &'static str,
     rows: BTreeMap<String, Row>,
     sweep_at: usize,
+    /// Series that were entered as `other`.
+    over: u64,
 }
 
 /// All metrics of the process. Made once, handed to every room.
 #[derive(Debug, Default)]
 pub struct Registry {
-    families: Mutex<BTreeMap<&'static str, Family>>,
+    /// Each with a lock of its own: who enters a series waits for the showing of one family, not of all.
+    families: Mutex<BTreeMap<&'static str, Arc<Mutex<Family>>>>,
 }
 
 impl Registry {
@@ -185,9 +196,14 @@ impl Registry {
     }
 
     fn enter(&self, name: &'static str, help: &'static str, kind: &'static str, labels: &[(&str, &str)], series: Series) {
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name).or_insert_with(|| Family { help, kind, rows: BTreeMap::new(), sweep_at: 32 });
+        let family = {
+            let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+            let made = || Arc::new(Mutex::new(Family { help, kind, rows: BTreeMap::new(), sweep_at: 32, over: 0 }));
+            families.entry(name).or_insert_with(made).clone()
+        };
         let mut key = render(labels);
+        let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
+        let family = &mut *family;
         // Rows that nobody writes are those of routes, endpoints and plugin versions that are gone. Looked for only when
         // the family has doubled: entering stays cheap, and who comes back soon goes on where they were.
         if family.rows.len() >= family.sweep_at {
@@ -197,12 +213,30 @@ impl Registry {
             });
             family.sweep_at = 2 * family.rows.len() + 16;
         }
-        if !family.rows.contains_key(&key) && family.rows.len() >= SERIES_MAX {
-            key = render(&labels.iter().map(|&(label, _)| (label, "other")).collect::<Vec<_>>());
+        let series_max = if kind == "histogram" { HISTOGRAMS_MAX } else { SERIES_MAX };
+        if family.rows.len() >= series_max && !family.rows.contains_key(&key) {
+            family.over += 1;
+            let other = |apart: usize| {
+                labels.iter().enumerate().map(move |(at, &(label, value))| (label, if at < apart { "other" } else { value }))
+            };
+            key = render(&other(1).collect::<Vec<_>>());
+            if family.rows.len() >= series_max + OTHERS_MAX && !family.rows.contains_key(&key) {
+                key = render(&other(labels.len()).collect::<Vec<_>>());
+            }
         }
         let row = family.rows.entry(key).or_default();
-        row.fold();
+        if row.live.len() >= row.fold_at {
+            row.fold();
+            row.fold_at = 2 * row.live.len();
+        }
         row.live.push(series);
+    }
+
+    /// The families with more series than are told apart, and how many were entered as `other` so far.
+    pub fn over(&self) -> Vec<(&'static str, u64)> {
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = |family: &Arc<Mutex<Family>>| family.lock().unwrap_or_else(PoisonError::into_inner).over;
+        families.iter().map(|(&name, family)| (name, over(family))).filter(|&(_, over)| over > 0).collect()
     }
 
     /// Moves what a counter has counted under some labels to others, for good, as its holder is about to let it go: what
@@ -217,8 +251,9 @@ impl Registry {
     }
 
     fn inherit(&self, name: &'static str, from: &[(&str, &str)], to: &[(&str, &str)], is_it: impl Fn(&Series) -> bool) {
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(family) = families.get_mut(name) else { return };
+        let found = self.families.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let Some(family) = found else { return };
+        let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
         // Where there was no room for its labels it counts as one of the others, and goes on doing so.
         let Some(row) = family.rows.get_mut(&render(from)) else { return };
         let Some(at) = row.live.iter().position(is_it) else { return };
@@ -239,9 +274,14 @@ impl Registry {
     }
 
     fn render_as(&self, format: Format) -> String {
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let families: Vec<_> = {
+            let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+            families.iter().map(|(&name, family)| (name, family.clone())).collect()
+        };
         let mut out = String::with_capacity(16 * 1024);
-        for (name, family) in families.iter_mut() {
+        for (name, family) in families {
+            let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
+            let family = &mut *family;
             // A counter's family is its name without the end that its series have.
             let of_family = match format {
                 Format::OpenMetrics if family.kind == "counter" => name.strip_suffix("_total").unwrap_or(name),
@@ -406,7 +446,7 @@ mod tests {
             assert!(text.contains(&format!("t_seconds_count{{route=\"a\"}} {sum}\n")), "{text}");
             drop(new);
         }
-        assert!(registry.families.lock().unwrap()["x_total"].rows.values().all(|row| row.live.len() < 3));
+        assert!(registry.families.lock().unwrap()["x_total"].lock().unwrap().rows.values().all(|row| row.live.len() < 4));
     }
 
     #[test]
@@ -441,8 +481,27 @@ mod tests {
         }
         let last = registry.count("v_total", "help", &[("version", "last")]);
         last.add(7);
-        assert!(registry.families.lock().unwrap()["v_total"].rows.len() < 100);
+        assert!(registry.families.lock().unwrap()["v_total"].lock().unwrap().rows.len() < 100);
         assert!(registry.render().contains("v_total{version=\"last\"} 7\n"));
+    }
+
+    #[test]
+    fn who_comes_too_late_for_a_series_of_its_own_is_told_apart_by_the_rest_and_costs_no_more() {
+        let registry = Registry::default();
+        let begun = std::time::Instant::now();
+        let enter = |route: usize, class| registry.count("x_total", "help", &[("route", &route.to_string()), ("class", class)]);
+        let held: Vec<_> = (0..100_000).flat_map(|route| [enter(route, "2xx"), enter(route, "5xx")]).collect();
+        held.iter().for_each(|count| count.add(1));
+        let text = registry.render();
+        let apart = SERIES_MAX / 2;
+        assert!(text.contains(&format!("x_total{{route=\"{}\",class=\"5xx\"}} 1\n", apart - 1)));
+        for class in ["2xx", "5xx"] {
+            let others = format!("x_total{{route=\"other\",class=\"{class}\"}} {}\n", 100_000 - apart);
+            assert!(text.contains(&others), "{others}");
+        }
+        assert_eq!(registry.over(), [("x_total", 200_000 - SERIES_MAX as u64)]);
+        // Quadratic it would be hours; no more than a guard.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 
     #[test]

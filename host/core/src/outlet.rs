@@ -2,6 +2,7 @@
 
 use crate::exchange::{Answer, Exchange};
 use crate::fault::Fault;
+use crate::seldom::Seldom;
 use crate::{BoxFuture, LocalBoxFuture};
 use std::collections::HashMap;
 use std::fmt;
@@ -96,6 +97,8 @@ pub struct CallLimits {
     pub body: Duration,
     /// Idle connections are kept this long.
     pub idle: Duration,
+    /// A connection takes no new calls when it is as old as this, or up to a tenth less; [`Duration::MAX`]: at any age.
+    pub lifetime: Duration,
     /// Connections to one endpoint over all cores, open at once.
     pub connections_max: u32,
     /// Bytes of the answer's head.
@@ -111,6 +114,7 @@ impl Default for CallLimits {
             head: Duration::from_secs(5),
             body: Duration::from_secs(5),
             idle: Duration::from_secs(30),
+            lifetime: Duration::from_secs(3600),
             connections_max: 1000,
             head_bytes_max: 32 * 1024,
             fields_max: 100,
@@ -136,12 +140,14 @@ pub struct Endpoint {
     pub zone: Option<Box<str>>,
     /// What it is good for: `gray`, `v2`.
     pub tags: Box<[Box<str>]>,
-    /// Calls in flight, over all cores. Shared with [`Endpoint::relisted`] ones, as are the next two.
+    /// Calls in flight, over all cores. Shared with [`Endpoint::relisted`] ones, as are the next three.
     pub in_flight: Arc<AtomicU32>,
     /// Connections open, over all cores.
     pub connections: Arc<AtomicU32>,
     /// It has left its directory: connections to it are not kept.
     pub gone: Arc<AtomicBool>,
+    /// TLS handshakes that failed: when that is told of.
+    pub handshakes: Arc<Seldom>,
 }
 
 /// How endpoints are held.
@@ -163,6 +169,7 @@ impl Endpoint {
             in_flight: Arc::default(),
             connections: Arc::default(),
             gone: Arc::default(),
+            handshakes: Arc::default(),
         }
     }
 
@@ -179,6 +186,7 @@ impl Endpoint {
             in_flight: self.in_flight.clone(),
             connections: self.connections.clone(),
             gone: self.gone.clone(),
+            handshakes: self.handshakes.clone(),
         }
     }
 

@@ -18,7 +18,7 @@ use wharf_core::outlet::Outlets;
 use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked, Route, Rules};
 use wharf_http::capture::Budget;
 use wharf_http::client::Client;
-use wharf_http::house::{Core, House};
+use wharf_http::house::{Core, House, Meters};
 use wharf_http::rate::Limits;
 use wharf_http::routes::Routes;
 use wharf_http::steps::Steps;
@@ -28,6 +28,10 @@ use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Re
 mod routes;
 mod services;
 mod watch;
+
+/// Requests that a route's or a service's limit has refused.
+const RATE_LIMITED: &str = "wharf_rate_limited_total";
+const RATE_LIMITED_HELP: &str = "requests refused by a rate limit";
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -199,12 +203,21 @@ pub struct Home {
     faults: FaultSink,
     wasm: RefCell<Option<Rc<WasmCore>>>,
     services: RefCell<HashMap<Arc<str>, Rc<ServiceOutlet<Client>>>>,
+    /// Of the routes of the newest generation. A route that goes on counts where it did: with ten thousand of them, making
+    /// all counts anew would hold every core up at each change.
+    meters: RefCell<HashMap<Arc<str>, Rc<Meters>>>,
 }
 
 impl Home {
     /// A core that has served nothing yet.
     pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink) -> Home {
-        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default() }
+        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default(), meters: RefCell::default() }
+    }
+
+    /// The counts of a route.
+    fn meters(&self, route: &Arc<str>) -> Rc<Meters> {
+        let had = self.meters.borrow().get(route).cloned();
+        had.unwrap_or_else(|| Rc::new(Meters::new(&self.metrics, route)))
     }
 }
 
@@ -221,10 +234,12 @@ pub fn house(generation: &Generation, home: &Home) -> House {
         let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = services::outlet_config(service, true);
         let outlet = Rc::new(ServiceOutlet::new(shared.clone(), protocol, config, home.number.into(), before));
-        outlets.insert(service.name.as_ref().into(), generation.guards.before(&service.name, outlet.clone()));
+        let guarded = generation.guards.before(&service.name, outlet.clone());
+        outlets.insert(service.name.as_ref().into(), services::rationed(generation, home, service, guarded));
         home.services.borrow_mut().insert(service.name.clone(), outlet);
     }
     let outlets = Rc::new(outlets);
+    home.core.client.keep_warm(services::warm(generation, home));
 
     // The plugin room, from the first generation that attaches a plugin to the first that attaches none: whoever keeps it
     // keeps the engine with its threads. (Exchanges in flight hold what they need by themselves.)
@@ -239,7 +254,9 @@ pub fn house(generation: &Generation, home: &Home) -> House {
     };
     let wasm = wasm.as_ref();
 
-    let entries = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    let entries: Vec<_> = plan.routes.iter().map(|route| routes::entry(generation, home, wasm, route, &outlets)).collect();
+    // What this generation does not have is let go.
+    *home.meters.borrow_mut() = entries.iter().map(|entry| (entry.name.clone(), entry.meters.clone())).collect();
     let unmatched = plan.unmatched_envelope.clone().map(|envelope| Rc::new(Steps { envelope: Some(envelope), ..Steps::default() }));
     let watch = watch::of(generation, home, None);
     House { routes: generation.routes.clone(), entries, unmatched, watch }

@@ -330,8 +330,13 @@ impl Control {
             }
             state.history.push(Snapshot { refused: routes, ..Snapshot::now(files) });
         }
+        // Asked once more about the same mistakes: what can be in force is.
+        let as_before = {
+            let shown = &self.lock().shown;
+            shown.refused.is_none() && held.iter().all(|held| shown.quarantined.iter().any(|known| known.held == *held))
+        };
         self.quarantine(held);
-        if is_new {
+        if is_new || as_before {
             return Ok(());
         }
         Err(mistakes.map_or(Refused::Attachments(refuses), Refused::Mistakes))

@@ -1,5 +1,6 @@
 //! One core: a thread with its runtime, what it keeps for as long as the process lives, and how it takes a generation.
 
+use crate::allocator;
 use crate::assemble::{self, Generation, Home};
 use crate::listen::{self, Door, Gate};
 use anyhow::{Context as _, Result};
@@ -28,6 +29,8 @@ pub struct Seed {
     pub files: Arc<Files>,
     /// How short memory is.
     pub pressure: Arc<Pressure>,
+    /// Changes when unused memory is to be given back.
+    pub give_back: watch::Receiver<()>,
     /// Makes the core's access log, on its thread.
     pub recorder: Box<dyn FnOnce() -> Option<Rc<dyn Recorder>> + Send>,
     /// Told of every fault of a plugin.
@@ -64,7 +67,21 @@ pub fn start(seed: Seed) -> Result<thread::JoinHandle<()>> {
 }
 
 async fn serve(seed: Seed) {
-    let Seed { number, node, metrics, files, pressure, recorder, faults, mut generations, applied, listeners, mut open, mut end } = seed;
+    let Seed {
+        number,
+        node,
+        metrics,
+        files,
+        pressure,
+        mut give_back,
+        recorder,
+        faults,
+        mut generations,
+        applied,
+        listeners,
+        mut open,
+        mut end,
+    } = seed;
     let core = Core::within((files, pressure), number, node, metrics.clone(), recorder());
     let home = Home::new(number, core.clone(), metrics, faults);
 
@@ -96,6 +113,7 @@ async fn serve(seed: Seed) {
                 let next = generations.borrow_and_update().clone();
                 take(next);
             }
+            Ok(()) = give_back.changed() => allocator::give_back(),
             _ = end.wait_for(Option::is_some) => break,
         }
     }

@@ -143,7 +143,10 @@ impl Desk for GatewayDesk {
                             DeskErrorKind::Refused,
                             format!("the configuration was not put in force; the last good one serves on\n{refused}"),
                         );
-                        return Err(error.hint("`wharf check` shows the same without a gateway"));
+                        // A check asks no plugin.
+                        let by_plugins = matches!(refused, Refused::Attachments(_));
+                        let check = "`wharf check` shows the same without a gateway";
+                        return Err(if by_plugins { error } else { error.hint(check) });
                     }
                 },
                 "gateway.upgrade" => self.upgrade().await?,

@@ -9,6 +9,7 @@
 //! - [`explain`]: what would become of a request
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
+mod allocator;
 pub mod assemble;
 pub mod cli;
 pub mod config;

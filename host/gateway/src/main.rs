@@ -7,9 +7,6 @@ use wharf_gateway::cli::{self, Cli, Command, Exit};
 use wharf_gateway::config::Mistakes;
 use wharf_gateway::run;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The allocator asks for huge pages, and a kernel that grants them rounds every core's little heap up to 2 MiB steps:
     // measured as twice the memory of a whole gateway, for nothing in time. Where the kernel knows no such switch, so be it.

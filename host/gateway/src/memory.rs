@@ -1,14 +1,16 @@
 //! How much memory there is, how much is used, and what follows: before the kernel ends the process, new connections are
 //! refused, those that are there are told to go, and then requests are answered with 503.
 //!
-//! What is counted is the process's resident memory; the kernel's own, for sockets above all, is not in it.
+//! What is counted is the process's resident memory; the kernel's own, for sockets above all, is not in it. What was freed and
+//! not given back is: so, while memory is short, every thread is asked to give it back.
 
+use crate::allocator;
 use crate::assemble::Generation;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wharf_core::metrics::Registry;
 use wharf_http::admission::{Pressure, Shortage};
@@ -17,15 +19,24 @@ use wharf_http::admission::{Pressure, Shortage};
 const LOOK: Duration = Duration::from_millis(20);
 /// The same when more than so many percent are used: then there is less time.
 const LOOK_OFTEN: (u64, Duration) = (70, Duration::from_millis(5));
+/// While memory is short, unused memory is given back so often.
+const GIVE_BACK: Duration = Duration::from_millis(100);
 
-/// Looks at the memory from now on, and says how short it is. Never resolves.
-pub async fn watch(pressure: Arc<Pressure>, generations: watch::Receiver<Arc<Generation>>, metrics: Arc<Registry>) {
+/// Looks at the memory from now on, and says how short it is. `give_back` changes whenever the cores are to give unused memory
+/// back. Never resolves.
+pub async fn watch(
+    pressure: Arc<Pressure>,
+    give_back: watch::Sender<()>,
+    generations: watch::Receiver<Arc<Generation>>,
+    metrics: Arc<Registry>,
+) {
     let (there, resident) = (there(), Resident::find());
     let used_level = metrics.level("wharf_process_memory_bytes", "memory of the process that is in RAM", &[]);
     let max_level = metrics.level("wharf_memory_max_bytes", "memory that it may use: `node.memory_max`, or what there is", &[]);
     let short_level = metrics.level("wharf_memory_shortage", "0: enough; 1: no more connections; 2: no more requests", &[]);
     let mut shortage = Shortage::None;
     let mut wait = LOOK;
+    let mut given_back = Instant::now();
     loop {
         tokio::time::sleep(wait).await;
         let max = generations.borrow().plan.node.memory_max.unwrap_or(there);
@@ -45,6 +56,11 @@ pub async fn watch(pressure: Arc<Pressure>, generations: watch::Receiver<Arc<Gen
             }
             pressure.set(next);
             shortage = next;
+        }
+        if shortage != Shortage::None && given_back.elapsed() >= GIVE_BACK {
+            given_back = Instant::now();
+            give_back.send_replace(());
+            allocator::give_back();
         }
         let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         used_level.set(shown(used));

@@ -225,6 +225,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let (open, opened) = watch::channel(false);
     let node = node_number();
     let mut threads = Vec::new();
+    let (give_back, giving_back) = watch::channel(());
     let upstream_files = Files::new(files / 2);
     for (number, applied) in applied.into_iter().enumerate() {
         let listeners = bound.iter_mut().flat_map(|bound| bound.share_of(number, cores)).collect();
@@ -235,6 +236,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
             metrics: metrics.clone(),
             files: upstream_files.clone(),
             pressure: pressure.clone(),
+            give_back: giving_back.clone(),
             recorder: Box::new(move || log.map(|log| Rc::new(log) as Rc<dyn Recorder>)),
             faults: catalog.fault_sink(),
             generations: control.generations(),
@@ -246,7 +248,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     }
 
     // Changes, from the file and from the catalog.
-    tokio::spawn(memory::watch(pressure, control.generations(), metrics.clone()));
+    tokio::spawn(memory::watch(pressure, give_back, control.generations(), metrics.clone()));
     tokio::spawn(attend_log(logs, metrics.clone(), control.generations()));
     let following = [
         spawn_local(control.clone().follow_catalog()),

@@ -52,8 +52,13 @@ const TAKE_OVER: &str = "WHARF_TAKE_OVER";
 const BEGIN_MAX: Duration = Duration::from_secs(10);
 /// How long it may take from there to be prepared: it may have to compile every plugin for another engine.
 const PREPARE_MAX: Duration = Duration::from_secs(150);
-/// How long it may take from there until it serves, and how long it waits for the store.
-const SERVE_MAX: Duration = Duration::from_secs(30);
+/// How long it may take from there until it serves. Shorter than plugins wait for the store, which is nobody's meanwhile: one
+/// that hangs must cost them nothing.
+const SERVE_MAX: Duration = Duration::from_secs(7);
+/// How long it waits for the store. Calls that have begun end first.
+const STORE_MAX: Duration = Duration::from_secs(30);
+/// How long one that has closed the line may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long it waits for the sockets, which are sent before it has begun to read.
 const SOCKETS_MAX: Duration = Duration::from_secs(10);
 /// Questions of the other process that are answered at once.
@@ -132,8 +137,11 @@ impl Estate {
             };
             match heard {
                 Ok(Some(message)) => Ok(message),
-                // It has closed the line: it is about to end, and how is worth knowing.
-                Ok(None) => Err(ended(child.wait().await)),
+                // It has closed the line: it is about to end, and how is worth knowing. If it lives on, it is killed.
+                Ok(None) => match tokio::time::timeout(FAREWELL, child.wait()).await {
+                    Ok(status) => Err(ended(status)),
+                    Err(_) => Err(anyhow!("the new process has closed its standard input, the line to this one, and lives on")),
+                },
                 Err(_) => Err(anyhow!("the new process {what} within {max:?}")),
             }
         };
@@ -272,11 +280,11 @@ impl Heir {
     /// The old process has gone, or has thought better of it; or what `open` says. It serves on.
     pub async fn take_store(mut self, to: &HandedStore, open: impl Future<Output = Result<Box<dyn Store>>>) -> Result<Heir> {
         self.line.say(Message::Prepared).await;
-        match tokio::time::timeout(SERVE_MAX, self.said.recv()).await {
+        match tokio::time::timeout(STORE_MAX, self.said.recv()).await {
             Ok(Some(Message::Yours)) => {}
             Ok(Some(other)) => bail!("the old process said {other:?} instead of handing its store over"),
             Ok(None) => bail!("the old process has ended or given the upgrade up"),
-            Err(_) => bail!("the old process did not hand its store over within {SERVE_MAX:?}"),
+            Err(_) => bail!("the old process did not hand its store over within {STORE_MAX:?}"),
         }
         to.is_here(open.await?);
         Ok(self)
@@ -284,8 +292,22 @@ impl Heir {
 
     /// Says that connections of these listeners are accepted. The old process drains from here on, and asks for the store
     /// as long as it lives.
-    pub async fn serves(self, taken: impl Iterator<Item = String>) {
+    pub async fn serves(self, taken: impl Iterator<Item = String>) -> Elder {
         self.line.say(Message::Serving { taken: taken.collect() }).await;
+        Elder(self.said)
+    }
+}
+
+/// The process that this one has taken over from, while it drains.
+pub struct Elder(mpsc::Receiver<Message>);
+
+impl Elder {
+    /// Waits until it has ended: until then this process is its way to the store, whoever has it by now.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn gone(&mut self) {
+        while self.0.recv().await.is_some() {}
     }
 }
 

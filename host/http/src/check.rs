@@ -22,6 +22,8 @@ use wharf_core::outlet::{Outlet, Wish};
 
 /// Mistakes of one request that are told.
 const TOLD_MAX: usize = 5;
+/// Of a body larger than this, only the first.
+const ALL_TOLD: usize = 16 * 1024;
 /// Letters of one of them.
 const TOLD_LETTERS: usize = 200;
 /// Memory that one pattern of a schema may take, bytes.
@@ -107,18 +109,27 @@ impl Schema {
                 (None, kind) => drop(object.insert(name, kind.read(value))),
             }
         }
-        self.judge(what, &Value::Object(object))
+        self.judge(what, &Value::Object(object), true)
     }
 
-    fn judge(&self, what: &str, value: &Value) -> Result<(), String> {
+    /// `small`: what is judged came in few bytes. Of something large only the first mistake is looked for: all of them are
+    /// looked for at once, and a large body can be made of nothing else.
+    fn judge(&self, what: &str, value: &Value, small: bool) -> Result<(), String> {
+        if self.validator.is_valid(value) {
+            return Ok(());
+        }
+        let mistakes: Vec<_> = match small {
+            true => self.validator.iter_errors(value).take(TOLD_MAX).collect(),
+            false => self.validator.validate(value).err().into_iter().collect(),
+        };
         let mut told: Vec<String> = Vec::new();
-        for error in self.validator.iter_errors(value).take(TOLD_MAX) {
+        for error in mistakes {
             let place = error.instance_path().to_string();
             let place = place.trim_start_matches('/');
             let name = if place.is_empty() { what.to_owned() } else { format!("{what} `{}`", short(place)) };
             told.push(format!("{name}: {}", short(&error.to_string())));
         }
-        if told.is_empty() { Ok(()) } else { Err(told.join("; ")) }
+        Err(told.join("; "))
     }
 }
 
@@ -162,6 +173,11 @@ impl Checks {
     fn head(&self, facts: &Facts, has_body: bool) -> Result<(), Fault> {
         let fields = &facts.request.fields;
         let kind = fields.known(Known::ContentType);
+        let looks = has_body && (self.body.is_some() || !self.types.is_empty());
+        if looks && fields.all(b"content-type").count() > 1 {
+            // Which of them the upstream takes is not known.
+            return Err(Fault::caller(FaultKind::WrongType, "the body is given more than one `content-type`"));
+        }
         if has_body && !self.types.is_empty() && !kind.is_some_and(|kind| is_one_of(kind, &self.types)) {
             let said = kind.map_or("of no type".into(), |kind| format!("of type {:?}", short(&text(kind))));
             let what = format!("the body is {said}, and this route takes {}", self.types.join(", "));
@@ -195,13 +211,13 @@ impl Checks {
         if !fields.known(Known::ContentType).is_some_and(is_json) {
             return Err(Fault::caller(FaultKind::WrongType, "the body is not said to be JSON, and this route takes application/json"));
         }
-        if fields.get(b"content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        if fields.all(b"content-encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
             return Err(Fault::caller(FaultKind::WrongType, "the body is encoded, and this route takes only what it can read"));
         }
         let all = whole(std::mem::take(&mut exchange.body), self.held_bytes_max).await?;
         let bad = |what: String| Fault::caller(FaultKind::BadArgument, what);
         let value = json::read(&all).map_err(|error| bad(format!("body: this is not JSON: {}", short(&error))))?;
-        schema.judge("body", &value).map_err(bad)?;
+        schema.judge("body", &value, all.len() <= ALL_TOLD).map_err(bad)?;
         exchange.body = all.into();
         Ok(())
     }
@@ -415,6 +431,31 @@ mod tests {
         }
         assert_eq!(said(&checks, Method::Post, "", &[], "x").unwrap_err().0, FaultKind::WrongType);
         assert_eq!(said(&checks, Method::Post, "", &[], ""), Ok(()));
+    }
+
+    #[test]
+    fn a_large_body_full_of_mistakes_is_refused_for_the_first() {
+        let checks = Checks {
+            body: schema(json!({"properties": {"l": {"items": {"type": "string"}}}})),
+            held_bytes_max: 1 << 20,
+            ..Checks::default()
+        };
+        for (mistakes, told) in [(10, TOLD_MAX), (ALL_TOLD, 1)] {
+            let body = format!("{{\"l\":[{}1]}}", "1,".repeat(mistakes));
+            let (kind, what) = said(&checks, Method::Post, "", &[("content-type", "application/json")], &body).unwrap_err();
+            assert_eq!((kind, what.matches("is not of type").count()), (FaultKind::BadArgument, told), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_two_types_is_refused() {
+        let types = Checks { types: vec!["application/json".into()], ..Checks::default() };
+        let body = Checks { body: schema(json!({})), held_bytes_max: 50, ..Checks::default() };
+        let two = [("content-type", "application/json"), ("content-type", "text/xml")];
+        let encoded = [("content-type", "application/json"), ("content-encoding", "identity"), ("content-encoding", "gzip")];
+        for (checks, fields) in [(&types, &two[..]), (&body, &two), (&body, &encoded)] {
+            assert_eq!(said(checks, Method::Post, "", fields, "1").unwrap_err().0, FaultKind::WrongType);
+        }
     }
 
     #[test]

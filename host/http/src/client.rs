@@ -1,5 +1,5 @@
 //! The client side: one try over one connection. HTTP/1.1 is here, polled inside the request that waits for it; HTTP/2 is in
-//! `two`.
+//! `two`, how a connection is made in `dial`, and which are made before anybody needs them in `warm`.
 //!
 //! There is no task for a connection and no channel between a request and its connection: the exchange that needs an
 //! answer reads and writes the socket itself. Connections are kept in pools of this core, per endpoint, the last used
@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use wharf_core::LocalBoxFuture;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
@@ -31,7 +30,9 @@ use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, Known, Method, ResponseHead};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
+mod dial;
 mod two;
+pub mod warm;
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
 const READ_ROOM: usize = 32 * 1024;
@@ -91,6 +92,8 @@ struct Inner {
     next_dialect: Cell<u64>,
     out: Cell<Vec<u8>>,
     spare: Rc<Spare>,
+    ages: dial::Ages,
+    warming: warm::Warming,
 }
 
 struct Kept {
@@ -106,8 +109,12 @@ struct Link {
     endpoint: EndpointRef,
     /// What it is kept under.
     key: u64,
+    /// The tick from which on it is kept no more: it is too old.
+    until: u32,
     /// Of the call that uses it.
     alarm: Alarm,
+    /// It is one of those that are kept ready.
+    _ready: Option<warm::Open>,
 }
 
 impl Drop for Link {
@@ -128,6 +135,8 @@ impl Client {
             next_dialect: Cell::new(1),
             out: Cell::default(),
             spare: Spare::new(READ_ROOM),
+            ages: dial::Ages::default(),
+            warming: warm::Warming::default(),
         };
         Client { inner: Rc::new(inner), dialect: None }
     }
@@ -169,9 +178,9 @@ impl Client {
         });
     }
 
-    /// Is any connection kept, to be looked after?
+    /// Is any connection kept, or to be kept ready?
     pub(crate) fn keeps_any(&self) -> bool {
-        !self.inner.kept.borrow().is_empty() || !self.inner.shared.borrow().is_empty()
+        !self.inner.kept.borrow().is_empty() || !self.inner.shared.borrow().is_empty() || self.inner.warming.is_wanted()
     }
 }
 
@@ -216,7 +225,8 @@ impl Inner {
                 dialect.key(endpoint)
             }
         };
-        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key))).await else {
+        let alone = exchange.upgrade.is_some();
+        let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await else {
             return Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await;
         };
         let mut call = Call::new::<ROAD>(self, link, exchange, limits);
@@ -241,9 +251,9 @@ impl Inner {
         exchange: &mut Exchange,
         limits: &CallLimits,
     ) -> Result<Answer, Fault> {
-        let (socket, counted) = self.dial(endpoint, dialect, false, exchange, limits).await?;
+        let (socket, counted) = self.dial(endpoint, dialect, false, exchange.deadline, limits).await?;
         counted.keep();
-        let link = self.link(socket, endpoint, dialect);
+        let link = self.link(socket, endpoint, dialect, limits);
         Call::new::<false>(self, link, exchange, limits).run::<false>().await
     }
 
@@ -256,30 +266,38 @@ impl Inner {
     ) -> Result<Answer, Fault> {
         // Whoever chose HTTP/1.1 last time left connections behind.
         if dialect.chooses()
-            && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint)))).await
+            && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint), false))).await
         {
             return Call::new::<false>(self, link, exchange, limits).run::<false>().await;
         }
         match two::send(self, dialect, endpoint, exchange, limits).await? {
             two::Sent::Answered(answer) => Ok(answer),
             two::Sent::Older(socket) => {
-                let link = self.link(socket, endpoint, Some(dialect));
+                let link = self.link(socket, endpoint, Some(dialect), limits);
                 Call::new::<false>(self, link, exchange, limits).run::<false>().await
             }
         }
     }
 
-    fn link(&self, socket: Socket, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>) -> Box<Link> {
+    fn link(&self, socket: Socket, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>, limits: &CallLimits) -> Box<Link> {
         let key = dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint));
-        Box::new(Link { socket, buf: BytesMut::new(), endpoint: endpoint.clone(), key, alarm: self.deadlines.alarm() })
+        let until = self.too_old_at(limits);
+        let (buf, alarm, endpoint) = (BytesMut::new(), self.deadlines.alarm(), endpoint.clone());
+        Box::new(Link { socket, buf, endpoint, key, until, alarm, _ready: self.warming.opened(key) })
     }
 
-    fn take_kept(&self, task: &mut Context<'_>, key: u64) -> Option<Box<Link>> {
+    /// The last that was used. A request that asks for another protocol gets none (`alone`) but a connection of its own: it is
+    /// never sent twice, so it must not meet one that its endpoint is just about to close; and since it gives none back, a kept
+    /// one would save nothing.
+    fn take_kept(&self, task: &mut Context<'_>, key: u64, alone: bool) -> Option<Box<Link>> {
+        if alone {
+            return None;
+        }
         let mut pools = self.kept.borrow_mut();
         let kept = pools.get_mut(&key)?;
         while let Some(Kept { link, .. }) = kept.pop() {
-            // Readable means that it was closed, or that it speaks out of turn. Either way it is of no use. Its age is
-            // `tidy`'s business.
+            // Readable means that it was closed, or that it speaks out of turn. Either way it is of no use. Its age was looked
+            // at when it was put here, and is `tidy`'s business since.
             if link.socket.poll_readable(task).is_pending() {
                 return Some(link);
             }
@@ -288,7 +306,8 @@ impl Inner {
     }
 
     fn keep(&self, mut link: Box<Link>, idle: Duration) {
-        if link.endpoint.gone.load(Ordering::Relaxed) || !link.buf.is_empty() {
+        let too_old = link.until <= self.deadlines.tick();
+        if too_old || link.endpoint.gone.load(Ordering::Relaxed) || !link.buf.is_empty() {
             return;
         }
         // An idle connection holds no buffer, and wakes nobody.
@@ -298,105 +317,9 @@ impl Inner {
         let mut pools = self.kept.borrow_mut();
         let kept = pools.entry(link.key).or_default();
         if kept.len() < KEPT_MAX {
-            kept.push(Kept { link, until: self.deadlines.tick_in(idle) });
+            let until = self.deadlines.tick_in(idle).min(link.until);
+            kept.push(Kept { link, until });
         }
-    }
-
-    /// A new connection, ready for a request, and its place among those of the endpoint. `two`: HTTP/2 is wanted, or may be
-    /// chosen.
-    async fn dial<'e>(
-        &self,
-        endpoint: &'e EndpointRef,
-        dialect: Option<&Rc<Dialect>>,
-        two: bool,
-        exchange: &Exchange,
-        limits: &CallLimits,
-    ) -> Result<(Socket, Counted<'e>), Fault> {
-        if endpoint.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
-            endpoint.connections.fetch_sub(1, Ordering::Relaxed);
-            return Err(Fault::overload(
-                "connections_max",
-                format!(
-                    "endpoint {endpoint} of service {:?} has {} connections open; hint: raise `connections_max` or add endpoints",
-                    endpoint.service, limits.connections_max
-                ),
-            ));
-        }
-        // From here on the count is given back by whoever holds the connection, or by this guard if there is none.
-        let counted = Counted(endpoint);
-        let Some(file) = self.files.take() else {
-            return Err(Fault::overload(
-                "files",
-                format!(
-                    "all {} files for connections are open; hint: raise the limit of open files (`ulimit -n`, `LimitNOFILE`)",
-                    self.files.max()
-                ),
-            ));
-        };
-        let alarm = self.deadlines.alarm();
-        alarm.set_in_until(limits.connect, exchange.deadline);
-        let mut connecting = std::pin::pin!(TcpStream::connect(endpoint.address));
-        let connected = poll_fn(|task| {
-            if let Poll::Ready(done) = connecting.as_mut().poll(task) {
-                return Poll::Ready(Some(done));
-            }
-            alarm.poll_elapsed(task).map(|()| None)
-        })
-        .await;
-        let refused = |why: String| {
-            Fault::upstream(FaultKind::Connect, Retry::Safe, format!("endpoint {endpoint} of service {:?} {why}", endpoint.service))
-        };
-        let stream = match connected {
-            Some(Ok(stream)) => stream,
-            Some(Err(error)) => return Err(refused(format!("cannot be connected to: {error}"))),
-            None if Instant::now() >= exchange.deadline => {
-                return Err(Fault::upstream(
-                    FaultKind::Timeout(Phase::Whole),
-                    Retry::Never,
-                    format!("the exchange's time ran out while connecting to endpoint {endpoint}"),
-                ));
-            }
-            None => {
-                return Err(Fault::upstream(
-                    FaultKind::Timeout(Phase::Connect),
-                    Retry::Safe,
-                    format!(
-                        "endpoint {endpoint} of service {:?} did not accept within {:?} (`timeouts.connect`)",
-                        endpoint.service, limits.connect
-                    ),
-                ));
-            }
-        };
-        // Small writes must not wait for acknowledgements; a socket that refuses the option still works.
-        let _ = stream.set_nodelay(true);
-        let socket = Socket::new(stream, self.spare.clone()).counted(file);
-        let Some(tls) = dialect.and_then(|dialect| dialect.tls.as_ref()) else { return Ok((socket, counted)) };
-        let session = tls.session(endpoint.address.ip(), two).map_err(|error| refused(format!("cannot be called by TLS: {error}")))?;
-        let socket = socket.with_tls(session);
-        let shaken = poll_fn(|task| match socket.poll_handshake(task) {
-            Poll::Ready(shaken) => Poll::Ready(shaken),
-            Poll::Pending => alarm.poll_elapsed(task).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        });
-        match shaken.await {
-            Ok(()) => Ok((socket, counted)),
-            Err(error) => Err(refused(format!("failed the TLS handshake: {error}"))),
-        }
-    }
-}
-
-/// A place among the connections of an endpoint, given back unless it is kept.
-struct Counted<'a>(&'a EndpointRef);
-
-impl Counted<'_> {
-    /// From here on whoever holds the connection gives it back.
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -832,5 +755,3 @@ impl Hasher for IdHasher {
         self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
-
-use std::future::Future as _;

@@ -5,8 +5,8 @@
 //! `accept-encoding` gets what the upstream sent, byte for byte.
 //!
 //! A stream is not held back: when its source has nothing more at the moment, all that has come is flushed. A core is not
-//! held up: an encoder gets [`TURN`] bytes, then others come first. Memory is bounded by [`STREAMS_MAX`] encoders of a core
-//! with windows of 256 KiB (about 1 MiB each); beyond, answers pass as they are.
+//! held up: an encoder gets [`TURN`] bytes, then others come first. Memory is bounded by what the encoders of a core may take
+//! together ([`ENCODERS_KIB_MAX`]); beyond, and while memory is short, answers pass as they are.
 
 use crate::cors::add_vary;
 use brotli::CompressorWriter;
@@ -29,8 +29,8 @@ const TURN: usize = 32 * 1024;
 const PIECE: usize = 16 * 1024;
 /// Handed on when so much has come out.
 const OUT: usize = 8 * 1024;
-/// Encoders of one core at a time.
-pub const STREAMS_MAX: u32 = 64;
+/// What the encoders of one core may take at a time, KiB.
+const ENCODERS_KIB_MAX: u32 = 48 * 1024;
 /// 2 to this power is how far encoders look back: 256 KiB.
 const WINDOW: u32 = 18;
 
@@ -48,6 +48,15 @@ pub enum Coding {
 impl Coding {
     /// All, the preferred first.
     pub const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+
+    /// What an encoder takes while it is at work, KiB; measured.
+    fn kib(self) -> u32 {
+        match self {
+            Coding::Zstd => 1300,
+            Coding::Brotli => 2400,
+            Coding::Gzip => 300,
+        }
+    }
 
     /// As in `content-encoding`.
     pub fn as_str(self) -> &'static str {
@@ -140,7 +149,7 @@ impl Compression {
         })
     }
 
-    /// Compresses an answer, if that is wanted and worth it. `open`: the core's count of encoders at work.
+    /// Compresses an answer, if that is wanted and worth it. `open`: what the core's encoders take, KiB.
     #[inline(never)]
     pub(crate) fn apply(&self, exchange: &Exchange, answer: &mut Answer, open: &Rc<Cell<u32>>) {
         let asked = &exchange.facts.request;
@@ -148,10 +157,13 @@ impl Compression {
         let sent = exchange.sent.as_deref().unwrap_or(&asked.fields);
         let Some(accepts) = sent.joined(b"accept-encoding") else { return };
         let accepts = accepts.as_bytes();
-        if answer.tunnel.is_some() || open.get() >= STREAMS_MAX {
+        if answer.tunnel.is_some() {
             return;
         }
         let Some(coding) = self.choose(asked, accepts, &answer.head) else { return };
+        if open.get() + coding.kib() > ENCODERS_KIB_MAX {
+            return;
+        }
         let Ok(mut encoder) = Encoder::new(coding) else { return };
         answer.body = match std::mem::take(&mut answer.body) {
             Body::Full(all) if all.len() <= AT_ONCE => match encoder.write(&all).and_then(|()| encoder.finish()) {
@@ -161,8 +173,8 @@ impl Compression {
                     return;
                 }
             },
-            Body::Full(all) => Compressed::body(encoder, None, all, open),
-            Body::Stream(inner) => Compressed::body(encoder, Some(inner), Bytes::new(), open),
+            Body::Full(all) => Compressed::body(encoder, None, all, (open, coding.kib())),
+            Body::Stream(inner) => Compressed::body(encoder, Some(inner), Bytes::new(), (open, coding.kib())),
             Body::Empty => return,
         };
         mark(&mut answer.head.fields, coding);
@@ -276,19 +288,22 @@ struct Compressed {
     _open: Open,
 }
 
-/// Counts an encoder while it lasts.
-struct Open(Rc<Cell<u32>>);
+/// What an encoder takes, counted while it lasts.
+struct Open {
+    all: Rc<Cell<u32>>,
+    kib: u32,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.all.set(self.all.get() - self.kib);
     }
 }
 
 impl Compressed {
-    fn body(encoder: Encoder, inner: Option<Box<dyn BodyStream>>, piece: Bytes, open: &Rc<Cell<u32>>) -> Body {
-        open.set(open.get() + 1);
-        let _open = Open(open.clone());
+    fn body(encoder: Encoder, inner: Option<Box<dyn BodyStream>>, piece: Bytes, (all, kib): (&Rc<Cell<u32>>, u32)) -> Body {
+        all.set(all.get() + kib);
+        let _open = Open { all: all.clone(), kib };
         Body::Stream(Box::new(Compressed { encoder: Some(encoder), inner, piece, held: false, _open }))
     }
 
@@ -498,7 +513,7 @@ mod tests {
             }
             assert_eq!(seen, ["first ", "first second"], "{coding:?}");
             assert_eq!(undone(coding.as_str(), &sent), b"first second");
-            assert_eq!(open.get(), 1);
+            assert_eq!(open.get(), coding.kib());
             drop(body);
             assert_eq!(open.get(), 0);
         }
@@ -527,7 +542,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_answers_pass_as_they_are() {
-        let open = Rc::new(Cell::new(STREAMS_MAX));
+        let open = Rc::new(Cell::new(ENCODERS_KIB_MAX));
         let mut made = answer(200, &[JSON], text(5000));
         Compression::default().apply(&asked(Method::Get, &[("accept-encoding", "gzip")]), &mut made, &open);
         assert!(made.head.fields.get(b"content-encoding").is_none());

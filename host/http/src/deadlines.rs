@@ -118,6 +118,11 @@ impl Deadlines {
         self.tick.get()
     }
 
+    /// Has the sweep go on if it was parked.
+    pub(crate) fn stir(&self) {
+        self.used.notify_one();
+    }
+
     fn fire(&self, now: Instant) {
         let tick = self.look(now);
         let mut due = Vec::new();

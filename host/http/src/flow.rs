@@ -180,6 +180,7 @@ pub(crate) async fn answer<G: Gone>(
         }
         if let Some(compression) = &entry.compression
             && compression.is_worth(&answer.body)
+            && !core.pressure.is_high()
         {
             compression.apply(&exchange, &mut answer, &core.encoders);
         }
@@ -323,7 +324,7 @@ impl Done {
     pub(crate) fn finish(&self, listener: &str, status: u16, bytes_in: u64, bytes_out: u64, fault: Option<&'static str>) {
         let duration = self.started.elapsed();
         let (meters, watch) = match self.entry.and_then(|at| self.house.entries.get(at)) {
-            Some(entry) => (&entry.meters, &entry.watch),
+            Some(entry) => (&*entry.meters, &entry.watch),
             None => (&self.in_flight.0.unmatched, &self.house.watch),
         };
         meters.count(status, duration, bytes_in, bytes_out);

@@ -11,7 +11,7 @@ use crate::routes::{HostTable, Routes};
 use crate::steps::Steps;
 use crate::tls::server::Server;
 use crate::watch::Watch;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -64,7 +64,7 @@ pub struct Entry {
     /// What is watched of its exchanges beyond its counts; `None` costs nothing.
     pub watch: Option<Rc<Watch>>,
     /// Its counts.
-    pub meters: Meters,
+    pub meters: Rc<Meters>,
 }
 
 /// Rules that differ by host within a route.
@@ -85,8 +85,10 @@ impl Entry {
 
 /// The counts of one route on one core.
 pub struct Meters {
-    /// Answers by the first digit of their status; 0 for clients that went away unanswered.
-    answers: [Arc<Count>; 6],
+    /// Answers by the first digit of their status; 0 for clients that went away unanswered. Those that few routes ever give
+    /// are made by the first one.
+    answers: [OnceCell<Arc<Count>>; 6],
+    made: (Arc<Registry>, Arc<str>),
     time: Arc<Times>,
     bytes_in: Arc<Count>,
     bytes_out: Arc<Count>,
@@ -94,17 +96,16 @@ pub struct Meters {
 
 impl Meters {
     /// Series for a route; `""` counts what matched none.
-    pub fn new(registry: &Registry, route: &str) -> Meters {
-        let answers = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
-            registry.count(
-                "wharf_http_requests_total",
-                "requests by route and class of the answer's status",
-                &[("route", route), ("class", class)],
-            )
-        });
-        let labels = [("route", route)];
+    pub fn new(registry: &Arc<Registry>, route: &Arc<str>) -> Meters {
+        let answers = <[OnceCell<_>; 6]>::default();
+        // There from the beginning: what a graph or an alert is made from.
+        for class in [2, 4, 5] {
+            answers.get(class).map(|place| place.get_or_init(|| answers_of(registry, route, class)));
+        }
+        let labels = [("route", &**route)];
         Meters {
             answers,
+            made: (registry.clone(), route.clone()),
             time: registry.times("wharf_http_request_seconds", "time from the head of the request read to the end of the answer", &labels),
             bytes_in: registry.count("wharf_http_request_bytes_total", "bytes of request bodies read", &labels),
             bytes_out: registry.count("wharf_http_response_bytes_total", "bytes of answers written, heads included", &labels),
@@ -112,8 +113,9 @@ impl Meters {
     }
 
     pub(crate) fn count(&self, status: u16, time: Duration, bytes_in: u64, bytes_out: u64) {
-        if let Some(answers) = self.answers.get(usize::from(status / 100)) {
-            answers.add(1);
+        let class = usize::from(status / 100);
+        if let Some(place) = self.answers.get(class) {
+            place.get_or_init(|| answers_of(&self.made.0, &self.made.1, class)).add(1);
         }
         self.time.record(time);
         self.bytes_in.add(bytes_in);
@@ -125,6 +127,13 @@ impl Meters {
     pub(crate) fn exemplify(&self, time: Duration, trace: u128, time_ms: u64) {
         self.time.exemplify(time, trace, time_ms);
     }
+}
+
+#[cold]
+fn answers_of(registry: &Registry, route: &str, class: usize) -> Arc<Count> {
+    let class = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or_default();
+    let help = "requests by route and class of the answer's status";
+    registry.count("wharf_http_requests_total", help, &[("route", route), ("class", class)])
 }
 
 /// What belongs to one core.
@@ -149,7 +158,7 @@ pub struct Core {
     pub unmatched: Meters,
     /// Buffers that clients are read into.
     pub(crate) spare: Rc<Spare>,
-    /// Encoders at work for answers.
+    /// What the encoders at work for answers take, KiB.
     pub(crate) encoders: Rc<Cell<u32>>,
     /// A buffer for the head of the next answer.
     pub(crate) out: Cell<Vec<u8>>,
@@ -246,7 +255,7 @@ impl Core {
             pressure,
             drain: Notify::new(),
             in_flight: metrics.level("wharf_http_in_flight", "exchanges between the head of the request and the end of the answer", &[]),
-            unmatched: Meters::new(&metrics, ""),
+            unmatched: Meters::new(&metrics, &Arc::default()),
             spare: Spare::new(crate::h1::READ_ROOM),
             encoders: Rc::default(),
             out: Cell::default(),
@@ -262,7 +271,7 @@ impl Core {
     }
 
     /// Looks after what only time changes: deadlines that go off, log lines and kept connections that have waited long
-    /// enough. One task of the core; never resolves.
+    /// enough, connections that are to be kept ready. One task of the core; never resolves.
     ///
     /// # Cancel safety
     /// Dropped, nothing goes off any more; started again, it goes on.
@@ -270,9 +279,14 @@ impl Core {
         let mut tidied = Instant::now();
         let also = |now: Instant| {
             let lines_wait = self.recorder.as_ref().is_some_and(|recorder| recorder.tick());
-            if now.saturating_duration_since(tidied) >= TIDY_EVERY {
+            let tidies = now.saturating_duration_since(tidied) >= TIDY_EVERY;
+            if tidies {
                 tidied = now;
                 self.client.tidy();
+            }
+            // Not while there is to be less rather than more.
+            if (tidies || self.client.is_warm_due()) && !self.sends_away() {
+                self.client.warm_up();
             }
             lines_wait || self.client.keeps_any()
         };

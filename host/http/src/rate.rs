@@ -8,7 +8,7 @@
 //! the least to remember: one that has paid everything loses nothing by that. So whoever invents many callers pushes out
 //! other invented ones before one that has used up its limit, and memory stays what it is.
 //!
-//! Pure but for [`Gate`]: `now` is an argument.
+//! Pure: `now` is an argument. Limits in their places are in `gate`.
 
 use crate::routes::cookies;
 use std::collections::HashMap;
@@ -19,12 +19,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use wharf_core::LocalBoxFuture;
-use wharf_core::edit::Edits;
 use wharf_core::exchange::Facts;
-use wharf_core::fault::{Fault, FaultKind, Limited};
-use wharf_core::metrics::Count;
-use wharf_core::rules::{Authenticate, Decision, Filter};
+
+mod gate;
+pub use gate::{Gate, Rationed};
 
 /// How many in how much time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,58 +205,6 @@ impl Limits {
     /// The limit of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Limit>> {
         self.0.get(name)
-    }
-}
-
-/// A limit in its place: behind the door of rules that refuse.
-pub struct Gate {
-    /// As the configuration calls it, for messages.
-    pub name: Box<str>,
-    /// Shared by all cores.
-    pub limit: Arc<Limit>,
-    /// Requests refused.
-    pub refused: Arc<Count>,
-}
-
-impl Gate {
-    fn ask(&self, facts: &Facts) -> Result<Decision, Fault> {
-        let after = match self.limit.take(facts, self.limit.began.elapsed()) {
-            Ok(()) => return Ok(Decision::Next(Edits::default())),
-            Err(after) => after,
-        };
-        self.refused.add(1);
-        let Rate { limit, per, .. } = self.limit.rate;
-        let what = format!("more than {limit} requests in {per:?} (rate limit `{}`)", self.name);
-        let millis = |time: Duration| u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
-        Err(Fault::caller(FaultKind::Limited(Limited { limit, per_ms: millis(per), after_ms: millis(after) }), what))
-    }
-}
-
-/// Before the auth plugins: what can be counted without knowing who it is.
-impl Authenticate for Gate {
-    fn check<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Decision, Fault>> {
-        let said = self.ask(facts);
-        Box::pin(async { said })
-    }
-}
-
-/// Right after them: what is counted by consumer.
-impl Filter for Gate {
-    fn sees_requests(&self) -> bool {
-        true
-    }
-
-    fn sees_responses(&self) -> bool {
-        false
-    }
-
-    fn on_request<'a>(&'a self, facts: &'a mut Facts) -> LocalBoxFuture<'a, Result<Decision, Fault>> {
-        let said = self.ask(facts);
-        Box::pin(async { said })
-    }
-
-    fn on_response<'a>(&'a self, _: &'a mut Facts) -> LocalBoxFuture<'a, Result<Edits, Fault>> {
-        Box::pin(async { Ok(Edits::default()) })
     }
 }
 

@@ -77,7 +77,7 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
                 watch: None,
                 whole: setting.whole,
                 body_bytes_max: setting.body_bytes_max,
-                meters: Meters::new(&metrics, "all"),
+                meters: Rc::new(Meters::new(&metrics, &"all".into())),
             };
             let routes = Arc::new(Routes::compile(vec![RouteMatch::default()]));
             *core.house.borrow_mut() = Rc::new(House { routes, entries: vec![entry], unmatched: None, watch: None });

@@ -87,8 +87,9 @@ pub(crate) async fn look_after(service: &Service, seed: u64) {
             asking.abort_all();
             while asking.join_next().await.is_some() {}
             due.clear();
-            policy = wanted;
         }
+        // Though the question is the same, it may be asked in a newer way: with a renewed certificate.
+        policy = wanted;
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         if let Some(policy) = &policy {

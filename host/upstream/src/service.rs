@@ -118,6 +118,13 @@ impl Service {
         self.endpoints.load_full()
     }
 
+    /// The endpoints that get calls and are well: those that it is worth to have connections to.
+    pub fn called(&self) -> Vec<EndpointRef> {
+        let set = self.endpoints.load();
+        let all = set.endpoints.iter().zip(&set.shares);
+        all.filter(|(_, share)| share.weight > 0 && share.fit).map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
     /// What its directory knows now.
     pub fn listing(&self) -> Arc<Listing> {
         self.directory().listing()

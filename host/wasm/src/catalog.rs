@@ -144,12 +144,21 @@ pub struct Catalog {
     began: Instant,
     /// Another process has taken over: nothing is written down any more.
     retired: AtomicBool,
+    /// On its way to another process. What waits for the store then, and fails, says nothing about a version.
+    frozen: AtomicBool,
 }
 
 /// Nothing changes in a catalog while somebody holds this.
 pub struct Frozen<'a> {
+    catalog: &'a Catalog,
     _uploads: Option<SemaphorePermit<'a>>,
     _attached: OwnedRwLockWriteGuard<()>,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.catalog.frozen.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Default)]
@@ -248,6 +257,7 @@ impl Catalog {
             trips: (trip, tokio::sync::Mutex::new(tripped)),
             began: Instant::now(),
             retired: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
         });
         catalog.show();
         Ok(catalog)
@@ -263,12 +273,16 @@ impl Catalog {
         let all = u32::try_from(self.parts.children.uploads_max.max(1)).unwrap_or(u32::MAX);
         // An upload takes its place first, too.
         let uploads = self.uploads.acquire_many(all).await.ok();
-        Frozen { _uploads: uploads, _attached: self.attached.clone().write_owned().await }
+        let attached = self.attached.clone().write_owned().await;
+        self.frozen.store(true, Ordering::Release);
+        Frozen { catalog: self, _uploads: uploads, _attached: attached }
     }
 
     /// Another process has opened the folder and changes it from now on: what would be changed here is refused.
     pub fn retire(&self, frozen: Frozen<'_>) {
         self.retired.store(true, Ordering::Release);
+        // Should the other one end, the next must find the folder free, however long this one drains.
+        self.disk.unlock();
         drop(frozen);
     }
 
@@ -616,6 +630,9 @@ impl Catalog {
     /// A core reports that a version failed once. Cheap; may be called from any thread. Too many within the plugin's
     /// window, and [`Catalog::attend`] brings the last good version back.
     pub fn fault(&self, plugin: &str, version: u32) {
+        if self.frozen.load(Ordering::Acquire) {
+            return;
+        }
         let now = self.began.elapsed();
         let mut state = self.lock();
         let quotas = state.wants.granted(plugin).quotas;

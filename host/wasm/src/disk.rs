@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The sha-256 of some bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
@@ -162,7 +162,8 @@ pub(crate) struct Disk {
     fingerprint: fn() -> String,
     fingerprinted: OnceLock<String>,
     made: AtomicU64,
-    lock: File,
+    /// `None`: another process has it for good.
+    lock: Mutex<Option<File>>,
 }
 
 /// Locks a folder by a file in it.
@@ -177,6 +178,11 @@ fn locked(path: &Path) -> Result<File, StorageError> {
     Ok(lock)
 }
 
+fn is_same(file: &File, path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().ok().map(id).is_some_and(|held| fs::metadata(path).ok().map(id) == Some(held))
+}
+
 impl Disk {
     /// Opens the folder, making it where it is not there, readable by its owner only. `held`: its lock, if another process has
     /// lent it.
@@ -187,11 +193,12 @@ impl Disk {
         }
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(told("cannot close to others", &dir))?;
         let path = dir.join("lock");
-        let lock = match held {
+        // What was lent is the lock of another folder if the configuration has moved it meanwhile.
+        let lock = match held.filter(|held| is_same(held, &path)) {
             Some(held) => held,
             None => locked(&path)?,
         };
-        let disk = Disk { dir, fingerprint, fingerprinted: OnceLock::new(), made: AtomicU64::new(0), lock };
+        let disk = Disk { dir, fingerprint, fingerprinted: OnceLock::new(), made: AtomicU64::new(0), lock: Mutex::new(Some(lock)) };
         let new = disk.dir.join("new");
         for entry in fs::read_dir(&new).map_err(told("cannot read", &new))?.flatten() {
             let _ = fs::remove_file(entry.path());
@@ -202,7 +209,15 @@ impl Disk {
 
     /// The lock, to be held by another process as well: it is one lock, and ends with the last who holds it.
     pub(crate) fn lock(&self) -> io::Result<File> {
-        self.lock.try_clone()
+        match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(lock) => lock.try_clone(),
+            None => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another gateway has taken this folder over")),
+        }
+    }
+
+    /// Lets the lock go: whoever it was lent to has it alone.
+    pub(crate) fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn indexes(&self) -> Result<Vec<Found>, StorageError> {

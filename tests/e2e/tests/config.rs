@@ -12,6 +12,7 @@
 )]
 
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -74,6 +75,9 @@ fn a_bad_item_stays_on_its_last_good_version_while_all_else_moves_on() {
     let shown = reload(&wharf);
     assert_eq!((get(&wharf, "/a").0, get(&wharf, "/b").0), (201, 203));
     assert_eq!((quarantined(&shown), &shown["quarantined"][0]["since_ms"]), (vec!["route a last good".to_owned()], &since));
+    // Asked once more about the same file there is nothing to refuse.
+    assert_eq!(quarantined(&reload(&wharf)), ["route a last good"]);
+    assert_eq!(wharf.admin().metrics().get("wharf_config_refused_total", &[]), 0.0);
     // It is told once.
     let told = wharf.log().matches("a part of the configuration is not in force").count();
     assert_eq!(told, 2, "{}", wharf.log());
@@ -234,6 +238,37 @@ fn pss_kib(wharf: &Wharf) -> f64 {
         })
         .collect();
     median(&looks)
+}
+
+/// Ten thousand prefixes, as those who come from a map of them have.
+#[test]
+fn ten_thousand_routes_are_changed_under_load_and_hold_nobody_up() {
+    const ROUTES: usize = 10_000;
+    let upstream = Upstream::named("up");
+    let config = |first: &str| {
+        let mut text = format!("{HEAD}services: {{ up: {{ endpoints: [\"{}\"] }} }}\nroutes:\n", upstream.address());
+        for at in 0..ROUTES {
+            let name = if at == 0 { first.to_owned() } else { format!("r{at}") };
+            let _ = writeln!(text, "  - {{ name: {name}, match: {{ path: {{ prefix: /p{at} }} }}, to: up, strip_prefix: true }}");
+        }
+        text
+    };
+    let wharf = Wharf::start(config("first")).unwrap();
+    let load = Load::get(wharf.listener("main"), "a.example", "/p9999/x").connections(4).rate(200.0).start();
+    until("the load", WAIT, || (load.done() > 50).then_some(()));
+    for first in ["second", "third"] {
+        wharf.write_config(&config(first));
+        reload(&wharf);
+        let metrics = wharf.admin().metrics();
+        assert_eq!(metrics.get("wharf_http_requests_total", &[("route", first), ("class", "2xx")]), 0.0);
+    }
+    let report = load.stop();
+    report.expect_clean();
+    println!("10,000 routes: {} requests, the slowest {:?}", report.done, report.percentile(1.0));
+    // One that waits for the whole change waits for seconds.
+    assert!(report.percentile(1.0) < Duration::from_secs(2), "{:?}", report.percentile(1.0));
+    assert_eq!(get(&wharf, "/p5000").0, 200);
+    wharf.stop(WAIT).unwrap();
 }
 
 #[test]

@@ -408,6 +408,10 @@ fn an_upgrade_that_fails_changes_nothing() {
     refused("no program at all", "cannot be started");
     refused("#!/bin/sh\nexit 3\n", "ended before it served");
     refused("#!/bin/sh\nexec sleep 1000\n", "did not begin to take over");
+    refused("#!/bin/sh\nexec sleep 1000 <&-\n", "lives on");
+    // Says that it is ready to serve, takes the store, and does not.
+    let say = |word: &str| format!("printf '\\000\\000\\000\\{:03o}\\000\\000\\000\\000\"{word}\"' >&0\n", word.len() + 2);
+    refused(&format!("#!/bin/sh\n{}{}exec sleep 1000\n", say("begun"), say("prepared")), "did not serve");
     // Another configuration that cannot be served: the same binary as before, and it says so itself.
     let port = wharf.admin().address().port();
     let taken = config(upstream.address(), "", ALL).replace("main:", &format!("other: {{ bind: \"127.0.0.1:{port}\" }}, main:"));

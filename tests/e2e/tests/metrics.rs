@@ -53,7 +53,7 @@ services:
   slow:
     endpoints: ["{address}", "{}"]
     hedge_after: 20ms
-  copies: {{ endpoints: ["{address}"] }}
+  copies: {{ endpoints: ["{address}"], connections_warm: 2 }}
 plugins: {{ greeting: {{}} }}
 rate_limits: {{ few: {{ rate: 1/h }} }}
 routes:

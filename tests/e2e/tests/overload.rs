@@ -17,6 +17,8 @@ use wharf_harness::two::{Ended, Two, get};
 use wharf_harness::{Connection, Upstream, Wharf, until};
 
 const WAIT: Duration = Duration::from_secs(60);
+/// How long a shortage may last when nothing holds the memory any more.
+const OVER: Duration = Duration::from_secs(5);
 /// Connections that fill the memory, and with how much each.
 const GREEDY: usize = 7000;
 const HEAD: usize = 30 * 1024;
@@ -100,7 +102,36 @@ fn memory_that_runs_short_is_answered_and_never_runs_out() {
     assert!(most < max << 20, "{most} of {}", max << 20);
 
     greedy.clear();
-    until("the shortage to be over", WAIT, || (level("wharf_memory_shortage") == 0).then_some(()));
+    until("the shortage to be over", OVER, || (level("wharf_memory_shortage") == 0).then_some(()));
     assert_eq!(Connection::open(address).unwrap().get("a.example", "/").unwrap().status, 200);
+    wharf.stop(WAIT).unwrap();
+}
+
+/// What made memory short has gone at once, and from then on nobody comes who would make the cores work.
+#[test]
+fn a_shortage_ends_with_what_it_came_from() {
+    let upstream = Upstream::named("up");
+    let wharf = Wharf::start(config(&upstream, "")).unwrap();
+    let address = wharf.listener("main");
+    let level = |name: &str| wharf.admin().metrics().get(name, &[]) as u64;
+    until("a look at the memory", WAIT, || (level("wharf_process_memory_bytes") > 0).then_some(()));
+    let max = (level("wharf_process_memory_bytes") >> 20) + ROOM / 2;
+    wharf.write_config(&config(&upstream, &format!(", memory_max: {max}MiB")));
+    until("the bound", WAIT, || (level("wharf_memory_max_bytes") == max << 20).then_some(()));
+
+    let head = [b"GET / HTTP/1.1\r\nHost: a.example\r\nX-Long: ".to_vec(), vec![b'a'; HEAD]].concat();
+    let mut brief: Vec<TcpStream> = Vec::new();
+    until("a shortage", WAIT, || {
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(address).unwrap();
+            // One that was refused is no loss.
+            let _ = stream.write_all(&head);
+            brief.push(stream);
+        }
+        assert!(brief.len() < GREEDY, "memory does not run short");
+        (level("wharf_memory_shortage") > 0).then_some(())
+    });
+    drop(brief);
+    until("an answer", OVER, || Connection::open(address).ok()?.get("a.example", "/").ok().filter(|reply| reply.status == 200));
     wharf.stop(WAIT).unwrap();
 }

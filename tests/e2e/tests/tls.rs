@@ -5,6 +5,8 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use wharf_e2e::far::{Far, Says};
+use wharf_e2e::pipes::By;
 use wharf_e2e::tls::{Authority, Client, Pair, der};
 use wharf_harness::{Connection, Setup, Upstream, Wharf, until};
 
@@ -173,12 +175,91 @@ fn upstreams_prove_who_they_are_whatever_version_they_speak() {
     for bad in ["misnamed", "unbelieved"] {
         assert_eq!(connection.get("a.example", &format!("/{bad}")).unwrap().status, 503, "{bad}");
     }
-    let protocols = std::fs::read_to_string(behind.dir().join("access.log")).unwrap_or_default();
     until("the other gateway's log", WAIT, || {
         let log = std::fs::read_to_string(behind.dir().join("access.log")).unwrap_or_default();
         (log.matches("\"HTTP/2\"").count() == 9 && log.matches("\"HTTP/1.1\"").count() == 3).then_some(())
     });
-    drop(protocols);
+}
+
+#[test]
+fn checks_go_over_what_calls_go_over() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pair = authority.pair("upstream", &["up.example"]);
+    let shown = authority.pair("gateway", &["gateway.example"]);
+    let health = Far::start(By::Two, |_| Says::Switch {
+        fields: vec![("content-type", "application/grpc".to_owned())],
+        early: b"\0\0\0\0\x02\x08\x01".to_vec(),
+        then: Box::new(|mut pipe| Box::pin(async move { pipe.into.trailers(&[("grpc-status", "0")]) })),
+    });
+    let routes = HELLO.to_owned() + "  - { name: grpc, match: { path: { prefix: /grpc.health.v1.Health } }, to: health }\n";
+    let of_health = format!("  health: {{ endpoints: [\"{}\"], protocol: http2 }}\n", health.address());
+    let files = [("clients.pem", authority.pem())];
+    let behind = start(&[&pair], true, "clients: { ca: clients.pem }", &of_health, &routes, &files);
+    let (at, clear) = (behind.listener("main"), behind.listener("clear"));
+    let tls = "ca: \"@DIR@/ca.pem\", server_name: up.example, chain: \"@DIR@/shown.pem\", key: \"@DIR@/shown.key\"";
+    let http = "http: {path: /well, body: hello}, interval: 100ms";
+    let services = format!(
+        r#"
+  auto: {{ endpoints: ["{at}"], tls: {{ {tls} }}, health: {{ {http} }} }}
+  one: {{ endpoints: ["{at}"], protocol: http1, tls: {{ {tls} }}, health: {{ {http} }} }}
+  two: {{ endpoints: ["{at}"], protocol: http2, tls: {{ {tls} }}, health: {{ {http} }} }}
+  grpc: {{ endpoints: ["{at}"], tls: {{ {tls} }}, health: {{ grpc: "", interval: 100ms }} }}
+  known: {{ endpoints: ["{clear}"], protocol: http2, health: {{ {http} }} }}
+  otherwise: {{ endpoints: ["{clear}"], tls: {{ {tls} }}, health: {{ {http}, tls: false }} }}
+  misnamed: {{ endpoints: ["{at}"], tls: {{ {tls_misnamed} }}, health: {{ {http} }} }}
+  unbelieved: {{ endpoints: ["{at}"], tls: {{ {tls_unbelieved} }}, health: {{ {http} }} }}
+  nobody: {{ endpoints: ["{at}"], tls: {{ ca: "@DIR@/ca.pem", server_name: up.example }}, health: {{ {http} }} }}
+  secret: {{ endpoints: ["{at}"], health: {{ {http} }} }}
+"#,
+        tls_misnamed = tls.replace("up.example", "other.example"),
+        tls_unbelieved = tls.replace("ca.pem", "other.pem"),
+    );
+    let files = [("ca.pem", authority.pem()), ("other.pem", other.pem()), ("shown.pem", shown.chain), ("shown.key", shown.key)];
+    let wharf = start(&[&pair], true, "", &services, HELLO, &files);
+    let checks = |service: &str, outcome: &str| {
+        wharf.admin().metrics().get("wharf_upstream_checks_total", &[("service", service), ("outcome", outcome)])
+    };
+    for (service, good) in [
+        ("auto", true),
+        ("one", true),
+        ("two", true),
+        ("grpc", true),
+        ("known", true),
+        ("otherwise", true),
+        ("misnamed", false),
+        ("unbelieved", false),
+        ("nobody", false),
+        ("secret", false),
+    ] {
+        let (wanted, unwanted) = if good { ("good", "bad") } else { ("bad", "good") };
+        until(&format!("checks of {service}"), WAIT, || (checks(service, wanted) >= 2.0).then_some(()));
+        assert_eq!(checks(service, unwanted), 0.0, "{service}");
+    }
+    until("the other gateway's log", WAIT, || {
+        let log = std::fs::read_to_string(behind.dir().join("access.log")).unwrap_or_default();
+        let has = |path: &str, protocol: &str| log.lines().any(|line| line.contains(path) && line.contains(&format!("\"{protocol}\"")));
+        (has("/well", "HTTP/1.1") && has("/well", "HTTP/2") && has("/grpc.health.v1.Health/Check", "HTTP/2")).then_some(())
+    });
+}
+
+#[test]
+fn an_operator_is_told_of_handshakes_that_fail_and_not_of_each() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pair = authority.pair("upstream", &["up.example"]);
+    let behind = start(&[&pair], true, "", "", HELLO, &[]);
+    let services = format!(
+        "  up: {{ endpoints: [\"{}\"], tls: {{ ca: \"@DIR@/other.pem\", server_name: up.example }}, ejection: {{ failures: 0 }} }}\n",
+        behind.listener("main")
+    );
+    let wharf = start(&[&pair], true, "", &services, "  - { name: up, to: up }\n", &[("other.pem", other.pem())]);
+    let mut connection = Connection::open(wharf.listener("clear")).unwrap();
+    let said = || wharf.log().lines().filter(|line| line.contains("TLS handshake")).count();
+    assert_eq!(connection.get("a.example", "/").unwrap().status, 503);
+    until("the first to be told", WAIT, || (said() > 0).then_some(()));
+    for _ in 0..5 {
+        assert_eq!(connection.get("a.example", "/").unwrap().status, 503);
+    }
+    assert_eq!(said(), 1);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use wharf_core::BoxFuture;
 use wharf_core::directory::{Directory, Listed, Listing};
+use wharf_core::seldom::Seldom;
 
 /// Asks for the addresses of a name.
 pub trait Resolve: Send + Sync {
@@ -103,6 +104,8 @@ struct Known {
     addresses: Vec<IpAddr>,
     confirmed: SystemTime,
     trouble: Option<String>,
+    /// When that is told of.
+    told: Arc<Seldom>,
 }
 
 impl DnsDirectory {
@@ -136,6 +139,7 @@ impl DnsDirectory {
                 addresses: Vec::new(),
                 confirmed: SystemTime::now(),
                 trouble: Some(format!("name {name:?} was not asked yet")),
+                told: Arc::default(),
             }));
         }
         *state = State { sources, names };
@@ -196,7 +200,11 @@ impl DnsDirectory {
                 Ok(Err(error)) => format!("could not be resolved: {error}"),
                 Err(_) => format!("was not resolved within {:?}", self.times.timeout),
             };
-            known.trouble = Some(format!("name {name:?} {trouble}; its last {kept} addresses are kept"));
+            let trouble = format!("name {name:?} {trouble}; its last {kept} addresses are kept");
+            if let Some(times) = known.told.happened(Instant::now().into_std()) {
+                tracing::warn!(times, "{trouble}");
+            }
+            known.trouble = Some(trouble);
         }
         self.publish(&state);
         drop(state);

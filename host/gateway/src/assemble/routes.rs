@@ -3,7 +3,8 @@
 //! ```text
 //! rules.auth       lists, rate limits, preflights, then plugins
 //! rules.filters    rate limits by consumer, then plugins
-//! target           checks, then rewriting and header edits, then the mirror, then the split or the service
+//! target           checks, then rewriting and header edits, then the mirror, then the split or the service, which begins with
+//!                  its rate limits
 //! steps            default answers, envelope, header edits, other origins; then compression
 //! ```
 
@@ -20,7 +21,7 @@ use wharf_core::rules::{Attached, Authenticate, FailurePolicy, Rules};
 use wharf_http::check::Checked;
 use wharf_http::cors::Preflights;
 use wharf_http::fixed::Fixed;
-use wharf_http::house::{Entry, HostRules, Meters};
+use wharf_http::house::{Entry, HostRules};
 use wharf_http::lists::Lists;
 use wharf_http::mirror::{Copies, Mirror};
 use wharf_http::rate::{By, Gate, Rate};
@@ -33,7 +34,8 @@ use wharf_wasm::WasmCore;
 
 /// The rate limits of a plan, each once.
 pub(super) fn limits(plan: &Plan) -> impl Iterator<Item = (Box<str>, Rate, By)> {
-    plan.routes.iter().flat_map(|route| &route.limits).map(|limit| (limit.key.clone(), limit.rate, limit.by.clone()))
+    let of_services = plan.services.iter().flat_map(|service| &service.rates);
+    plan.routes.iter().flat_map(|route| &route.limits).chain(of_services).map(|limit| (limit.key.clone(), limit.rate, limit.by.clone()))
 }
 
 /// What a route does, on one core.
@@ -73,7 +75,7 @@ pub(super) fn entry(
         steps: (looks || !steps.is_empty()).then(|| Rc::new(steps)),
         compression: route.compression.clone(),
         watch: super::watch::of(generation, home, Some(route)),
-        meters: Meters::new(&home.metrics, &route.name),
+        meters: home.meters(&route.name),
     }
 }
 
@@ -88,7 +90,7 @@ fn with_native(generation: &Generation, home: &Home, route: &plan::Route, mut ru
     for limit in &route.limits {
         let Some(shared) = generation.limits.get(&limit.key) else { continue };
         let labels = [("route", &*route.name), ("limit", &*limit.name)];
-        let refused = home.metrics.count("wharf_rate_limited_total", "requests refused by a rate limit", &labels);
+        let refused = home.metrics.count(super::RATE_LIMITED, super::RATE_LIMITED_HELP, &labels);
         let rule = Rc::new(Gate { name: limit.name.clone(), limit: shared.clone(), refused });
         let name: Arc<str> = "rate_limits".into();
         if limit.by == By::Consumer {
@@ -106,17 +108,22 @@ fn with_native(generation: &Generation, home: &Home, route: &plan::Route, mut ru
 }
 
 fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &Rc<Outlets>) -> Target {
-    // A route without retries asks its services through outlets of its own, which share all that is counted.
-    let outlet_of = |name: &Arc<str>, retries: bool| -> Option<Rc<dyn Outlet>> {
-        if retries {
-            return outlets.get(&**name).cloned();
-        }
+    // A call that is tried once, and not counted by the service's rate limits.
+    let tried_once = |name: &Arc<str>| -> Option<(&plan::Service, Rc<dyn Outlet>)> {
         let shared = home.services.borrow().get(name)?.clone();
         let service = generation.plan.services.iter().find(|service| service.name == *name)?;
         let protocol = Rc::new(home.core.client.speaking(service.speaks, service.tls.as_ref().map(|tls| tls.client.clone())));
         let config = outlet_config(service, false);
         let outlet = ServiceOutlet::new(shared.service().clone(), protocol, config, home.number.into(), Some(&shared));
-        Some(generation.guards.before(name, Rc::new(outlet)))
+        Some((service, generation.guards.before(name, Rc::new(outlet))))
+    };
+    // A route without retries asks its services through outlets of its own, which share all that is counted.
+    let outlet_of = |name: &Arc<str>, retries: bool| -> Option<Rc<dyn Outlet>> {
+        if retries {
+            return outlets.get(&**name).cloned();
+        }
+        let (service, outlet) = tried_once(name)?;
+        Some(super::services::rationed(generation, home, service, outlet))
     };
     let breaker = generation.guards.of_route(&route.name);
     let checked = |inner: Rc<dyn Outlet>| -> Rc<dyn Outlet> {
@@ -128,8 +135,8 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
     let copies = route.mirror.as_ref().and_then(|mirror| {
         let labels = [("route", &*route.name), ("service", &*mirror.service)];
         Some(Rc::new(Copies {
-            // A copy is tried once: it is worth no retry of the service's budget.
-            outlet: outlet_of(&mirror.service, false)?,
+            // A copy is worth no retry of the service's budget, and takes nothing from those whom its rate limits let in.
+            outlet: tried_once(&mirror.service)?.1,
             wish: Wish { subset: mirror.subset.clone() },
             share: mirror.share,
             body_bytes_max: mirror.body_bytes_max,

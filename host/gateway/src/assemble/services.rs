@@ -1,11 +1,15 @@
 //! Services in the inventory: from what the file says of them to what the upstream room is given.
 
-use crate::config::plan::{Check, Plan, Service as Planned};
+use super::{Generation, Home};
+use crate::config::plan::{Check, Health, Plan, RateLimit, Service as Planned};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use wharf_core::outlet::{Outlet, Probe};
-use wharf_http::probe;
+use wharf_http::client::Speaks;
+use wharf_http::client::warm::Warm;
+use wharf_http::probe::{self, Line};
+use wharf_http::rate::{Gate, Rationed};
 use wharf_upstream::{
     Breaker, Care, Guarded, Guards as Guarding, HealthPolicy, Limiter, OutletConfig, RetryPolicy, Service, Services, SubsetMissing,
 };
@@ -31,7 +35,7 @@ fn care(plan: &Plan, service: &Planned) -> Care {
         panic_below: service.panic_below,
         ejection: service.ejection,
         health: service.health.as_ref().map(|health| HealthPolicy {
-            probe: ask(&health.check),
+            probe: ask(service, health),
             interval: health.interval,
             timeout: health.timeout,
             healthy: health.healthy,
@@ -40,11 +44,53 @@ fn care(plan: &Plan, service: &Planned) -> Care {
     }
 }
 
-fn ask(check: &Check) -> Arc<dyn Probe> {
-    match check {
+fn ask(service: &Planned, health: &Health) -> Arc<dyn Probe> {
+    let tls = service.tls.as_ref().filter(|_| health.tls).map(|tls| tls.client.clone());
+    // In the clear nothing says which of both it is.
+    let speaks = if tls.is_none() && service.speaks == Speaks::Either { Speaks::Http1 } else { service.speaks };
+    let line = Line { speaks, tls };
+    match &health.check {
         Check::Tcp => Arc::new(probe::Tcp),
-        Check::Http { path, host, statuses, body } => Arc::new(probe::Http::new(path, host.as_deref(), statuses.clone(), body.as_deref())),
-        Check::Grpc(service) => Arc::new(probe::Grpc::new(service)),
+        Check::Http { path, host, statuses, body } => {
+            Arc::new(probe::Http::new(path, host.as_deref(), statuses.clone(), body.as_deref(), line))
+        }
+        Check::Grpc(about) => Arc::new(probe::Grpc::new(about, line.tls)),
+    }
+}
+
+/// What each core keeps ready.
+pub(super) fn warm(generation: &Generation, home: &Home) -> Vec<Warm> {
+    let plan = &generation.plan;
+    let wanted = plan.services.iter().filter(|service| service.connections_warm > 0);
+    let of_service = |service: &Planned| {
+        let shared = generation.services.get(&service.name)?.clone();
+        let count = |outcome| {
+            let labels = [("service", &*service.name), ("outcome", outcome)];
+            home.metrics.count("wharf_upstream_warmed_total", "Connections made ahead of calls.", &labels)
+        };
+        Some(Warm {
+            speaks: service.speaks,
+            tls: service.tls.as_ref().map(|tls| tls.client.clone()),
+            endpoints: Box::new(move || shared.called()),
+            connections: service.connections_warm.div_ceil(plan.workers.max(1) as u32),
+            limits: service.limits.clone(),
+            made: count("good"),
+            failed: count("bad"),
+        })
+    };
+    wanted.filter_map(of_service).collect()
+}
+
+/// The outlet of a service behind its rate limits.
+pub(super) fn rationed(generation: &Generation, home: &Home, service: &Planned, inner: Rc<dyn Outlet>) -> Rc<dyn Outlet> {
+    let gate = |limit: &RateLimit| {
+        let labels = [("service", &*service.name), ("limit", &*limit.name)];
+        let refused = home.metrics.count(super::RATE_LIMITED, super::RATE_LIMITED_HELP, &labels);
+        Some(Gate { name: limit.name.clone(), limit: generation.limits.get(&limit.key)?.clone(), refused })
+    };
+    match service.rates.is_empty() {
+        true => inner,
+        false => Rc::new(Rationed { gates: service.rates.iter().filter_map(gate).collect(), inner }),
     }
 }
 

@@ -227,9 +227,9 @@ impl<'a> Checker<'a> {
         let listeners = self.listeners(&file.listeners);
         let admin = self.admin(&file.admin, &node);
         self.bound_once(&listeners, &admin);
-        let services = self.services(&file.services);
-        let plugins = self.plugins(&file.plugins);
         let usual = self.usual(file);
+        let services = self.services(file, &usual);
+        let plugins = self.plugins(&file.plugins);
         let recording = self.recording(&file.access_log);
         let traces = self.traces(&file.traces, &node);
         let routes = self.routes(file, &usual, &recording);

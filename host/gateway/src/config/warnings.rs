@@ -1,9 +1,10 @@
 //! What is no mistake and most likely not meant: what is named and used nowhere, and routes that are never taken. Pure.
 
 use super::plan::{HostPattern, Plan, Route, Target};
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use wharf_core::head::Method;
-use wharf_http::routes::PathPattern;
+use wharf_http::routes::{PathPattern, RouteMatch};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +47,17 @@ pub fn warnings(plan: &Plan) -> Vec<Warning> {
             });
         }
     }
+    // By their paths: with ten thousand routes, looking at every pair would take minutes.
+    let mut by_path: HashMap<Cow<'_, str>, Vec<usize>> = HashMap::new();
     for (at, route) in plan.routes.iter().enumerate() {
-        let over = plan.routes.iter().enumerate().find(|(other, over)| *other != at && hides(over, *other < at, route));
+        if !looks_at_more(route) {
+            by_path.entry(own_key(&route.matches.path)).or_default().push(at);
+        }
+    }
+    for (at, route) in plan.routes.iter().enumerate() {
+        let near = keys_above(&route.matches.path).filter_map(|key| by_path.get(&key)).flatten();
+        let over = near.filter(|&&other| other != at).filter_map(|&other| Some((other, plan.routes.get(other)?)));
+        let over = over.filter(|(other, over)| hides(over, *other < at, route)).min_by_key(|&(other, _)| other);
         if let Some((_, over)) = over {
             found.push(Warning {
                 item: ("routes", route.name.to_string()),
@@ -59,29 +69,51 @@ pub fn warnings(plan: &Plan) -> Vec<Warning> {
     found
 }
 
-/// Does one route take every request that another one fits? `earlier`: it stands before it. In doubt it does not.
+/// Does it look at anything but host, path and method? What it looks at may say no.
+fn looks_at_more(route: &Route) -> bool {
+    let mut bare = route.matches.clone();
+    bare.methods.clear();
+    bare.hosts.clear();
+    (bare.path, bare.priority) = Default::default();
+    bare != RouteMatch::default()
+}
+
+/// What a route is found under.
+fn own_key(path: &PathPattern) -> Cow<'_, str> {
+    match path {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => path.trim_end_matches('/').into(),
+        other => format!("{other:?}").into(),
+    }
+}
+
+/// What those are found under that may take all that this one matches: itself, and what is above it.
+fn keys_above(path: &PathPattern) -> impl Iterator<Item = Cow<'_, str>> {
+    let own = own_key(path);
+    let above = match path {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => path.trim_end_matches('/'),
+        _ => "",
+    };
+    let cuts = above.match_indices('/').map(|(at, _)| above.get(..at).unwrap_or_default().trim_end_matches('/').into());
+    let mut keys: Vec<Cow<'_, str>> = cuts.collect();
+    keys.push(own);
+    keys.dedup();
+    keys.into_iter()
+}
+
+/// Does one route, which looks at nothing but host, path and method, take every request that another one fits? `earlier`: it
+/// stands before it. In doubt it does not.
 fn hides(over: &Route, earlier: bool, route: &Route) -> bool {
     let (one, two) = (&over.matches, &route.matches);
-    let mut bare = one.clone();
-    bare.methods.clear();
-    // Whatever else it looks at may say no.
-    let looks_at_more = bare
-        != wharf_http::routes::RouteMatch {
-            hosts: one.hosts.clone(),
-            path: one.path.clone(),
-            priority: one.priority,
-            ..Default::default()
-        };
-    if looks_at_more || !takes_methods(&one.methods, &two.methods) {
+    if !takes_methods(&one.methods, &two.methods) {
         return false;
     }
     if one.priority > two.priority {
         return takes_hosts(&one.hosts, &two.hosts) && takes_path(&one.path, &two.path);
     }
-    let mut same = two.clone();
-    same.methods.clone_from(&one.methods);
     // Equally specific, with a list of methods both: the first in the file.
-    same == *one && earlier && one.methods.is_empty() == two.methods.is_empty()
+    let RouteMatch { hosts, path, methods, tests, priority } = two;
+    let same = one.priority == *priority && one.path == *path && one.hosts == *hosts && one.tests == *tests;
+    same && earlier && one.methods.is_empty() == methods.is_empty()
 }
 
 fn takes_methods(one: &[Method], two: &[Method]) -> bool {

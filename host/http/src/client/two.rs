@@ -60,8 +60,10 @@ struct State {
     open: Cell<u32>,
     /// It has ended, or is about to.
     over: Cell<bool>,
-    /// The tick after which it is too old, if it is idle then.
+    /// The tick after which it has been idle for too long, if it is idle then.
     until: Cell<u32>,
+    /// The tick from which on it takes no new streams: it is too old.
+    too_old_at: u32,
 }
 
 impl Drop for State {
@@ -78,16 +80,18 @@ impl Many {
             let idle = state.open.get() == 0;
             let leave = state.until.get() <= now || state.endpoint.gone.load(Ordering::Relaxed);
             // The last handle's drop ends the connection when its last stream has ended.
-            !(state.over.get() || idle && leave)
+            !(state.over.get() || state.too_old_at <= now || idle && leave)
         });
         !self.all.is_empty() || self.making.is_some()
     }
 
     /// A connection with room for one more stream: the one that has the fewest.
-    fn with_room(&self) -> Option<&Shared> {
+    fn with_room(&self, now: u32) -> Option<&Shared> {
         let takes = |shared: &&Shared| {
             let max = shared.send.current_max_send_streams().min(u32::MAX as usize) as u32;
-            !shared.state.over.get() && shared.state.open.get() < max && !shared.state.endpoint.gone.load(Ordering::Relaxed)
+            let state = &shared.state;
+            let fit = !state.over.get() && state.too_old_at > now && !state.endpoint.gone.load(Ordering::Relaxed);
+            fit && state.open.get() < max
         };
         self.all.iter().filter(takes).min_by_key(|shared| shared.state.open.get())
     }
@@ -146,7 +150,7 @@ async fn handle(
         let waiting = {
             let mut shared = client.shared.borrow_mut();
             let many = shared.entry(key).or_default();
-            if let Some(found) = many.with_room() {
+            if let Some(found) = many.with_room(client.deadlines.tick()) {
                 found.state.open.set(found.state.open.get() + 1);
                 return Ok(Got::Handle(found.send.clone(), Using(found.state.clone(), client.clone(), limits.idle)));
             }
@@ -175,8 +179,19 @@ async fn handle(
         }
     }
     // Ours to make; whoever waits is told, however it ends.
-    let making = Making { client, key };
-    let (socket, counted) = client.dial(endpoint, Some(dialect), true, exchange, limits).await?;
+    make(client, dialect, endpoint, exchange.deadline, limits, Making { client, key }).await
+}
+
+/// Makes a connection for those who want one. It is used once when it is handed back.
+async fn make(
+    client: &Rc<Inner>,
+    dialect: &Rc<Dialect>,
+    endpoint: &EndpointRef,
+    deadline: Instant,
+    limits: &CallLimits,
+    making: Making<'_>,
+) -> Result<Got, Fault> {
+    let (socket, counted) = client.dial(endpoint, Some(dialect), true, deadline, limits).await?;
     if dialect.chooses() && socket.tls().is_some_and(|tls| tls.agreed().alpn_protocol() != Some(crate::tls::H2)) {
         counted.keep();
         return Ok(Got::Older(socket));
@@ -195,18 +210,48 @@ async fn handle(
         Fault::upstream(FaultKind::Connect, Retry::Safe, what)
     })?;
     counted.keep();
-    let state = State { endpoint: endpoint.clone(), open: Cell::new(1), over: Cell::new(false), until: Cell::new(u32::MAX) };
-    let state = Rc::new(state);
+    let state = Rc::new(State {
+        endpoint: endpoint.clone(),
+        open: Cell::new(1),
+        over: Cell::new(false),
+        until: Cell::new(u32::MAX),
+        too_old_at: client.too_old_at(limits),
+    });
     let ended = state.clone();
     tokio::task::spawn_local(async move {
         let _ = connection.await;
         ended.over.set(true);
     });
-    if let Some(many) = client.shared.borrow_mut().get_mut(&key) {
+    if let Some(many) = client.shared.borrow_mut().get_mut(&making.key) {
         many.all.push(Shared { send: send.clone(), state: state.clone() });
     }
     drop(making);
     Ok(Got::Handle(send, Using(state, client.clone(), limits.idle)))
+}
+
+/// Is there a connection with room, or is one being made?
+pub(super) fn has_room(client: &Inner, key: u64) -> bool {
+    let shared = client.shared.borrow();
+    shared.get(&key).is_some_and(|many| many.making.is_some() || many.with_room(client.deadlines.tick()).is_some())
+}
+
+/// Makes a connection before anybody wants it. `Some`: the endpoint has chosen HTTP/1.1, and this is the connection.
+pub(super) async fn make_ready(
+    client: &Rc<Inner>,
+    dialect: &Rc<Dialect>,
+    endpoint: &EndpointRef,
+    deadline: Instant,
+    limits: &CallLimits,
+) -> Result<Option<Socket>, Fault> {
+    let key = dialect.key(endpoint);
+    if has_room(client, key) {
+        return Ok(None);
+    }
+    client.shared.borrow_mut().entry(key).or_default().making = Some(Rc::default());
+    Ok(match make(client, dialect, endpoint, deadline, limits, Making { client, key }).await? {
+        Got::Handle(..) => None,
+        Got::Older(socket) => Some(socket),
+    })
 }
 
 struct Making<'a> {

@@ -8,7 +8,7 @@ use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -109,8 +109,18 @@ impl Client {
 
     /// A session for a connection to `address` that begins; `two`: HTTP/2 may be chosen.
     pub(crate) fn session(&self, address: IpAddr, two: bool) -> io::Result<Tls> {
+        let (config, name) = self.terms(address, two);
+        UnbufferedClientConnection::new(config, name).map(Tls::client).map_err(io::Error::other)
+    }
+
+    /// The same on the same terms, with the library's own buffers: for what is asked seldom, and not by a core.
+    pub(crate) fn buffered(&self, address: IpAddr, two: bool) -> io::Result<ClientConnection> {
+        let (config, name) = self.terms(address, two);
+        ClientConnection::new(config, name).map_err(io::Error::other)
+    }
+
+    fn terms(&self, address: IpAddr, two: bool) -> (Arc<ClientConfig>, ServerName<'static>) {
         let config = if two { &self.config } else { &self.older };
-        let name = self.name.clone().unwrap_or_else(|| ServerName::from(address));
-        UnbufferedClientConnection::new(config.clone(), name).map(Tls::client).map_err(io::Error::other)
+        (config.clone(), self.name.clone().unwrap_or_else(|| ServerName::from(address)))
     }
 }

@@ -17,7 +17,7 @@ use wharf_http::rewrite::Rewrite;
 use wharf_http::routes::RouteMatch;
 use wharf_http::steps::DefaultAnswer;
 
-/// Most rate limits of one route.
+/// Most rate limits of one route or service.
 const LIMITS_MAX: usize = 8;
 /// Most changes of one head.
 const EDITS_MAX: usize = wharf_core::edit::EDITS_MAX;
@@ -84,9 +84,28 @@ impl Checker<'_> {
         limits
     }
 
-    pub(super) fn limits(&mut self, file: &File, route: &file::Route, name: &str, usual: &Usual) -> Vec<plan::RateLimit> {
-        let own = &route.rate_limits;
-        let items = if own.is_some() { own } else { of(group(&file.defaults), |d| &d.rate_limits) };
+    pub(super) fn limits_of_route(&mut self, file: &File, route: &file::Route, name: &str, usual: &Usual) -> Vec<plan::RateLimit> {
+        // Those of `defaults`, too, count for each route by itself.
+        let key = format!("route {name}");
+        match &route.rate_limits {
+            Some(_) => self.limits(file, &route.rate_limits, &format!("routes.{name}"), &key, usual),
+            None => self.limits(file, of(group(&file.defaults), |d| &d.rate_limits), "defaults", &key, usual),
+        }
+    }
+
+    pub(super) fn limits_of_service(&mut self, file: &File, service: &file::Service, name: &str, usual: &Usual) -> Vec<plan::RateLimit> {
+        self.limits(file, &service.rate_limits, &format!("services.{name}"), &format!("service {name}"), usual)
+    }
+
+    /// The limits of a list. One that is written there is named by its place, and counted under `key`.
+    fn limits(
+        &mut self,
+        file: &File,
+        items: &Opt<Vec<Item<OrShort<file::RateLimit>>>>,
+        place: &str,
+        key: &str,
+        usual: &Usual,
+    ) -> Vec<plan::RateLimit> {
         let mut limits: Vec<plan::RateLimit> = Vec::new();
         for (at, item) in list(items).iter().enumerate() {
             let Some(OrShort(limit)) = item.get() else { continue };
@@ -105,7 +124,7 @@ impl Checker<'_> {
                     }
                     found
                 }
-                None => self.limit(limit, item.place, &at.to_string(), format!("route {name}/{at}").into()),
+                None => self.limit(limit, item.place, &format!("{place}.rate_limits[{at}]"), format!("{key}/{at}").into()),
             };
             let Some(made) = made else { continue };
             if limits.iter().any(|have| have.key == made.key) {
@@ -117,7 +136,8 @@ impl Checker<'_> {
         if limits.len() > LIMITS_MAX
             && let Some(item) = items
         {
-            self.say(item.place, format!("a route may have {LIMITS_MAX} rate limits at most"), "each costs every request a count");
+            let message = format!("a route or service may have {LIMITS_MAX} rate limits at most");
+            self.say(item.place, message, "each costs every request a count");
         }
         limits
     }

@@ -51,7 +51,7 @@ impl Checker<'_> {
                     preserve_host: given(&route.preserve_host).copied().unwrap_or(true),
                     breaker: self.breaker_of_route(route),
                     access: self.access(&route.access),
-                    limits: self.limits(file, route, &name, usual),
+                    limits: self.limits_of_route(file, route, &name, usual),
                     cors: self.cors(&route.cors, usual.cors.clone()),
                     checks: self.checks(&route.checks, &matches),
                     rewrite: self.rewrite(route, &matches),

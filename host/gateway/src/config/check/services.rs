@@ -1,5 +1,6 @@
 //! Checks services.
 
+use super::route_steps::Usual;
 use super::*;
 use wharf_http::client::Speaks;
 use wharf_http::tls::client::{Authorities, Client, Demand};
@@ -7,9 +8,10 @@ use wharf_upstream::Policy;
 use wharf_upstream::retry::Causes;
 
 impl Checker<'_> {
-    pub(super) fn services(&mut self, named: &Opt<Named<file::Service>>) -> Vec<plan::Service> {
+    pub(super) fn services(&mut self, file: &File, usual: &Usual) -> Vec<plan::Service> {
+        let named = usual;
         let mut services = Vec::new();
-        for (key, item) in entries(named) {
+        for (key, item) in entries(&file.services) {
             let Some(name) = self.name_of(key, "service") else { continue };
             let Some(service) = item.get() else { continue };
             let waits = group(&service.timeouts);
@@ -20,6 +22,7 @@ impl Checker<'_> {
                 head: self.time(of(waits, |w| &w.head), usual.head, MS, HOUR, "head"),
                 body: self.time(of(waits, |w| &w.body), usual.body, MS, HOUR, "body"),
                 idle: self.time(of(waits, |w| &w.idle), usual.idle, MS, DAY, "idle"),
+                lifetime: self.lifetime(of(waits, |w| &w.lifetime), usual.lifetime),
                 connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
                 ..usual
             };
@@ -30,6 +33,8 @@ impl Checker<'_> {
             };
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
+                connections_warm: self.connections_warm(service, limits.connections_max),
+                rates: self.limits_of_service(file, service, &name, named),
                 speaks: self.speaks(service),
                 tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
@@ -58,6 +63,30 @@ impl Checker<'_> {
             });
         }
         services
+    }
+
+    fn lifetime(&mut self, item: &Opt<Time>, usual: Duration) -> Duration {
+        let lifetime = self.time(item, usual, Duration::ZERO, 30 * DAY, "lifetime");
+        if lifetime.is_zero() {
+            return Duration::MAX;
+        }
+        if let Some(item) = item
+            && lifetime < SECOND
+        {
+            self.say(item.place, format!("`lifetime` is {}, and connections are looked at once a second", Time(lifetime)), "1s, or longer");
+        }
+        lifetime
+    }
+
+    fn connections_warm(&mut self, service: &file::Service, max: u32) -> u32 {
+        let warm = self.number(&service.connections_warm, 0, 0, 10_000, "connections_warm");
+        if let Some(item) = &service.connections_warm
+            && warm > max / 2
+        {
+            let message = format!("`connections_warm` is {warm}, more than half of `connections_max`, {max}");
+            self.say(item.place, message, "the other half is for the cores that need more; make `connections_max` larger");
+        }
+        warm
     }
 
     fn source(&mut self, name: &str, place: Place, service: &file::Service) -> plan::Source {

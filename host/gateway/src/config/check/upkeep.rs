@@ -90,18 +90,24 @@ impl Checker<'_> {
     pub(super) fn health(&mut self, service: &file::Service) -> Option<plan::Health> {
         let item = service.health.as_ref()?;
         let health = item.get()?;
-        let only_http2 = matches!(given(&service.protocol), Some(file::Speaks::Http2));
-        for (setting, place, no, why) in [
-            ("http", health.http.as_ref().map(|item| item.place), service.tls.is_some(), "TLS"),
-            ("http", health.http.as_ref().map(|item| item.place), service.tls.is_none() && only_http2, "HTTP/2"),
-            ("grpc", health.grpc.as_ref().map(|item| item.place), service.tls.is_some(), "TLS"),
-        ] {
-            if let Some(place) = place
-                && no
-            {
-                let message = format!("a check by `{setting}` does not speak {why}, and the endpoints of this service do");
-                self.say(place, message, "check the connection: `tcp: true`; what calls come to is judged in any case (`ejection`)");
+        let tls = match &health.tls {
+            None => service.tls.is_some(),
+            Some(item) => {
+                let by_tls = item.get() == Some(&true);
+                if by_tls && service.tls.is_none() {
+                    self.say(item.place, "checks by `tls` need the service's `tls`", "add `tls` to the service, or remove it here");
+                } else if health.http.is_none() && health.grpc.is_none() {
+                    self.say(item.place, "`tls` has no meaning for a check by `tcp`", "remove `tls`");
+                }
+                by_tls
             }
+        };
+        if let Some(item) = &health.grpc
+            && tls
+            && matches!(given(&service.protocol), Some(file::Speaks::Http1))
+        {
+            let message = "a check by `grpc` speaks HTTP/2, and the endpoints of this service are offered HTTP/1.1 only";
+            self.say(item.place, message, "write `protocol: http2` or `auto`, or check by `http`");
         }
         let tcp = given(&health.tcp) == Some(&true);
         let checks = [health.http.is_some(), tcp, health.grpc.is_some()].into_iter().filter(|given| *given).count();
@@ -123,7 +129,7 @@ impl Checker<'_> {
         };
         let (healthy, unhealthy) =
             (self.number(&health.healthy, 2, 1, 100, "healthy"), self.number(&health.unhealthy, 3, 1, 100, "unhealthy"));
-        (checks == 1).then_some(plan::Health { check, interval, timeout, healthy, unhealthy })
+        (checks == 1).then_some(plan::Health { check, tls, interval, timeout, healthy, unhealthy })
     }
 
     fn http_check(&mut self, item: &Item<OrShort<file::HttpCheck>>) -> Option<plan::Check> {

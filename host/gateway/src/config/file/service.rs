@@ -66,6 +66,12 @@ pub struct Service {
     /// Connections to one endpoint, over all cores. Default 1,000.
     #[serde(default)]
     pub connections_max: Opt<Whole>,
+    /// Connections that are kept ready to each endpoint that gets calls, over all cores; each core has the same part of them, rounded up. Default 0; at most half of `connections_max`.
+    #[serde(default)]
+    pub connections_warm: Opt<Whole>,
+    /// How many requests in how much time, over all routes that lead here; beyond, the answer is 429. A bare word names one of `rate_limits`. Default none.
+    #[serde(default)]
+    pub rate_limits: Opt<Vec<Item<OrShort<RateLimit>>>>,
     /// Second tries, of what is safe to try again.
     #[serde(default)]
     pub retries: Opt<Retries>,
@@ -189,9 +195,12 @@ pub struct Health {
     /// A connection is enough.
     #[serde(default)]
     pub tcp: Opt<bool>,
-    /// The gRPC health service, about this service; about the whole server if it is empty. Over HTTP/2 without TLS.
+    /// The gRPC health service, about this service; about the whole server if it is empty.
     #[serde(default)]
     pub grpc: Opt<String>,
+    /// By TLS, as calls are: the same authorities, name and certificate. Default as the service has `tls`; false: in the clear. `tcp` never is by TLS.
+    #[serde(default)]
+    pub tls: Opt<bool>,
     /// From one check of an endpoint to the next, give or take a tenth. Default 5s.
     #[serde(default)]
     pub interval: Opt<Time>,
@@ -311,6 +320,9 @@ pub struct ServiceTimeouts {
     /// Idle connections are kept this long. Default 30s.
     #[serde(default)]
     pub idle: Opt<Time>,
+    /// A connection takes no new requests when it is as old as this, or up to a tenth less. Default 1h; 0s: at any age.
+    #[serde(default)]
+    pub lifetime: Opt<Time>,
 }
 
 /// Second tries, of what is safe to try again.

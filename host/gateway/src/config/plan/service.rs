@@ -22,6 +22,10 @@ pub struct Service {
     pub balance: Balance,
     /// Bounds of one call.
     pub limits: CallLimits,
+    /// Connections kept ready to one endpoint, over all cores.
+    pub connections_warm: u32,
+    /// What may be asked of it.
+    pub rates: Vec<RateLimit>,
     /// Tries beyond the first.
     pub retries_max: u32,
     /// Retries over calls, 0 to 1.
@@ -69,6 +73,8 @@ pub struct Service {
 pub struct Health {
     /// What is asked.
     pub check: Check,
+    /// By TLS, as calls are.
+    pub tls: bool,
     /// From one check to the next.
     pub interval: Duration,
     /// For one check.
