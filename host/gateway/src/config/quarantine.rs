@@ -110,8 +110,24 @@ impl<'p> Settling<'p> {
         for id in self.bad.0.keys().filter(|id| matches!(id.kind, ItemKind::Service | ItemKind::Plugin | ItemKind::RateLimit)) {
             self.parts.insert(id.clone(), String::new());
         }
-        let gone =
-            |name: &Arc<str>| self.is_bad(ItemKind::Service, name) && !self.base.services.iter().any(|service| service.name == *name);
+        // Whoever names a limit that is wrong has a stand-in for it in the new plan.
+        let limited: Vec<(ItemId, String)> = self
+            .new
+            .services
+            .iter()
+            .filter_map(|service| {
+                let limit =
+                    service.rates.iter().find(|limit| *limit.key == *limit.name && self.is_bad(ItemKind::RateLimit, &limit.name))?;
+                Some((ItemId::new(ItemKind::Service, &service.name), format!("it needs rate limit `{}`", limit.name)))
+            })
+            .collect();
+        for (id, why) in limited {
+            self.parts.entry(id).or_insert(why);
+        }
+        let gone = |name: &Arc<str>| {
+            self.parts.contains_key(&ItemId::new(ItemKind::Service, name))
+                && !self.base.services.iter().any(|service| service.name == *name)
+        };
         let with: Vec<(ItemId, String)> = self
             .new
             .plugins
@@ -200,8 +216,11 @@ impl<'p> Settling<'p> {
         for (id, why) in &parts {
             let has = match id.kind {
                 ItemKind::Service => base.services.iter().any(|service| service.name == id.name),
-                // A plan has them where they count: at the routes that name them.
-                ItemKind::RateLimit => base.routes.iter().flat_map(|route| &route.limits).any(|limit| *limit.key == *id.name),
+                // A plan has them where they count: at the routes and services that name them.
+                ItemKind::RateLimit => {
+                    let of_services = base.services.iter().flat_map(|service| &service.rates);
+                    base.routes.iter().flat_map(|route| &route.limits).chain(of_services).any(|limit| *limit.key == *id.name)
+                }
                 _ => base.plugins.iter().any(|plugin| plugin.name == id.name),
             };
             tell(id.clone(), why, has);

@@ -88,24 +88,17 @@ impl Checker<'_> {
         // Those of `defaults`, too, count for each route by itself.
         let key = format!("route {name}");
         match &route.rate_limits {
-            Some(_) => self.limits(file, &route.rate_limits, &format!("routes.{name}"), &key, usual),
-            None => self.limits(file, of(group(&file.defaults), |d| &d.rate_limits), "defaults", &key, usual),
+            Some(_) => self.limits(&route.rate_limits, &format!("routes.{name}"), &key, usual),
+            None => self.limits(of(group(&file.defaults), |d| &d.rate_limits), "defaults", &key, usual),
         }
     }
 
-    pub(super) fn limits_of_service(&mut self, file: &File, service: &file::Service, name: &str, usual: &Usual) -> Vec<plan::RateLimit> {
-        self.limits(file, &service.rate_limits, &format!("services.{name}"), &format!("service {name}"), usual)
+    pub(super) fn limits_of_service(&mut self, service: &file::Service, name: &str, usual: &Usual) -> Vec<plan::RateLimit> {
+        self.limits(&service.rate_limits, &format!("services.{name}"), &format!("service {name}"), usual)
     }
 
     /// The limits of a list. One that is written there is named by its place, and counted under `key`.
-    fn limits(
-        &mut self,
-        file: &File,
-        items: &Opt<Vec<Item<OrShort<file::RateLimit>>>>,
-        place: &str,
-        key: &str,
-        usual: &Usual,
-    ) -> Vec<plan::RateLimit> {
+    fn limits(&mut self, items: &Opt<Vec<Item<OrShort<file::RateLimit>>>>, place: &str, key: &str, usual: &Usual) -> Vec<plan::RateLimit> {
         let mut limits: Vec<plan::RateLimit> = Vec::new();
         for (at, item) in list(items).iter().enumerate() {
             let Some(OrShort(limit)) = item.get() else { continue };

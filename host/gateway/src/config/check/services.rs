@@ -34,7 +34,7 @@ impl Checker<'_> {
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
                 connections_warm: self.connections_warm(service, limits.connections_max),
-                rates: self.limits_of_service(file, service, &name, named),
+                rates: self.limits_of_service(service, &name, named),
                 speaks: self.speaks(service),
                 tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
