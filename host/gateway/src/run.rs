@@ -23,7 +23,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +53,11 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// What kept it from serving: the configuration (every mistake), a port, the state folder. Nothing serves then, or what
 /// this process was to take over from serves on.
 pub fn run(args: &RunArgs) -> Result<()> {
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
+    let asks = {
+        let _within = control.enter();
+        Asks::listen().context("cannot listen for signals")?
+    };
     let binary = upgrade::own_binary();
     let mut inheritance = Inheritance::take().context("cannot take over from another process")?;
     let loaded = last_good::load(&args.config, args.strict)?;
@@ -101,9 +106,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let (admin_address, mut admin) = take(None, plan.admin.bind, 1)?;
     let admin = (admin_address, admin.pop().context("no socket for the admin listener")?);
 
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make the control runtime")?;
-    let ended = LocalSet::new()
-        .block_on(&control, serve(Start { args, files, pressure, loaded, logs, metrics, bound, admin, binary, listening, inheritance }));
+    let start = Start { args, asks, files, pressure, loaded, logs, metrics, bound, admin, binary, listening, inheritance };
+    let ended = LocalSet::new().block_on(&control, serve(start));
     // What still waits for a disk is not waited for.
     control.shutdown_timeout(Duration::from_secs(1));
     ended
@@ -147,9 +151,25 @@ struct Bound {
     sockets: Vec<TcpListener>,
 }
 
+/// Signals that ask for something and, unheard, would end the process: listened for from its first moment. Those that tell it
+/// to end may do so until it serves.
+struct Asks {
+    hang_up: Signal,
+    rotated: Signal,
+    newer: Signal,
+}
+
+impl Asks {
+    fn listen() -> std::io::Result<Asks> {
+        let [hang_up, rotated, newer] = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+        Ok(Asks { hang_up: hang_up?, rotated: rotated?, newer: newer? })
+    }
+}
+
 /// What a process has when it begins to serve.
 struct Start<'a> {
     args: &'a RunArgs,
+    asks: Asks,
     files: u32,
     pressure: Arc<Pressure>,
     loaded: Loaded,
@@ -165,6 +185,7 @@ struct Start<'a> {
 async fn serve(start: Start<'_>) -> Result<()> {
     let Start {
         args,
+        asks: Asks { mut hang_up, mut rotated, mut newer },
         files,
         pressure,
         loaded,
@@ -284,11 +305,12 @@ async fn serve(start: Start<'_>) -> Result<()> {
     if !control.taken_over(START_MAX).await {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
+    let mut elder = None;
     if let Some(heir) = heir {
         let heir = heir.take_store(&store, open_store(&plan)).await?;
         // The old process may end as soon as it hears that this one serves.
         supervisor::tell(State::Heir);
-        heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await;
+        elder = Some(heir.serves(bound.iter().map(|bound| bound.listener.name.to_string())).await);
     }
     open.send_replace(true);
     let (close_admin, admin_closes) = oneshot::channel::<()>();
@@ -299,9 +321,6 @@ async fn serve(start: Start<'_>) -> Result<()> {
     // Until it is told to end, or a newer process serves.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut rotated = signal(SignalKind::user_defined1())?;
-    let mut newer = signal(SignalKind::user_defined2())?;
     let estate = Rc::new(Estate { binary, listening, catalog, store });
     let mut upgrading: Option<JoinHandle<Result<Handed>>> = None;
     let mut waiting: Vec<upgrade::Ask> = Vec::new();
@@ -311,16 +330,12 @@ async fn serve(start: Start<'_>) -> Result<()> {
         let begin = tokio::select! {
             () = told_to_end(&mut terminate, &mut interrupt) => {
                 let wait = control.serving().plan.node.drain_delay;
-                if wait.is_zero() || leaving.swap(true, Ordering::Relaxed) {
+                // Nor is it put off while an upgrade is on its way, which ends with it: the store may be closed for it already.
+                if wait.is_zero() || upgrading.is_some() || leaving.swap(true, Ordering::Relaxed) {
                     break None;
                 }
                 tracing::info!("told to end: `/readyz` says so, and everything is served for {wait:?} more (`node.drain_delay`)");
                 supervisor::tell(State::Ending);
-                // No newer process takes over what is about to end, and whoever asked for one is told so.
-                if let Some(upgrading) = upgrading.take() {
-                    upgrading.abort();
-                }
-                waiting.clear();
                 delay = Some(Box::pin(tokio::time::sleep(wait)));
                 false
             }
@@ -385,7 +400,21 @@ async fn serve(start: Start<'_>) -> Result<()> {
     drop(estate);
     let begun = Instant::now();
     end.send_replace(Some(Ending { grace }));
-    let mut joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    let (elder, mut hurry) = (elder.filter(|_| handed.is_some()), end.subscribe());
+    let mut joined = pin!(async {
+        let _ = joined.await;
+        // An older process that still drains has its way to the store through this one.
+        if let Some(mut elder) = elder {
+            let _ = tokio::time::timeout(node.drain_on_upgrade.saturating_sub(begun.elapsed()), async {
+                tokio::select! {
+                    () = elder.gone() => {}
+                    _ = hurry.wait_for(|ending| ending.is_some_and(|ending| ending.grace.is_zero())) => {}
+                }
+            })
+            .await;
+        }
+    });
     let mut hurried = handed.is_none();
     loop {
         tokio::select! {
