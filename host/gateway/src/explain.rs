@@ -105,7 +105,13 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         Err(why) => drop(answer.insert("path_refused".into(), why.into())),
     }
     let limits = document.and_then(|document| document.section("rate_limits"));
-    let at = steps::At { route, chain, written: item("routes", &route.name), defaults: defaults(), limits };
+    let service = match &route.target {
+        Target::Service { name, .. } => {
+            plan.services.iter().find(|service| service.name == *name).map(|service| (service, item("services", name)))
+        }
+        _ => None,
+    };
+    let at = steps::At { route, chain, service, written: item("routes", &route.name), defaults: defaults(), limits };
     answer.insert("steps".into(), at.steps(version_of).into());
     let mut settings = Vec::new();
     if let Some(listener) = listener

@@ -241,7 +241,7 @@ fn explain_tells_the_steps_in_order_the_path_that_is_sent_and_only_the_listener_
     let file = folder.path().join("wharf.yaml");
     let text = "\
 listeners: {web: {bind: 127.0.0.1:8080}, internal: {bind: 127.0.0.1:8081, limits: {fields_max: 77}}}
-services: {users: {endpoints: [127.0.0.1:9001]}, copy: {endpoints: [127.0.0.1:9002]}}
+services: {users: {endpoints: [127.0.0.1:9001], rate_limits: [{rate: 5/s}]}, copy: {endpoints: [127.0.0.1:9002]}}
 plugins: {auth: {}}
 rate_limits: {per-client: {rate: 100/s, by: client}}
 defaults: {rate_limits: [per-client]}
@@ -279,6 +279,7 @@ routes:
         "rewriting",
         "header edits",
         "copies",
+        "rate limit of the service",
         "call",
         "other origins",
         "compression",

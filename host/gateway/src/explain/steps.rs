@@ -3,7 +3,7 @@
 
 use super::place_of;
 use crate::config::document::Part;
-use crate::config::plan::{Attachment, RateLimit, Role, Route, Target};
+use crate::config::plan::{Attachment, RateLimit, Role, Route, Service, Target};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use wharf_core::exchange::Facts;
@@ -17,6 +17,8 @@ use wharf_http::rate::By;
 pub(super) struct At<'a> {
     pub(super) route: &'a Route,
     pub(super) chain: &'a [Attachment],
+    /// The one service that it leads to, and how that is written.
+    pub(super) service: Option<(&'a Service, Option<&'a Part>)>,
     /// The route as it is written.
     pub(super) written: Option<&'a Part>,
     /// What stands under `defaults`, and what under `rate_limits`.
@@ -100,6 +102,9 @@ impl At<'_> {
                 if route.breaker.is_some() {
                     push("breaker", "breaker", "of this route, besides that of the service".into(), "503", self.place("breaker"));
                 }
+                for limit in self.service.iter().flat_map(|(service, _)| &service.rates) {
+                    push("rate limit of the service", "rate_limits", said(limit), "429", self.place_of_service_limit(limit));
+                }
                 push("call", "to", route.target.to_string(), "the answer", self.place("to"));
                 if route.checks.as_ref().is_some_and(|checks| !checks.answer_types.is_empty() || checks.answer_bytes_max.is_some()) {
                     push("checks of the answer", "checks.answer", "type and size".into(), "502", self.place_below("checks", "answer"));
@@ -143,8 +148,16 @@ impl At<'_> {
     }
 
     fn place_of_limit(&self, limit: &RateLimit) -> Option<String> {
-        let named = self.limits.filter(|_| *limit.key == *limit.name).and_then(|limits| limits.get(&limit.name)).and_then(place_of);
-        named.map(|at| format!("rate_limits, {at}")).or_else(|| self.place("rate_limits"))
+        self.place_of_named(limit).or_else(|| self.place("rate_limits"))
+    }
+
+    fn place_of_service_limit(&self, limit: &RateLimit) -> Option<String> {
+        self.place_of_named(limit).or_else(|| self.service?.1?.get("rate_limits").and_then(place_of))
+    }
+
+    fn place_of_named(&self, limit: &RateLimit) -> Option<String> {
+        let named = self.limits.filter(|_| *limit.key == *limit.name)?.get(&limit.name).and_then(place_of)?;
+        Some(format!("rate_limits, {named}"))
     }
 }
 
