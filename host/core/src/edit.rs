@@ -23,7 +23,7 @@ pub enum Edit {
 
 impl Edit {
     /// Bytes of its text: what the limit on an answer counts.
-    fn text_len(&self) -> usize {
+    pub fn text_len(&self) -> usize {
         match self {
             Edit::Set(name, value) | Edit::Add(name, value) | Edit::Attr(name, value) => name.len() + value.len(),
             Edit::Remove(text) | Edit::Path(text) => text.len(),

@@ -1,8 +1,8 @@
 //! Header edits of a route: fields that are set, added and removed, their values with names in them ([`crate::phrase`]).
 
 use crate::phrase::Phrase;
-use wharf_core::edit::{BadEdit, Edit, Edits};
-use wharf_core::exchange::{Answer, Exchange, Facts};
+use wharf_core::edit::{BadEdit, EDIT_TEXT_MAX, Edit, Edits};
+use wharf_core::exchange::{Answer, Attrs, Exchange, Facts};
 use wharf_core::fault::{Blame, Fault, FaultKind, Retry};
 
 /// Edits in the order in which they are made.
@@ -28,12 +28,31 @@ impl HeaderEdits {
     }
 
     fn said(&self, facts: &Facts) -> Vec<Edit> {
-        let one = |edit: &HeaderEdit| match edit {
-            HeaderEdit::Set(name, value) => Edit::Set(name.to_string(), value.say(facts)),
-            HeaderEdit::Add(name, value) => Edit::Add(name.to_string(), value.say(facts)),
-            HeaderEdit::Remove(name) => Edit::Remove(name.to_string()),
+        self.0.iter().map(|edit| edit.said(facts)).collect()
+    }
+
+    /// What can be made of it when all of it cannot: whoever asks has a say in what a value with names in it comes to, and
+    /// must not undo the others by it. One that is unfit, or longer than what the others leave, is left out; and nothing
+    /// stands in its place, either.
+    fn fitting(&self, facts: &Facts, attrs: &Attrs) -> Vec<Edit> {
+        let least = |edit: &HeaderEdit| match edit {
+            HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) => name.len() + value.fixed().map_or(0, str::len),
+            HeaderEdit::Remove(name) => name.len(),
         };
-        self.0.iter().map(one).collect()
+        let mut left = EDIT_TEXT_MAX.saturating_sub(self.0.iter().map(least).sum());
+        let fits = |edit: &HeaderEdit| {
+            let said = edit.said(facts);
+            let more = said.text_len() - least(edit);
+            if more <= left && Edits::for_response(vec![said.clone()], attrs).is_ok() {
+                left -= more;
+                return Some(said);
+            }
+            match edit {
+                HeaderEdit::Set(name, _) => Some(Edit::Remove(name.to_string())),
+                _ => None,
+            }
+        };
+        self.0.iter().filter_map(fits).collect()
     }
 
     /// Edits the request.
@@ -47,16 +66,69 @@ impl HeaderEdits {
         Ok(())
     }
 
-    /// Edits the answer; one that cannot be made leaves the head as it is.
+    /// Edits the answer. A value that cannot be said is left out, and all else is done.
     pub(crate) fn apply_to_answer(&self, exchange: &mut Exchange, answer: &mut Answer) {
-        let edits = Edits::from(self.said(&exchange.facts));
-        match edits.apply_to_response(&mut answer.head.fields, &mut exchange.facts.attrs) {
+        let fields = &mut answer.head.fields;
+        let mut edits = Edits::from(self.said(&exchange.facts));
+        let mut made = edits.apply_to_response(fields, &mut exchange.facts.attrs);
+        if let Err(error) = &made {
+            tracing::debug!(id = %exchange.facts.id, route = &*exchange.facts.route, %error, "not all header edits can be made");
+            edits = Edits::from(self.fitting(&exchange.facts, &exchange.facts.attrs));
+            made = edits.apply_to_response(fields, &mut exchange.facts.attrs);
+        }
+        match made {
             Ok(()) => answer.body.bar_trailers(&edits),
-            Err(error) => tracing::debug!(id = %exchange.facts.id, route = &*exchange.facts.route, %error, "header edits were not made"),
+            // More text than may be written in a configuration.
+            Err(error) => tracing::warn!(route = &*exchange.facts.route, %error, "header edits were not made"),
+        }
+    }
+}
+
+impl HeaderEdit {
+    fn said(&self, facts: &Facts) -> Edit {
+        match self {
+            HeaderEdit::Set(name, value) => Edit::Set(name.to_string(), value.say(facts)),
+            HeaderEdit::Add(name, value) => Edit::Add(name.to_string(), value.say(facts)),
+            HeaderEdit::Remove(name) => Edit::Remove(name.to_string()),
         }
     }
 }
 
 fn bad(why: BadEdit) -> Fault {
     Fault::new(FaultKind::BadArgument, Blame::Host, Retry::Never, format!("the route's header edits cannot be made: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use wharf_core::head::{Method, RequestHead, ResponseHead};
+
+    #[test]
+    fn who_asks_for_a_long_path_undoes_no_edit_of_the_answer() {
+        let phrase = |text: &str| Phrase::new(text).unwrap();
+        let edits = HeaderEdits(vec![
+            HeaderEdit::Set("x-asked".into(), phrase("{path}")),
+            HeaderEdit::Add("link".into(), phrase("<{path}>; rel=canonical")),
+            HeaderEdit::Set("x-short".into(), phrase("{method}")),
+            HeaderEdit::Set("strict-transport-security".into(), phrase("max-age=1")),
+            HeaderEdit::Remove("x-internal".into()),
+        ]);
+        for (path, asked, link) in [(100, true, true), (20_000, true, false), (33_000, false, false)] {
+            let path = format!("/{}", "a".repeat(path));
+            let mut exchange = Exchange::blank(Instant::now());
+            exchange.facts.request = RequestHead::from_text(Method::Get, "h", &path, None);
+            let mut head = ResponseHead::new(200);
+            for name in ["x-asked", "x-internal", "x-short"] {
+                head.fields.add(name.as_bytes(), b"from behind");
+            }
+            let mut answer = Answer::full(head, bytes::Bytes::new());
+            edits.apply_to_answer(&mut exchange, &mut answer);
+            let get = |name: &str| answer.head.fields.get(name.as_bytes());
+            assert_eq!(get("x-asked"), asked.then_some(path.as_bytes()), "{}", path.len());
+            assert_eq!(get("link").is_some(), link, "{}", path.len());
+            assert_eq!((get("x-short"), get("x-internal")), (Some(&b"GET"[..]), None));
+            assert_eq!(get("strict-transport-security"), Some(&b"max-age=1"[..]));
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Whom a route lets in: lists of addresses and of header values. What denies goes before what allows.
 
 use crate::house::Cidr;
-use crate::routes::{Arrival, Test};
+use crate::routes::{Arrival, Test, Wanted};
+use std::borrow::Cow;
+use std::iter;
 use std::net::IpAddr;
 use wharf_core::LocalBoxFuture;
 use wharf_core::edit::Edits;
@@ -33,14 +35,37 @@ impl Lists {
         if !self.allow_sources.is_empty() && !holds(&self.allow_sources) {
             return Some(format!("address {client} is not on the list of those that are allowed"));
         }
-        // Lists hold tests of headers only.
         let from = Arrival { client, listener: "" };
-        if let Some(test) = self.deny.iter().find(|test| test.fits(head, from)) {
+        if let Some(test) = self.deny.iter().find(|test| is_denied(test, head, from)) {
             return Some(format!("{test} has a value that is denied"));
         }
-        let missing = self.allow.iter().find(|test| !test.fits(head, from))?;
-        Some(format!("{missing} has no value that is allowed"))
+        let missing = self.allow.iter().find(|test| !is_allowed(test, head, from))?;
+        Some(format!("{missing} has no value that is allowed, or one that is not"))
     }
+}
+
+/// Many servers behind read `_` in a name as `-`: one value that is denied is enough, in whichever spelling.
+fn is_denied(test: &Test, head: &RequestHead, from: Arrival<'_>) -> bool {
+    let in_other_spelling = |wanted: &Wanted, name: &str| {
+        *wanted != Wanted::Absent && aliases(head, name).any(|value| wanted.fits(iter::once(Cow::Borrowed(value))))
+    };
+    test.fits(head, from) || matches!(test, Test::Header(name, wanted) if in_other_spelling(wanted, name))
+}
+
+/// Whichever of several values the service takes, it must be one that is allowed; and so must what it may take for one.
+fn is_allowed(test: &Test, head: &RequestHead, from: Arrival<'_>) -> bool {
+    let Test::Header(name, wanted) = test else { return test.fits(head, from) };
+    let all = head.fields.all(name.as_bytes()).chain(aliases(head, name));
+    test.fits(head, from) && all.into_iter().all(|value| wanted.fits(iter::once(Cow::Borrowed(value))))
+}
+
+/// The values of fields that are named like this one but for `_` in the place of `-`.
+fn aliases<'h>(head: &'h RequestHead, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let alike = |have: &[u8]| {
+        let dashed = have.iter().map(|&byte| if byte == b'_' { b'-' } else { byte });
+        have != name.as_bytes() && dashed.eq(name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }))
+    };
+    head.fields.iter().filter(move |(_, have, _)| alike(have)).map(|(_, _, value)| value)
 }
 
 impl Authenticate for Lists {
@@ -56,7 +81,6 @@ impl Authenticate for Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::Wanted;
     use wharf_core::head::Method;
 
     #[test]
@@ -85,6 +109,31 @@ mod tests {
             assert!(said.unwrap_or_default().contains(says.unwrap_or_default()));
         }
         assert_eq!(Lists::default().denies(&RequestHead::default(), [1, 2, 3, 4].into()), None);
+    }
+
+    #[test]
+    fn whichever_value_the_service_takes_it_is_one_that_is_allowed() {
+        let exact = |name: &str, value: &[u8]| Test::Header(name.into(), Wanted::Exact(value.into()));
+        let lists = Lists {
+            allow: vec![exact("x-tenant", b"acme")],
+            deny: vec![Test::Header("x-debug".into(), Wanted::Present)],
+            ..Lists::default()
+        };
+        for (fields, good) in [
+            (&[("x-tenant", "acme")][..], true),
+            (&[("x-tenant", "acme"), ("x-tenant", "acme")], true),
+            (&[("x-tenant", "acme"), ("x_tenant", "acme")], true),
+            (&[("x-tenant", "acme"), ("x-tenants", "evil")], true),
+            (&[("x-tenant", "acme"), ("x-tenant", "evil")], false),
+            (&[("x-tenant", "evil"), ("x-tenant", "acme")], false),
+            (&[("x-tenant", "acme"), ("x_tenant", "evil")], false),
+            (&[("x_tenant", "acme")], false),
+            (&[("x-tenant", "acme"), ("x_debug", "1")], false),
+        ] {
+            let mut head = RequestHead::from_text(Method::Get, "h", "/", None);
+            fields.iter().for_each(|(name, value)| head.fields.add(name.as_bytes(), value.as_bytes()));
+            assert_eq!(lists.denies(&head, [10, 0, 0, 1].into()).is_none(), good, "{fields:?}");
+        }
     }
 
     #[test]

@@ -86,6 +86,15 @@ impl Phrase {
         Ok(Phrase { text: text.into(), parts: parts.into() })
     }
 
+    /// What it says about every exchange, if that is the same.
+    pub(crate) fn fixed(&self) -> Option<&str> {
+        match &*self.parts {
+            [] => Some(""),
+            [Part::Plain(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// What it says about an exchange. What is not there is nothing.
     pub fn say(&self, facts: &Facts) -> String {
         self.say_with(facts, &|_| None)

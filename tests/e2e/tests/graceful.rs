@@ -367,6 +367,26 @@ fn the_store_changes_hands_and_no_value_is_lost_or_counted_twice() {
     wharf.stop(WAIT).unwrap();
 }
 
+/// The process in the middle has nothing to do any more, but for the first one that asks it for the store.
+#[test]
+fn who_still_drains_after_two_upgrades_has_the_store() {
+    let upstream = upstream();
+    let rest = "plugins: { hostile: { grants: { kv: {}, http: { services: [up] } } } }\n\
+        routes: [{ name: all, to: up, plugins: [{ plugin: hostile, role: filter, config: { do: visits } }] }]\n";
+    let mut wharf = Wharf::start(config(upstream.address(), "", rest)).unwrap();
+    wharf.admin().put_bytes("/v1/plugins/hostile", component("hostile")).expect();
+    let mut slow = Connection::open(wharf.listener("main")).unwrap();
+    slow.send(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\n").unwrap();
+    until("the request", WAIT, || (wharf.admin().metrics().get("wharf_http_in_flight", &[]) > 0.0).then_some(()));
+    let (first, second) = (wharf.upgrade().unwrap(), wharf.upgrade().unwrap());
+    assert_eq!(Connection::open(wharf.listener("main")).unwrap().get("a.example", "/").unwrap().status, 200);
+    slow.send(b"x").unwrap();
+    let reply = slow.reply("POST").unwrap();
+    assert_eq!((reply.status, reply.field("x-visits").is_some()), (200, true), "{}", reply.text());
+    assert!(wharf.has_ended(first, WAIT) && wharf.has_ended(second, WAIT));
+    wharf.stop(WAIT).unwrap();
+}
+
 /// A gateway started by a copy of the binary, which can be replaced.
 fn replaceable(upstream: SocketAddr) -> (Wharf, tempfile::TempDir) {
     let bin = tempfile::tempdir().unwrap();

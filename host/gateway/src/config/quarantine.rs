@@ -6,6 +6,7 @@
 //! one and misspells the second would have neither. So more stays than what is wrong:
 //!
 //! - `attachments` and `defaults` are parts of every route: with a mistake in one of them all routes stay;
+//! - a service that names a rate limit which stays, stays, too;
 //! - a route that leads to a service, or is guarded by a plugin or a named rate limit, that stays, stays, too, if it was
 //!   changed;
 //! - a route that was changed, added or removed and may take a request that a route which stays takes or was meant to take
@@ -104,30 +105,20 @@ impl<'p> Settling<'p> {
         self.bad.0.contains_key(&ItemId::new(kind, name))
     }
 
-    /// Services, plugins and named rate limits that stay: those that are wrong, and plugins that may call services which are
-    /// nowhere.
+    /// Services, plugins and named rate limits that stay: those that are wrong, services whose limits would be stand-ins, and
+    /// plugins that may call services which are nowhere.
     fn needs(&mut self) {
         for id in self.bad.0.keys().filter(|id| matches!(id.kind, ItemKind::Service | ItemKind::Plugin | ItemKind::RateLimit)) {
             self.parts.insert(id.clone(), String::new());
         }
-        // Whoever names a limit that is wrong has a stand-in for it in the new plan.
-        let limited: Vec<(ItemId, String)> = self
-            .new
-            .services
-            .iter()
-            .filter_map(|service| {
-                let limit =
-                    service.rates.iter().find(|limit| *limit.key == *limit.name && self.is_bad(ItemKind::RateLimit, &limit.name))?;
-                Some((ItemId::new(ItemKind::Service, &service.name), format!("it needs rate limit `{}`", limit.name)))
-            })
-            .collect();
-        for (id, why) in limited {
-            self.parts.entry(id).or_insert(why);
+        for service in &self.new.services {
+            if let Some(limit) = service.rates.iter().find(|limit| self.is_bad(ItemKind::RateLimit, &limit.key)) {
+                let (id, why) = (ItemId::new(ItemKind::Service, &service.name), format!("it needs rate limit `{}`", limit.name));
+                self.parts.entry(id).or_insert(why);
+            }
         }
-        let gone = |name: &Arc<str>| {
-            self.parts.contains_key(&ItemId::new(ItemKind::Service, name))
-                && !self.base.services.iter().any(|service| service.name == *name)
-        };
+        let stays = |name: &Arc<str>| self.parts.contains_key(&ItemId::new(ItemKind::Service, name));
+        let gone = |name: &Arc<str>| stays(name) && !self.base.services.iter().any(|service| service.name == *name);
         let with: Vec<(ItemId, String)> = self
             .new
             .plugins

@@ -115,17 +115,23 @@ fn a_rate_limit_that_is_wrong_stays_and_so_do_changed_routes_that_name_it() {
 }
 
 #[test]
-fn a_service_that_names_a_wrong_rate_limit_stays_and_a_new_one_is_left_out() {
-    let text = |limit: &str, a: &str, more: &str| {
+fn a_service_with_a_rate_limit_that_is_wrong_stays_and_is_never_served_without_it() {
+    let text = |limit: &str, port: u16, more: &str| {
         format!(
-            "{HEAD}rate_limits: {{all: {limit}}}\nservices:\n  a: {{endpoints: [127.0.0.1:9001], rate_limits: [all]{a}}}\n  b: {{endpoints: [127.0.0.1:9002]}}\n{more}routes:\n  - {{name: x, match: {{path: {{prefix: /x}}}}, to: a}}\n  - {{name: y, match: {{path: {{prefix: /y}}}}, to: b}}\n"
+            "listeners: {{web: {{bind: 127.0.0.1:0}}}}\nrate_limits: {{all: {limit}}}\nservices:\n  \
+             a: {{endpoints: [127.0.0.1:{port}], rate_limits: [all]}}\n  b: {{endpoints: [127.0.0.1:2]}}\n{more}\
+             routes:\n  - {{name: x, match: {{path: {{prefix: /x}}}}, to: a}}\n  - {{name: y, match: {{path: {{prefix: /y}}}}, to: b}}\n"
         )
     };
-    let before = text("{rate: 10/s}", "", "");
-    let one = settled(&before, &text("{rate: fast}", ", in_flight_max: 5", "  c: {endpoints: [127.0.0.1:9003], rate_limits: [all]}\n"));
-    assert_eq!(held(&one), ["rate limit `all` stays", "service `a` stays", "service `c` left out"]);
-    let service = one.plan.services.iter().find(|service| &*service.name == "a").unwrap();
-    assert_eq!((service.rates[0].rate.limit, service.in_flight_max), (10, None), "wholly as it was");
+    let before = text("{rate: 10/s}", 1, "");
+    let one = settled(&before, &text("{rate: fast}", 3, ""));
+    assert_eq!(held(&one), ["rate limit `all` stays", "service `a` stays"]);
+    let a = one.plan.services.iter().find(|service| &*service.name == "a").unwrap();
+    assert_eq!(a.rates.iter().map(|limit| limit.rate.limit).collect::<Vec<_>>(), [10]);
+    assert!(format!("{:?}", a.source).contains("127.0.0.1:1"), "all of it is of one configuration");
+    // A service that is new with it is left out.
+    let two = settled(&before, &text("{rate: fast}", 1, "  c: {endpoints: [127.0.0.1:4], rate_limits: [all]}\n"));
+    assert_eq!(held(&two), ["rate limit `all` stays", "service `a` stays", "service `c` left out"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! What the process itself takes of the processor. Read from `/proc` once a second. (Its memory is `memory.rs`'s business.)
+//! What the process itself takes of the processor, read from `/proc` once a second, and whether its metrics have become too many.
+//! (Its memory is `memory.rs`'s business.)
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use wharf_core::metrics::Registry;
@@ -13,8 +15,18 @@ pub async fn attend(metrics: Arc<Registry>, cores: usize) {
     let threads = metrics.level("wharf_cores", "threads that serve requests, each on a core of its own", &[]);
     threads.set(cores as i64);
     let mut each = tokio::time::interval(Duration::from_secs(1));
+    let mut told: HashSet<&str> = HashSet::new();
     loop {
         each.tick().await;
+        for (name, over) in metrics.over() {
+            if told.insert(name) {
+                tracing::warn!(
+                    metric = name,
+                    over,
+                    "a metric has more series than are told apart; the rest counts as `other` (fewer routes or endpoints have figures of their own)"
+                );
+            }
+        }
         if let Some(ticks) = std::fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(ticks) {
             time.add_shared((ticks * TICK_MS).saturating_sub(time.get()));
         }

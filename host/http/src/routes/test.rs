@@ -64,7 +64,7 @@ impl Test {
 }
 
 impl Wanted {
-    fn fits<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
+    pub(crate) fn fits<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
         match self {
             Wanted::Present => values.next().is_some(),
             Wanted::Absent => values.next().is_none(),

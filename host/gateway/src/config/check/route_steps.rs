@@ -21,6 +21,8 @@ use wharf_http::steps::DefaultAnswer;
 const LIMITS_MAX: usize = 8;
 /// Most changes of one head.
 const EDITS_MAX: usize = wharf_core::edit::EDITS_MAX;
+/// Of the text of all edits of a head: the rest is for what names in it come to.
+const EDITS_TEXT_MAX: usize = wharf_core::edit::EDIT_TEXT_MAX / 2;
 
 /// What holds for routes that say nothing else.
 pub(super) struct Usual {
@@ -318,7 +320,7 @@ impl Checker<'_> {
     ) -> Option<Arc<HeaderEdits>> {
         let item = edits.as_ref()?;
         let edits = item.get()?;
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0);
         for item in list(&edits.remove) {
             all.extend(self.edited_name(item, of_request).map(HeaderEdit::Remove));
         }
@@ -329,8 +331,13 @@ impl Checker<'_> {
                     self.say(item.place, format!("header `{name}` cannot have this value"), "no control characters");
                     continue;
                 }
+                bytes += name.len() + text.len();
                 all.extend(self.phrase(item, matches, &|_| false).map(|phrase| change(name, phrase)));
             }
+        }
+        if bytes > EDITS_TEXT_MAX {
+            let said = format!("{bytes} bytes in the changes of one head, and at most {EDITS_TEXT_MAX} are made");
+            self.say(item.place, said, "leave some out; what is said of a request needs room, too");
         }
         if all.len() > EDITS_MAX {
             self.say(item.place, format!("{} changes of one head, and at most {EDITS_MAX} are made", all.len()), "leave some out");
