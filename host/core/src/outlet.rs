@@ -105,6 +105,18 @@ pub struct CallLimits {
     pub head_bytes_max: usize,
     /// Fields of the answer's head.
     pub fields_max: usize,
+    /// What endpoints are called by where the client's host is not passed on; `None`: each by its own address.
+    pub host: Option<Arc<str>>,
+    /// It is so for every call, also of routes that would pass the client's host on.
+    pub host_always: bool,
+}
+
+impl CallLimits {
+    /// The host that a call of this endpoint names; `None`: the client's.
+    #[inline]
+    pub fn host<'a>(&'a self, endpoint: &'a Endpoint, keep: bool) -> Option<&'a str> {
+        (!keep || self.host_always).then(|| self.host.as_deref().unwrap_or(&endpoint.text))
+    }
 }
 
 impl Default for CallLimits {
@@ -118,6 +130,8 @@ impl Default for CallLimits {
             connections_max: 1000,
             head_bytes_max: 32 * 1024,
             fields_max: 100,
+            host: None,
+            host_always: false,
         }
     }
 }

@@ -241,10 +241,15 @@ fn brief(leaf: &Leaf, part: &Part) -> Value {
 }
 
 fn head(question: &Question) -> Result<RequestHead, String> {
-    let url = question.url.split_once("://").map_or(question.url.as_str(), |(_, rest)| rest);
-    let (authority, path) = url.find('/').map_or((url, "/"), |at| url.split_at(at));
-    let path = path.split('#').next().unwrap_or_default();
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let url = match question.url.split_once("://") {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest,
+        Some((scheme, _)) => return Err(format!("no request comes in by `{scheme}`: write `http`, `https` or neither")),
+        None => question.url.as_str(),
+    };
+    let (authority, rest) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    let path = if path.is_empty() { "/" } else { path };
     let canonical = wharf_core::path::canonical(path.as_bytes())
         .map_err(|bad| format!("a request for `{path}` is refused with 400: {bad}"))?
         .map(|canonical| String::from_utf8_lossy(&canonical).into_owned());

@@ -17,7 +17,6 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -360,7 +359,7 @@ impl<'a> Call<'a> {
         let exchange: &Exchange = exchange;
         let request = &exchange.facts.request;
         let asked = response::Asked { head_method: request.method == Method::Head, connect: false, upgrade: exchange.upgrade.is_some() };
-        let host = (!exchange.keep_host).then_some(link.endpoint.address);
+        let host = limits.host(&link.endpoint, exchange.keep_host);
         let upload = Upload::new::<ROAD>(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
         match upload.body {
@@ -550,7 +549,7 @@ struct Upload {
 }
 
 impl Upload {
-    fn new<const ROAD: bool>(mut out: Vec<u8>, exchange: &Exchange, body: Body, host: Option<SocketAddr>) -> Upload {
+    fn new<const ROAD: bool>(mut out: Vec<u8>, exchange: &Exchange, body: Body, host: Option<&str>) -> Upload {
         out.clear();
         out.reserve(OUT_ROOM);
         let request = &exchange.facts.request;

@@ -190,6 +190,34 @@ routes:
 }
 
 #[test]
+fn a_service_is_called_by_the_name_that_it_has() {
+    let up = Upstream::echo();
+    let (address, port) = (up.address(), up.address().port());
+    let more = format!(
+        r#"
+  named: {{ endpoints: ["{address}"], host: API.example.com }}
+  found: {{ dns: "localhost:{port}" }}
+routes:
+  - {{name: named, match: {{path: {{prefix: /named}}}}, to: named}}
+  - {{name: found, match: {{path: {{prefix: /found}}}}, to: found, preserve_host: false}}
+  - {{name: bare, match: {{path: {{prefix: /bare}}}}, to: up, preserve_host: false}}
+  - {{name: all, to: found}}
+"#
+    );
+    let wharf = gateway(&up, &up, &more);
+    for (path, host) in [
+        ("/named", "api.example.com".to_owned()),
+        ("/found", format!("localhost:{port}")),
+        ("/bare", address.to_string()),
+        ("/", "a.example".to_owned()),
+    ] {
+        let reply = get(&wharf, path, &[]);
+        let sent = reply.text();
+        assert!(sent.contains(&format!("\r\nhost: {host}\r\n")) && sent.contains("\r\nx-forwarded-host: a.example\r\n"), "{path}: {sent}");
+    }
+}
+
+#[test]
 fn a_route_of_one_listener_is_not_there_for_others() {
     let wharf = Wharf::start(
         r#"

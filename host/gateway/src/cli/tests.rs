@@ -233,6 +233,10 @@ fn explain_says_which_route_and_why() {
     assert_eq!((&said["route"], &said["to"]), (&"welcome".into(), &"answer 200".into()));
     let said = explain(&["http://h/a/%2e%2e/..;/x"]);
     assert!(said.exit == Exit::Usage && said.err.contains("refused with 400"), "{said:?}");
+    let said = explain(&["http://h?x=1#y"]);
+    assert!(said.out.starts_with("request: GET /\n") || said.out.starts_with("request: GET /?x=1\n"), "{}", said.out);
+    let said = explain(&["ftp://h/"]);
+    assert!(said.exit == Exit::Usage && said.err.contains("no request comes in by `ftp`"), "{said:?}");
 }
 
 #[test]

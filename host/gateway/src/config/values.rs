@@ -107,6 +107,19 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, u16), Wrong> {
     }
 }
 
+/// A host as requests name it: with a port or without.
+pub(super) fn authority(text: &str) -> Result<Box<str>, Wrong> {
+    let hint = "write `api.example.com` or `api.example.com:8443`";
+    let is_host = |text: &str| is_host_name(text) || text.parse::<std::net::Ipv4Addr>().is_ok();
+    let is_bracketed = |text: &str| {
+        text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    if is_host(text) || is_bracketed(text) || host_and_port(text).is_ok() {
+        return Ok(text.to_ascii_lowercase().into());
+    }
+    wrong(format!("`{text}` is not a host"), hint)
+}
+
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()

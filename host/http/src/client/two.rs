@@ -315,7 +315,7 @@ async fn begin(
     }
     let forwarded = two::Forwarded {
         peer: exchange.peer,
-        host: (!exchange.keep_host).then_some(endpoint.address),
+        host: limits.host(endpoint, exchange.keep_host),
         scheme: if dialect.tls.is_some() { Scheme::Https } else { Scheme::Http },
     };
     // gRPC ends a request with a DATA frame in any case, and some servers wait for it.

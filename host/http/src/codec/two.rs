@@ -14,7 +14,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, HeaderMap, HeaderName, HeaderValue, SERVER, SET_COOKIE,
     USER_AGENT,
 };
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 use wharf_core::path;
@@ -204,11 +204,11 @@ pub fn response(head: &ResponseHead, length: Option<u64>, date: &[u8; 29]) -> Re
 
 /// What an upstream is told about where a request came from; see `write::Forwarded`.
 #[derive(Clone, Copy, Debug)]
-pub struct Forwarded {
+pub struct Forwarded<'a> {
     /// The address at the other end of the connection that the request came on.
     pub peer: IpAddr,
-    /// The authority is this, the upstream's own address, and not what the client said.
-    pub host: Option<SocketAddr>,
+    /// The authority is this, the upstream's own name or address, and not what the client said.
+    pub host: Option<&'a str>,
     /// How the upstream is reached.
     pub scheme: Scheme,
 }
@@ -222,7 +222,7 @@ pub fn request_to(
     head: &RequestHead,
     length: Option<u64>,
     extended: bool,
-    forwarded: &Forwarded,
+    forwarded: &Forwarded<'_>,
 ) -> Result<http::Request<()>, http::Error> {
     let mut request = http::Request::new(());
     *request.method_mut() = match extended {
@@ -237,10 +237,8 @@ pub fn request_to(
     }
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(if forwarded.scheme == Scheme::Https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-    parts.authority = Some(match forwarded.host {
-        None => http::uri::Authority::from_maybe_shared(Bytes::copy_from_slice(head.authority_bytes()))?,
-        Some(own) => http::uri::Authority::from_maybe_shared(Bytes::from(own.to_string()))?,
-    });
+    let host = forwarded.host.map_or(head.authority_bytes(), str::as_bytes);
+    parts.authority = Some(http::uri::Authority::from_maybe_shared(Bytes::copy_from_slice(host))?);
     parts.path_and_query = Some(http::uri::PathAndQuery::from_maybe_shared(Bytes::from(target))?);
     *request.uri_mut() = http::Uri::from_parts(parts)?;
     let map = request.headers_mut();

@@ -6,7 +6,7 @@
 use super::body::may_trail;
 use super::{Framing, Version};
 use bytes::BytesMut;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
@@ -36,11 +36,11 @@ impl Out for BytesMut {
 /// `X-Forwarded-*`, `Forwarded` and `X-Real-IP` that still stand in the head are passed on, `X-Forwarded-For` with
 /// `peer` appended: the front has removed what its client had no right to say.
 #[derive(Clone, Copy, Debug)]
-pub struct Forwarded {
+pub struct Forwarded<'a> {
     /// The address at the other end of the connection that the request came on.
     pub peer: IpAddr,
-    /// `Host` is this, the upstream's own address, and not what the client said.
-    pub host: Option<SocketAddr>,
+    /// `Host` is this, the upstream's own name or address, and not what the client said.
+    pub host: Option<&'a str>,
 }
 
 /// Ends the data of a chunk.
@@ -67,7 +67,7 @@ const NOT_COPIED_IN_REQUESTS: u64 = NOT_COPIED | bit(Known::Host) | bit(Known::E
 /// Writes the head of a request to an upstream, as HTTP/1.1. `framing` is that of the body that will follow.
 // Always: one of its callers is on every road.
 #[inline(always)]
-pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, upgrade: Option<&str>, forwarded: &Forwarded) {
+pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, upgrade: Option<&str>, forwarded: &Forwarded<'_>) {
     match &head.method {
         Method::Get => out.put(b"GET "),
         Method::Post => out.put(b"POST "),
@@ -83,15 +83,7 @@ pub fn request_head(out: &mut impl Out, head: &RequestHead, framing: &Framing, u
     }
     out.put(b" HTTP/1.1\r\nhost: ");
     let authority = head.authority_bytes();
-    match forwarded.host {
-        None => out.put(authority),
-        Some(SocketAddr::V4(own)) => {
-            address(out, (*own.ip()).into());
-            out.put(b":");
-            out.put(itoa::Buffer::new().format(own.port()).as_bytes());
-        }
-        Some(own) => out.put(own.to_string().as_bytes()),
-    }
+    out.put(forwarded.host.map_or(authority, str::as_bytes));
     out.put(b"\r\n");
     let seen = copy(out, &head.fields, NOT_COPIED_IN_REQUESTS);
     out.put(b"x-forwarded-for: ");

@@ -476,7 +476,7 @@ fn instead(name: &str, of_request: bool) -> String {
     let known = Known::of(name.as_bytes());
     match known {
         Known::Host if of_request => {
-            "the client's host is sent on, and `preserve_host: false` sends the endpoint's address in its place; another one cannot be set".into()
+            "the client's host is sent on, and `preserve_host: false` sends the name or address of the endpoint in its place; for another one write `host` of the service".into()
         }
         Known::XForwardedFor | Known::XForwardedHost | Known::XForwardedProto if of_request => {
             "the gateway writes it itself, and adds to what a client among `trusted_proxies` of the listener said; for the client alone set `x-real-ip: \"{client}\"`".into()

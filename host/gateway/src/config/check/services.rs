@@ -24,6 +24,8 @@ impl Checker<'_> {
                 idle: self.time(of(waits, |w| &w.idle), usual.idle, MS, DAY, "idle"),
                 lifetime: self.lifetime(of(waits, |w| &w.lifetime), usual.lifetime),
                 connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
+                host: self.service_host(service),
+                host_always: service.host.is_some(),
                 ..usual
             };
             let policy = match &service.balance {
@@ -63,6 +65,16 @@ impl Checker<'_> {
             });
         }
         services
+    }
+
+    /// What its endpoints are called by, if not by their addresses.
+    fn service_host(&mut self, service: &file::Service) -> Option<Arc<str>> {
+        if let Some(item) = &service.host {
+            return self.value(item, values::authority).map(Into::into);
+        }
+        let (host, port) = values::host_and_port(group(&service.dns)?.0.name.get()?).ok()?;
+        let usual = if service.tls.is_some() { 443 } else { 80 };
+        Some(if port == usual { host.into() } else { format!("{host}:{port}").into() })
     }
 
     fn lifetime(&mut self, item: &Opt<Time>, usual: Duration) -> Duration {

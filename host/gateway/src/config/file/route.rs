@@ -60,7 +60,7 @@ pub struct Route {
     /// Take the prefix that matched off the path that is sent upstream. Default false.
     #[serde(default)]
     pub strip_prefix: Opt<bool>,
-    /// Send the client's `host` upstream; else the endpoint's address. Default true.
+    /// Send the client's `host` upstream; else what the service is called by. Default true.
     #[serde(default)]
     pub preserve_host: Opt<bool>,
     /// Answers for what is behind this route if that fails or hangs, at once. Default none; a service may have one, too.
