@@ -15,8 +15,8 @@ pub struct Service {
     /// What its endpoints speak. Default `http1`; with `tls`, `auto`.
     #[serde(default)]
     pub protocol: Opt<Speaks>,
-    /// What they are called by, with a port or without: sent as `host` in the place of the client's, whatever the route says. Default the
-    /// client's; of routes with `preserve_host: false` the name of `dns`, else the endpoint's address.
+    /// What they are called by, with a port or without: sent as `host` in the place of the client's, whatever the route says. Without it
+    /// routes with `preserve_host: false` send the name of `dns`, else the endpoint's address. Default the client's.
     #[serde(default)]
     pub host: Opt<String>,
     /// They are called by TLS, and must prove who they are. Default in the clear.
