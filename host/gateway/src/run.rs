@@ -305,6 +305,9 @@ async fn serve(start: Start<'_>) -> Result<()> {
     if !control.taken_over(START_MAX).await {
         bail!("the cores have not taken over the configuration within {START_MAX:?}; the machine may have no processor to spare");
     }
+    // From here on it ends in order: whoever is told that it is ready may tell it to end.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut elder = None;
     if let Some(heir) = heir {
         let heir = heir.take_store(&store, open_store(&plan)).await?;
@@ -319,8 +322,6 @@ async fn serve(start: Start<'_>) -> Result<()> {
     supervisor::tell(State::Serving);
 
     // Until it is told to end, or a newer process serves.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let estate = Rc::new(Estate { binary, listening, catalog, store });
     let mut upgrading: Option<JoinHandle<Result<Handed>>> = None;
     let mut waiting: Vec<upgrade::Ask> = Vec::new();

@@ -54,7 +54,7 @@ const BEGIN_MAX: Duration = Duration::from_secs(10);
 const PREPARE_MAX: Duration = Duration::from_secs(150);
 /// How long it may take from there until it serves. Shorter than plugins wait for the store, which is nobody's meanwhile: one
 /// that hangs must cost them nothing.
-const SERVE_MAX: Duration = Duration::from_secs(7);
+const SERVE_MAX: Duration = Duration::from_secs(12);
 /// How long it waits for the store. Calls that have begun end first.
 const STORE_MAX: Duration = Duration::from_secs(30);
 /// How long one that has closed the line may take to end.

@@ -153,8 +153,8 @@ impl Rig {
             fail(Wrong::Forwarded, format!("the good request behind it: {why}"));
         }
         // Whatever was sent to connections that are closed by now has been read when they are gone. One is kept, and one more
-        // after an upgrade that was refused: it had a connection of its own.
-        let open = try_until(Duration::from_secs(2), || (self.upstream.open() <= 2).then_some(()));
+        // for each upgrade that was refused a moment ago: it had a connection of its own.
+        let open = try_until(Duration::from_secs(2), || (self.upstream.open() <= 8).then_some(()));
         if open.is_none() {
             fail(Wrong::Other, format!("{} upstream connections stay open", self.upstream.open()));
         }

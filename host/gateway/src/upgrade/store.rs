@@ -15,7 +15,7 @@ use wharf_core::BoxFuture;
 use wharf_core::store::{Store, StoreError};
 
 /// How long a call waits for a store that is on its way.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Calls that may wait for the other process.
 const ASKED_MAX: usize = 1024;
 
