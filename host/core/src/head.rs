@@ -385,10 +385,9 @@ impl Fields {
     /// both as one would find what was to be removed (see [`Known::is_alias`]).
     pub fn remove(&mut self, name: &[u8]) {
         let known = Known::read_as(name);
-        let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
         let Fields { text, added, list } = self;
         list.retain(|field| match field.known {
-            Known::Other => field.name.len() != name.len() || !slice(text, added, field.name).iter().map(plain).eq(name.iter().map(plain)),
+            Known::Other => !is_spelling_of(slice(text, added, field.name), name),
             have => have != known,
         });
     }
@@ -402,6 +401,12 @@ impl Fields {
     pub fn text_len(&self) -> usize {
         self.list.iter().map(|field| field.name.len() + field.value.len()).sum()
     }
+}
+
+/// Are these two lower-case names one to somebody who reads `_` as `-` (see [`Known::is_alias`])?
+pub fn is_spelling_of(name: &[u8], other: &[u8]) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    name.len() == other.len() && name.iter().map(plain).eq(other.iter().map(plain))
 }
 
 impl Field {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A count with one writer.
@@ -99,7 +99,7 @@ impl Times {
     }
 
     fn exemplars(&self) -> Exemplars {
-        self.exemplars.get().map(|exemplars| *exemplars.lock().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
+        self.exemplars.get().map(|exemplars| *held(exemplars)).unwrap_or_default()
     }
 
     /// Counts one duration in nanoseconds.
@@ -195,15 +195,20 @@ impl Registry {
         series
     }
 
+    fn family(&self, name: &'static str) -> Option<Arc<Mutex<Family>>> {
+        held(&self.families).get(name).cloned()
+    }
+
+    /// All of them. Copied: whoever waits for one of them must not hold up who enters a series of another.
+    fn all(&self) -> Vec<(&'static str, Arc<Mutex<Family>>)> {
+        held(&self.families).iter().map(|(&name, family)| (name, family.clone())).collect()
+    }
+
     fn enter(&self, name: &'static str, help: &'static str, kind: &'static str, labels: &[(&str, &str)], series: Series) {
-        let family = {
-            let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(Mutex::new(Family { help, kind, rows: BTreeMap::new(), sweep_at: 32, over: 0 }));
-            families.entry(name).or_insert_with(made).clone()
-        };
+        let made = || Arc::new(Mutex::new(Family { help, kind, rows: BTreeMap::new(), sweep_at: 32, over: 0 }));
+        let family = held(&self.families).entry(name).or_insert_with(made).clone();
         let mut key = render(labels);
-        let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = &mut *family;
+        let family = &mut *held(&family);
         // Rows that nobody writes are those of routes, endpoints and plugin versions that are gone. Looked for only when
         // the family has doubled: entering stays cheap, and who comes back soon goes on where they were.
         if family.rows.len() >= family.sweep_at {
@@ -234,9 +239,7 @@ impl Registry {
 
     /// The families with more series than are told apart, and how many were entered as `other` so far.
     pub fn over(&self) -> Vec<(&'static str, u64)> {
-        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = |family: &Arc<Mutex<Family>>| family.lock().unwrap_or_else(PoisonError::into_inner).over;
-        families.iter().map(|(&name, family)| (name, over(family))).filter(|&(_, over)| over > 0).collect()
+        self.all().into_iter().map(|(name, family)| (name, held(&family).over)).filter(|&(_, over)| over > 0).collect()
     }
 
     /// Moves what a counter has counted under some labels to others, for good, as its holder is about to let it go: what
@@ -251,9 +254,8 @@ impl Registry {
     }
 
     fn inherit(&self, name: &'static str, from: &[(&str, &str)], to: &[(&str, &str)], is_it: impl Fn(&Series) -> bool) {
-        let found = self.families.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let Some(family) = found else { return };
-        let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(family) = self.family(name) else { return };
+        let mut family = held(&family);
         // Where there was no room for its labels it counts as one of the others, and goes on doing so.
         let Some(row) = family.rows.get_mut(&render(from)) else { return };
         let Some(at) = row.live.iter().position(is_it) else { return };
@@ -274,14 +276,9 @@ impl Registry {
     }
 
     fn render_as(&self, format: Format) -> String {
-        let families: Vec<_> = {
-            let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-            families.iter().map(|(&name, family)| (name, family.clone())).collect()
-        };
         let mut out = String::with_capacity(16 * 1024);
-        for (name, family) in families {
-            let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
-            let family = &mut *family;
+        for (name, family) in self.all() {
+            let family = &mut *held(&family);
             // A counter's family is its name without the end that its series have.
             let of_family = match format {
                 Format::OpenMetrics if family.kind == "counter" => name.strip_suffix("_total").unwrap_or(name),
@@ -301,6 +298,10 @@ impl Registry {
         }
         out
     }
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How everything is shown.

@@ -4,7 +4,7 @@
 //! answer. [`house`] turns it into one core's own: outlets, rules, targets. Nothing is decided here; a plan that cannot
 //! be assembled cannot be made (`config::check`).
 
-use crate::config::plan::{self, Attachment, Plan, Policy, Role as PlanRole};
+use crate::config::plan::{self, Attachment, Plan, Policy, RateLimit, Role as PlanRole};
 use crate::telemetry::traces::Outbox;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use wharf_core::rules::{Attached, Authenticate, Decision, FailurePolicy, Picked,
 use wharf_http::capture::Budget;
 use wharf_http::client::Client;
 use wharf_http::house::{Core, House, Meters};
-use wharf_http::rate::Limits;
+use wharf_http::rate::{Gate, Limits};
 use wharf_http::routes::Routes;
 use wharf_http::steps::Steps;
 use wharf_upstream::{Service, ServiceOutlet, Services};
@@ -28,10 +28,6 @@ use wharf_wasm::{Catalog, FaultSink, Granted, Grants, KvGrant, Parts, Quotas, Re
 mod routes;
 mod services;
 mod watch;
-
-/// Requests that a route's or a service's limit has refused.
-const RATE_LIMITED: &str = "wharf_rate_limited_total";
-const RATE_LIMITED_HELP: &str = "requests refused by a rate limit";
 
 /// What every core is sent: immutable, shared, freed with the last exchange that holds a house made from it.
 pub struct Generation {
@@ -219,6 +215,14 @@ impl Home {
         let had = self.meters.borrow().get(route).cloned();
         had.unwrap_or_else(|| Rc::new(Meters::new(&self.metrics, route)))
     }
+}
+
+/// A rate limit in its place, at this route or service.
+fn gate(generation: &Generation, home: &Home, of: (&str, &str), limit: &RateLimit) -> Option<Gate> {
+    let shared = generation.limits.get(&limit.key)?.clone();
+    let labels = [of, ("limit", &*limit.name)];
+    let refused = home.metrics.count("wharf_rate_limited_total", "requests refused by a rate limit", &labels);
+    Some(Gate { name: limit.name.clone(), limit: shared, refused })
 }
 
 /// One core's house. Called on the core's own thread.

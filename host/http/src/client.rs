@@ -71,7 +71,7 @@ struct Dialect {
 }
 
 impl Dialect {
-    /// What connections to an endpoint are kept under.
+    /// See [`key_of`].
     fn key(&self, endpoint: &EndpointRef) -> u64 {
         // Endpoints are counted up from 1, dialects are few: both fit.
         endpoint.id | self.number << 40
@@ -80,6 +80,11 @@ impl Dialect {
     fn chooses(&self) -> bool {
         self.speaks == Speaks::Either
     }
+}
+
+/// What connections to an endpoint are kept under.
+fn key_of(endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>) -> u64 {
+    dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint))
 }
 
 struct Inner {
@@ -252,7 +257,11 @@ impl Inner {
     ) -> Result<Answer, Fault> {
         let (socket, counted) = self.dial(endpoint, dialect, false, exchange.deadline, limits).await?;
         counted.keep();
-        let link = self.link(socket, endpoint, dialect, limits);
+        let mut link = self.link(socket, endpoint, dialect, limits);
+        if exchange.upgrade.is_some() {
+            // Its own: should the upgrade be refused, nobody else is given it.
+            link.until = 0;
+        }
         Call::new::<false>(self, link, exchange, limits).run::<false>().await
     }
 
@@ -279,8 +288,7 @@ impl Inner {
     }
 
     fn link(&self, socket: Socket, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>, limits: &CallLimits) -> Box<Link> {
-        let key = dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint));
-        let until = self.too_old_at(limits);
+        let (key, until) = (key_of(endpoint, dialect), self.too_old_at(limits));
         let (buf, alarm, endpoint) = (BytesMut::new(), self.deadlines.alarm(), endpoint.clone());
         Box::new(Link { socket, buf, endpoint, key, until, alarm, _ready: self.warming.opened(key) })
     }

@@ -2,7 +2,7 @@
 
 use crate::phrase::Phrase;
 use wharf_core::edit::{BadEdit, EDIT_TEXT_MAX, Edit, Edits};
-use wharf_core::exchange::{Answer, Attrs, Exchange, Facts};
+use wharf_core::exchange::{Answer, Exchange, Facts};
 use wharf_core::fault::{Blame, Fault, FaultKind, Retry};
 
 /// Edits in the order in which they are made.
@@ -34,7 +34,7 @@ impl HeaderEdits {
     /// What can be made of it when all of it cannot: whoever asks has a say in what a value with names in it comes to, and
     /// must not undo the others by it. One that is unfit, or longer than what the others leave, is left out; and nothing
     /// stands in its place, either.
-    fn fitting(&self, facts: &Facts, attrs: &Attrs) -> Vec<Edit> {
+    fn fitting(&self, facts: &Facts) -> Vec<Edit> {
         let least = |edit: &HeaderEdit| match edit {
             HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) => name.len() + value.fixed().map_or(0, str::len),
             HeaderEdit::Remove(name) => name.len(),
@@ -43,7 +43,7 @@ impl HeaderEdits {
         let fits = |edit: &HeaderEdit| {
             let said = edit.said(facts);
             let more = said.text_len() - least(edit);
-            if more <= left && Edits::for_response(vec![said.clone()], attrs).is_ok() {
+            if more <= left && Edits::for_response(vec![said.clone()], &facts.attrs).is_ok() {
                 left -= more;
                 return Some(said);
             }
@@ -73,7 +73,7 @@ impl HeaderEdits {
         let mut made = edits.apply_to_response(fields, &mut exchange.facts.attrs);
         if let Err(error) = &made {
             tracing::debug!(id = %exchange.facts.id, route = &*exchange.facts.route, %error, "not all header edits can be made");
-            edits = Edits::from(self.fitting(&exchange.facts, &exchange.facts.attrs));
+            edits = Edits::from(self.fitting(&exchange.facts));
             made = edits.apply_to_response(fields, &mut exchange.facts.attrs);
         }
         match made {

@@ -88,7 +88,8 @@ pub struct Meters {
     /// Answers by the first digit of their status; 0 for clients that went away unanswered. Those that few routes ever give
     /// are made by the first one.
     answers: [OnceCell<Arc<Count>>; 6],
-    made: (Arc<Registry>, Arc<str>),
+    registry: Arc<Registry>,
+    route: Arc<str>,
     time: Arc<Times>,
     bytes_in: Arc<Count>,
     bytes_out: Arc<Count>,
@@ -105,7 +106,8 @@ impl Meters {
         let labels = [("route", &**route)];
         Meters {
             answers,
-            made: (registry.clone(), route.clone()),
+            registry: registry.clone(),
+            route: route.clone(),
             time: registry.times("wharf_http_request_seconds", "time from the head of the request read to the end of the answer", &labels),
             bytes_in: registry.count("wharf_http_request_bytes_total", "bytes of request bodies read", &labels),
             bytes_out: registry.count("wharf_http_response_bytes_total", "bytes of answers written, heads included", &labels),
@@ -115,7 +117,7 @@ impl Meters {
     pub(crate) fn count(&self, status: u16, time: Duration, bytes_in: u64, bytes_out: u64) {
         let class = usize::from(status / 100);
         if let Some(place) = self.answers.get(class) {
-            place.get_or_init(|| answers_of(&self.made.0, &self.made.1, class)).add(1);
+            place.get_or_init(|| answers_of(&self.registry, &self.route, class)).add(1);
         }
         self.time.record(time);
         self.bytes_in.add(bytes_in);

@@ -2,14 +2,12 @@
 
 use crate::house::Cidr;
 use crate::routes::{Arrival, Test, Wanted};
-use std::borrow::Cow;
-use std::iter;
 use std::net::IpAddr;
 use wharf_core::LocalBoxFuture;
 use wharf_core::edit::Edits;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::{Fault, FaultKind};
-use wharf_core::head::RequestHead;
+use wharf_core::head::{RequestHead, is_spelling_of};
 use wharf_core::rules::{Authenticate, Decision};
 
 /// The lists of one route.
@@ -46,26 +44,22 @@ impl Lists {
 
 /// Many servers behind read `_` in a name as `-`: one value that is denied is enough, in whichever spelling.
 fn is_denied(test: &Test, head: &RequestHead, from: Arrival<'_>) -> bool {
-    let in_other_spelling = |wanted: &Wanted, name: &str| {
-        *wanted != Wanted::Absent && aliases(head, name).any(|value| wanted.fits(iter::once(Cow::Borrowed(value))))
-    };
+    let in_other_spelling =
+        |wanted: &Wanted, name: &str| *wanted != Wanted::Absent && aliases(head, name).any(|value| wanted.fits_one(value));
     test.fits(head, from) || matches!(test, Test::Header(name, wanted) if in_other_spelling(wanted, name))
 }
 
 /// Whichever of several values the service takes, it must be one that is allowed; and so must what it may take for one.
 fn is_allowed(test: &Test, head: &RequestHead, from: Arrival<'_>) -> bool {
     let Test::Header(name, wanted) = test else { return test.fits(head, from) };
-    let all = head.fields.all(name.as_bytes()).chain(aliases(head, name));
-    test.fits(head, from) && all.into_iter().all(|value| wanted.fits(iter::once(Cow::Borrowed(value))))
+    let mut all = head.fields.all(name.as_bytes()).chain(aliases(head, name));
+    test.fits(head, from) && all.all(|value| wanted.fits_one(value))
 }
 
 /// The values of fields that are named like this one but for `_` in the place of `-`.
 fn aliases<'h>(head: &'h RequestHead, name: &str) -> impl Iterator<Item = &'h [u8]> {
-    let alike = |have: &[u8]| {
-        let dashed = have.iter().map(|&byte| if byte == b'_' { b'-' } else { byte });
-        have != name.as_bytes() && dashed.eq(name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }))
-    };
-    head.fields.iter().filter(move |(_, have, _)| alike(have)).map(|(_, _, value)| value)
+    let name = name.as_bytes();
+    head.fields.iter().filter(move |(_, have, _)| *have != name && is_spelling_of(have, name)).map(|(_, _, value)| value)
 }
 
 impl Authenticate for Lists {

@@ -152,9 +152,8 @@ impl Rig {
         if let Err(why) = self.fence(case) {
             fail(Wrong::Forwarded, format!("the good request behind it: {why}"));
         }
-        // Whatever was sent to connections that are closed by now has been read when they are gone. One is kept, and one more
-        // for each upgrade that was refused a moment ago: it had a connection of its own.
-        let open = try_until(Duration::from_secs(2), || (self.upstream.open() <= 8).then_some(()));
+        // Whatever was sent to connections that are closed by now has been read when they are gone.
+        let open = try_until(Duration::from_secs(2), || (self.upstream.open() <= 1).then_some(()));
         if open.is_none() {
             fail(Wrong::Other, format!("{} upstream connections stay open", self.upstream.open()));
         }
@@ -176,7 +175,7 @@ impl Rig {
     fn judge_upstream(&self, case: &Case, fail: &mut impl FnMut(Wrong, String)) {
         let fence = [b"GET /fence HTTP/1.1\r\nhost: fence\r\n".as_slice(), &who("fence"), b"\r\n\r\n"].concat();
         let mut window = Vec::new();
-        for stream in self.upstream.streams() {
+        for stream in self.upstream.heard() {
             let mut rest = stream.as_slice();
             while let Some(before) = rest.strip_suffix(fence.as_slice()) {
                 rest = before;

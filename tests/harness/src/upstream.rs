@@ -58,6 +58,8 @@ const BYTES_KEPT_MAX: usize = 64 << 20;
 struct Record {
     requests: Vec<Request>,
     streams: Vec<Vec<u8>>,
+    /// Connections, in the order in which they said their first byte.
+    spoke: Vec<usize>,
     bytes: usize,
 }
 
@@ -172,10 +174,17 @@ impl Upstream {
         self.record().streams.clone()
     }
 
+    /// The same without those that brought nothing, in the order in which they began to.
+    pub fn heard(&self) -> Vec<Vec<u8>> {
+        let record = self.record();
+        record.spoke.iter().map(|&connection| record.streams[connection].clone()).collect()
+    }
+
     /// Forgets what was recorded; counts stay.
     pub fn forget(&self) {
         let mut record = self.record();
         record.requests.clear();
+        record.spoke.clear();
         record.streams.iter_mut().for_each(Vec::clear);
         record.bytes = 0;
     }
@@ -311,6 +320,9 @@ fn keep(shared: &Shared, connection: usize, bytes: &[u8]) {
     let mut record = shared.record.lock().unwrap_or_else(PoisonError::into_inner);
     if record.bytes + bytes.len() <= BYTES_KEPT_MAX {
         record.bytes += bytes.len();
+        if record.streams[connection].is_empty() {
+            record.spoke.push(connection);
+        }
         record.streams[connection].extend_from_slice(bytes);
     }
 }

@@ -24,7 +24,7 @@ use wharf_http::fixed::Fixed;
 use wharf_http::house::{Entry, HostRules};
 use wharf_http::lists::Lists;
 use wharf_http::mirror::{Copies, Mirror};
-use wharf_http::rate::{By, Gate, Rate};
+use wharf_http::rate::{By, Rate};
 use wharf_http::rewrite::Rewritten;
 use wharf_http::routes::HostTable;
 use wharf_http::split::{Arm, Split};
@@ -34,8 +34,7 @@ use wharf_wasm::WasmCore;
 
 /// The rate limits of a plan, each once.
 pub(super) fn limits(plan: &Plan) -> impl Iterator<Item = (Box<str>, Rate, By)> {
-    let of_services = plan.services.iter().flat_map(|service| &service.rates);
-    plan.routes.iter().flat_map(|route| &route.limits).chain(of_services).map(|limit| (limit.key.clone(), limit.rate, limit.by.clone()))
+    plan.rate_limits().map(|limit| (limit.key.clone(), limit.rate, limit.by.clone()))
 }
 
 /// What a route does, on one core.
@@ -88,10 +87,8 @@ fn with_native(generation: &Generation, home: &Home, route: &plan::Route, mut ru
     }
     let mut by_consumer = 0;
     for limit in &route.limits {
-        let Some(shared) = generation.limits.get(&limit.key) else { continue };
-        let labels = [("route", &*route.name), ("limit", &*limit.name)];
-        let refused = home.metrics.count(super::RATE_LIMITED, super::RATE_LIMITED_HELP, &labels);
-        let rule = Rc::new(Gate { name: limit.name.clone(), limit: shared.clone(), refused });
+        let Some(gate) = super::gate(generation, home, ("route", &route.name), limit) else { continue };
+        let rule = Rc::new(gate);
         let name: Arc<str> = "rate_limits".into();
         if limit.by == By::Consumer {
             rules.request_filters.insert(by_consumer, Attached { name, policy: closed, version: None, rule });

@@ -1,7 +1,7 @@
 //! Services in the inventory: from what the file says of them to what the upstream room is given.
 
 use super::{Generation, Home};
-use crate::config::plan::{Check, Health, Plan, RateLimit, Service as Planned};
+use crate::config::plan::{Check, Health, Plan, Service as Planned};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use wharf_core::outlet::{Outlet, Probe};
 use wharf_http::client::Speaks;
 use wharf_http::client::warm::Warm;
 use wharf_http::probe::{self, Line};
-use wharf_http::rate::{Gate, Rationed};
+use wharf_http::rate::Rationed;
 use wharf_upstream::{
     Breaker, Care, Guarded, Guards as Guarding, HealthPolicy, Limiter, OutletConfig, RetryPolicy, Service, Services, SubsetMissing,
 };
@@ -83,11 +83,7 @@ pub(super) fn warm(generation: &Generation, home: &Home) -> Vec<Warm> {
 
 /// The outlet of a service behind its rate limits.
 pub(super) fn rationed(generation: &Generation, home: &Home, service: &Planned, inner: Rc<dyn Outlet>) -> Rc<dyn Outlet> {
-    let gate = |limit: &RateLimit| {
-        let labels = [("service", &*service.name), ("limit", &*limit.name)];
-        let refused = home.metrics.count(super::RATE_LIMITED, super::RATE_LIMITED_HELP, &labels);
-        Some(Gate { name: limit.name.clone(), limit: generation.limits.get(&limit.key)?.clone(), refused })
-    };
+    let gate = |limit| super::gate(generation, home, ("service", &service.name), limit);
     match service.rates.is_empty() {
         true => inner,
         false => Rc::new(Rationed { gates: service.rates.iter().filter_map(gate).collect(), inner }),

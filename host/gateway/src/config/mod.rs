@@ -34,6 +34,7 @@ pub use report::Mistakes;
 pub use sources::Followed;
 pub use surroundings::Surroundings;
 
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -97,14 +98,11 @@ pub fn host_and_port(text: &str) -> Result<(), String> {
 
 /// The text, or why there is none and what to do about it.
 fn read(path: &Path) -> Result<String, (String, &'static str)> {
-    // The standard library has no kinds for these.
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
     const NAME_IT: &str = "name the configuration with `--config FILE` or the variable WHARF_CONFIG; `wharf check --example` prints one";
     let bytes = contents(path).map_err(|error| {
-        let hint = match (error.raw_os_error(), error.kind()) {
-            (Some(EMFILE), _) => "this process may have no more files open: raise its limit (`ulimit -n`, `LimitNOFILE=` in a unit)",
-            (Some(ENFILE), _) => "the machine may have no more files open: raise `fs.file-max`, or end what has so many",
+        let hint = match (Errno::from_io_error(&error), error.kind()) {
+            (Some(Errno::MFILE), _) => "this process may have no more files open: raise its limit (`ulimit -n`, `LimitNOFILE=` in a unit)",
+            (Some(Errno::NFILE), _) => "the machine may have no more files open: raise `fs.file-max`, or end what has so many",
             (_, io::ErrorKind::PermissionDenied) => "let the user that this runs as read it, and enter the folders above it",
             _ => NAME_IT,
         };

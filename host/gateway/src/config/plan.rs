@@ -55,6 +55,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The rate limits of all routes and services. One that has a name is met wherever it is named.
+    pub fn rate_limits(&self) -> impl Iterator<Item = &RateLimit> {
+        let of_routes = self.routes.iter().flat_map(|route| &route.limits);
+        of_routes.chain(self.services.iter().flat_map(|service| &service.rates))
+    }
+
     /// Would it serve in the same way?
     pub fn is_like(&self, other: &Plan) -> bool {
         // What is secret is not shown, and compared by itself.

@@ -208,10 +208,7 @@ impl<'p> Settling<'p> {
             let has = match id.kind {
                 ItemKind::Service => base.services.iter().any(|service| service.name == id.name),
                 // A plan has them where they count: at the routes and services that name them.
-                ItemKind::RateLimit => {
-                    let of_services = base.services.iter().flat_map(|service| &service.rates);
-                    base.routes.iter().flat_map(|route| &route.limits).chain(of_services).any(|limit| *limit.key == *id.name)
-                }
+                ItemKind::RateLimit => base.rate_limits().any(|limit| *limit.key == *id.name),
                 _ => base.plugins.iter().any(|plugin| plugin.name == id.name),
             };
             tell(id.clone(), why, has);

@@ -111,13 +111,15 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, u16), Wrong> {
 pub(super) fn authority(text: &str) -> Result<Box<str>, Wrong> {
     let hint = "write `api.example.com` or `api.example.com:8443`";
     let is_host = |text: &str| is_host_name(text) || text.parse::<std::net::Ipv4Addr>().is_ok();
-    let is_bracketed = |text: &str| {
-        text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
-    };
     if is_host(text) || is_bracketed(text) || host_and_port(text).is_ok() {
         return Ok(text.to_ascii_lowercase().into());
     }
     wrong(format!("`{text}` is not a host"), hint)
+}
+
+/// `[::1]`.
+fn is_bracketed(text: &str) -> bool {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
 fn is_host_name(name: &str) -> bool {
@@ -142,9 +144,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
         if is_host_name(below) {
             return Ok(HostPattern::Below(below.into()));
         }
-    } else if is_host_name(lower)
-        || lower.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
-    {
+    } else if is_host_name(lower) || is_bracketed(lower) {
         return Ok(HostPattern::Exact(lower.into()));
     }
     if lower.contains("://") || lower.contains('/') {

@@ -55,7 +55,8 @@ pub fn warnings(plan: &Plan) -> Vec<Warning> {
         }
     }
     for (at, route) in plan.routes.iter().enumerate() {
-        let near = keys_above(&route.matches.path).filter_map(|key| by_path.get(&key)).flatten();
+        let keys = keys_above(&route.matches.path);
+        let near = keys.iter().filter_map(|key| by_path.get(key)).flatten();
         let over = near.filter(|&&other| other != at).filter_map(|&other| Some((other, plan.routes.get(other)?)));
         let over = over.filter(|(other, over)| hides(over, *other < at, route)).min_by_key(|&(other, _)| other);
         if let Some((_, over)) = over {
@@ -71,11 +72,8 @@ pub fn warnings(plan: &Plan) -> Vec<Warning> {
 
 /// Does it look at anything but host, path and method? What it looks at may say no.
 fn looks_at_more(route: &Route) -> bool {
-    let mut bare = route.matches.clone();
-    bare.methods.clear();
-    bare.hosts.clear();
-    (bare.path, bare.priority) = Default::default();
-    bare != RouteMatch::default()
+    let RouteMatch { hosts: _, path: _, methods: _, tests, priority: _ } = &route.matches;
+    !tests.is_empty()
 }
 
 /// What a route is found under.
@@ -87,17 +85,13 @@ fn own_key(path: &PathPattern) -> Cow<'_, str> {
 }
 
 /// What those are found under that may take all that this one matches: itself, and what is above it.
-fn keys_above(path: &PathPattern) -> impl Iterator<Item = Cow<'_, str>> {
-    let own = own_key(path);
-    let above = match path {
-        PathPattern::Exact(path) | PathPattern::Prefix(path) => path.trim_end_matches('/'),
-        _ => "",
-    };
-    let cuts = above.match_indices('/').map(|(at, _)| above.get(..at).unwrap_or_default().trim_end_matches('/').into());
-    let mut keys: Vec<Cow<'_, str>> = cuts.collect();
-    keys.push(own);
-    keys.dedup();
-    keys.into_iter()
+fn keys_above(path: &PathPattern) -> Vec<Cow<'_, str>> {
+    let mut keys = vec![own_key(path)];
+    if let PathPattern::Exact(path) | PathPattern::Prefix(path) = path {
+        let own = path.trim_end_matches('/');
+        keys.extend(own.match_indices('/').filter_map(|(at, _)| own.get(..at)).map(Cow::from));
+    }
+    keys
 }
 
 /// Does one route, which looks at nothing but host, path and method, take every request that another one fits? `earlier`: it

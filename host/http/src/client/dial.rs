@@ -1,6 +1,6 @@
 //! A connection to an endpoint: from its place among the others to the end of its TLS handshake, and how old it may become.
 
-use super::{Dialect, Inner};
+use super::{Dialect, Inner, key_of};
 use crate::io::Socket;
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
@@ -50,8 +50,7 @@ impl Inner {
 
     /// Closes a connection that rests, if this core has one.
     fn closes_one(&self, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>) -> bool {
-        let key = dialect.map_or(endpoint.id, |dialect| dialect.key(endpoint));
-        self.kept.borrow_mut().get_mut(&key).and_then(Vec::pop).is_some()
+        self.kept.borrow_mut().get_mut(&key_of(endpoint, dialect)).and_then(Vec::pop).is_some()
     }
 
     /// A new connection, ready for a request, and its place among those of the endpoint. `two`: HTTP/2 is wanted, or may be

@@ -6,7 +6,7 @@
 //!
 //! Where HTTP/2 is spoken one connection with room for a stream is all that a core wants.
 
-use super::{Client, Dialect, Inner, Speaks, two};
+use super::{Client, Dialect, Inner, Speaks, key_of, two};
 use crate::deadlines::TICK;
 use crate::tls;
 use std::cell::{Cell, RefCell};
@@ -129,7 +129,7 @@ impl Client {
         let mut seen = HashSet::new();
         for wish in wishes {
             for endpoint in (wish.warm.endpoints)() {
-                let key = wish.dialect.as_ref().map_or(endpoint.id, |dialect| dialect.key(&endpoint));
+                let key = key_of(&endpoint, wish.dialect.as_ref());
                 let place = warming.places.borrow_mut().entry(key).or_default().clone();
                 seen.insert(key);
                 let missing = self.inner.missing(&wish, key, &place);

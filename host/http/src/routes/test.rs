@@ -64,7 +64,12 @@ impl Test {
 }
 
 impl Wanted {
-    pub(crate) fn fits<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
+    /// Does this value by itself?
+    pub(crate) fn fits_one(&self, value: &[u8]) -> bool {
+        self.fits(std::iter::once(Cow::Borrowed(value)))
+    }
+
+    fn fits<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
         match self {
             Wanted::Present => values.next().is_some(),
             Wanted::Absent => values.next().is_none(),

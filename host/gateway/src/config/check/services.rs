@@ -9,24 +9,23 @@ use wharf_upstream::retry::Causes;
 
 impl Checker<'_> {
     pub(super) fn services(&mut self, file: &File, usual: &Usual) -> Vec<plan::Service> {
-        let named = usual;
         let mut services = Vec::new();
         for (key, item) in entries(&file.services) {
             let Some(name) = self.name_of(key, "service") else { continue };
             let Some(service) = item.get() else { continue };
             let waits = group(&service.timeouts);
             let retries = group(&service.retries);
-            let usual = CallLimits::default();
+            let common = CallLimits::default();
             let limits = CallLimits {
-                connect: self.time(of(waits, |w| &w.connect), usual.connect, MS, HOUR, "connect"),
-                head: self.time(of(waits, |w| &w.head), usual.head, MS, HOUR, "head"),
-                body: self.time(of(waits, |w| &w.body), usual.body, MS, HOUR, "body"),
-                idle: self.time(of(waits, |w| &w.idle), usual.idle, MS, DAY, "idle"),
-                lifetime: self.lifetime(of(waits, |w| &w.lifetime), usual.lifetime),
-                connections_max: self.number(&service.connections_max, usual.connections_max, 1, 1_000_000, "connections_max"),
+                connect: self.time(of(waits, |w| &w.connect), common.connect, MS, HOUR, "connect"),
+                head: self.time(of(waits, |w| &w.head), common.head, MS, HOUR, "head"),
+                body: self.time(of(waits, |w| &w.body), common.body, MS, HOUR, "body"),
+                idle: self.time(of(waits, |w| &w.idle), common.idle, MS, DAY, "idle"),
+                lifetime: self.lifetime(of(waits, |w| &w.lifetime), common.lifetime),
+                connections_max: self.number(&service.connections_max, common.connections_max, 1, 1_000_000, "connections_max"),
                 host: self.service_host(service),
                 host_always: service.host.is_some(),
-                ..usual
+                ..common
             };
             let policy = match &service.balance {
                 None => Policy::RoundRobin,
@@ -36,7 +35,7 @@ impl Checker<'_> {
             services.push(plan::Service {
                 source: self.source(&name, key.place, service),
                 connections_warm: self.connections_warm(service, limits.connections_max),
-                rates: self.limits_of_service(service, &name, named),
+                rates: self.limits_of_service(service, &name, usual),
                 speaks: self.speaks(service),
                 tls: service.tls.as_ref().and_then(|tls| self.service_tls(tls, service)),
                 retries_max: self.number(of(retries, |r| &r.max), 1, 0, 10, "max"),
