@@ -1,0 +1,148 @@
+//! The body of a request on its way in, as its stream brings it.
+
+use super::stream::Stream;
+use crate::codec::{HeadLimits, two};
+use crate::deadlines::Alarm;
+use crate::pace::{Late, Pace};
+use bytes::Bytes;
+use h2::RecvStream;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use wharf_core::body::{Body, BodyStream};
+use wharf_core::fault::{Fault, FaultKind, Phase};
+use wharf_core::head::Fields;
+
+/// What is there of a body already. The usual case for small ones: all of it.
+pub(super) fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> Option<(Bytes, bool)> {
+    match received.poll_data(task) {
+        Poll::Ready(Some(Ok(piece))) => {
+            let _ = received.flow_control().release_capacity(piece.len());
+            Some((piece, received.is_end_stream()))
+        }
+        // Ends and errors are met again by whoever reads the body.
+        _ => None,
+    }
+}
+
+/// The body of a stream's request; `first` has come already.
+pub(super) fn of(
+    stream: &Rc<Stream>,
+    received: RecvStream,
+    first: Option<(Bytes, bool)>,
+    length: Option<u64>,
+    expects_continue: bool,
+) -> Body {
+    let piece = match first {
+        Some((all, true)) => {
+            stream.bytes_in.set(all.len() as u64);
+            return all.into();
+        }
+        Some((piece, false)) => piece,
+        None => Bytes::new(),
+    };
+    Body::Stream(Box::new(ClientBody {
+        stream: stream.clone(),
+        received,
+        left: length,
+        piece,
+        trailers: None,
+        alarm: stream.common.core.deadlines.alarm(),
+        armed: None,
+        pace: Pace::begin(stream.common.core.deadlines.tick()),
+        held: expects_continue,
+    }))
+}
+
+/// The body of a request on its way in.
+struct ClientBody {
+    stream: Rc<Stream>,
+    received: RecvStream,
+    /// Of what `content-length` says; the library holds the body to it.
+    left: Option<u64>,
+    /// Came before anybody asked.
+    piece: Bytes,
+    trailers: Option<Fields>,
+    alarm: Alarm,
+    armed: Option<Late>,
+    pace: Pace,
+    /// The client waits for a 100: it is said when somebody first wants the body, not before.
+    held: bool,
+}
+
+impl BodyStream for ClientBody {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        if std::mem::take(&mut self.held) {
+            let mut go_on = http::Response::new(());
+            *go_on.status_mut() = http::StatusCode::CONTINUE;
+            // Whoever has gone is noticed below.
+            let _ = self.stream.respond.borrow_mut().send_informational(go_on);
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        while piece.is_empty() {
+            match self.received.poll_data(task) {
+                Poll::Ready(Some(Ok(next))) => {
+                    // Somebody wanted it: the client may send as much again.
+                    let _ = self.received.flow_control().release_capacity(next.len());
+                    piece = next;
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Err(Fault::caller(
+                        FaultKind::ClientGone,
+                        "the client gave the request up in the middle of its body",
+                    )));
+                }
+                Poll::Ready(None) => return self.poll_trailers(task),
+                Poll::Pending => {
+                    let bounds = self.stream.common.limits.upload();
+                    let late = *self.armed.get_or_insert_with(|| {
+                        let (wait, late) = self.pace.wait(self.stream.common.core.deadlines.tick(), &bounds);
+                        self.alarm.set_in(wait);
+                        late
+                    });
+                    ready!(self.alarm.poll_elapsed(task));
+                    let what = format!("the client is too slow with its body: {}", late.words(&bounds));
+                    return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
+                }
+            }
+        }
+        self.armed = None;
+        let len = piece.len() as u64;
+        self.pace.moved(len, self.stream.common.core.deadlines.tick());
+        self.left = self.left.map(|left| left.saturating_sub(len));
+        self.stream.bytes_in.set(self.stream.bytes_in.get() + len);
+        Poll::Ready(Ok(Some(piece)))
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.left
+    }
+}
+
+impl ClientBody {
+    fn poll_trailers(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let limits = &self.stream.common.limits;
+        let refused = |what: String| Poll::Ready(Err(Fault::caller(FaultKind::Malformed, what)));
+        match self.received.poll_trailers(task) {
+            Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
+            Poll::Ready(Ok(Some(map))) => {
+                let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
+                match two::trailers(&map, &head_limits) {
+                    Ok(trailers) => {
+                        self.trailers = trailers;
+                        Poll::Ready(Ok(None))
+                    }
+                    Err(what) => {
+                        self.stream.common.core.count_refused(what.word());
+                        refused(what.to_string())
+                    }
+                }
+            }
+            Poll::Ready(Err(_)) => refused("the client gave the request up before its trailers".into()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
