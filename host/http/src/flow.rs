@@ -312,6 +312,12 @@ impl Done {
         }
     }
 
+    /// When the caller of a call of gRPC waits no longer, if it says so.
+    #[cold]
+    pub(crate) fn callers_deadline(&self) -> Option<Instant> {
+        grpc::timeout(&self.exchange.facts.request.fields).and_then(|wait| self.started.checked_add(wait))
+    }
+
     /// Gives its memory to the next exchange.
     #[inline(always)]
     pub(crate) fn over(self) {

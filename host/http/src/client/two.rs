@@ -420,8 +420,9 @@ async fn answer(
         }
         _ => Bytes::new(),
     };
-    // An event stream is bounded by whoever passes it on.
-    let quiet = if head.is_event_stream() { Duration::MAX } else { limits.body };
+    // An event stream is bounded by whoever passes it on, and so is a call of gRPC.
+    let is_call = grpc::is_grpc(&head.fields) && grpc::is_grpc(&exchange.facts.request.fields);
+    let quiet = if is_call || head.is_event_stream() { Duration::MAX } else { limits.body };
     alarm.set_in(quiet);
     let body = AnswerBody {
         endpoint: endpoint.clone(),
@@ -434,7 +435,7 @@ async fn answer(
         quiet,
         limits: head_limits,
         _stream: stream,
-        _uploading: uploading,
+        uploading,
         _using: using,
     };
     let _ = client;
@@ -546,7 +547,7 @@ struct AnswerBody {
     limits: HeadLimits,
     /// Dropped, it would end the stream.
     _stream: Option<SendStream<Bytes>>,
-    _uploading: Option<Uploading>,
+    uploading: Option<Uploading>,
     _using: Using,
 }
 
@@ -560,8 +561,7 @@ impl BodyStream for AnswerBody {
                     piece = next;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let what = format!("endpoint {} ended the stream in the middle of the body: {error}", self.endpoint);
-                    return Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)));
+                    return Poll::Ready(Err(self.broken("in the middle of the body", &error)));
                 }
                 Poll::Ready(None) => return self.poll_end(task),
                 Poll::Pending => return self.poll_late(task),
@@ -582,6 +582,16 @@ impl BodyStream for AnswerBody {
 }
 
 impl AnswerBody {
+    #[cold]
+    fn broken(&self, place: &str, error: &h2::Error) -> Fault {
+        // Perhaps it was ended on our side, for what became of the request's body: then that is what happened.
+        let own = self.uploading.as_ref().and_then(|Uploading(upload, _)| upload.fault.borrow_mut().take());
+        own.unwrap_or_else(|| {
+            let what = format!("endpoint {} ended the stream {place}: {error}", self.endpoint);
+            Fault::upstream(FaultKind::Reset, Retry::Never, what)
+        })
+    }
+
     fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         match self.received.poll_trailers(task) {
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
@@ -592,10 +602,7 @@ impl AnswerBody {
                 }
                 Err(what) => Poll::Ready(Err(bad_answer(&self.endpoint, what))),
             },
-            Poll::Ready(Err(error)) => {
-                let what = format!("endpoint {} ended the stream before its trailers: {error}", self.endpoint);
-                Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)))
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.broken("before its trailers", &error))),
             Poll::Pending => self.poll_late(task),
         }
     }

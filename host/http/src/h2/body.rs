@@ -25,13 +25,7 @@ pub(super) fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> 
 }
 
 /// The body of a stream's request; `first` has come already.
-pub(super) fn of(
-    stream: &Rc<Stream>,
-    received: RecvStream,
-    first: Option<(Bytes, bool)>,
-    length: Option<u64>,
-    expects_continue: bool,
-) -> Body {
+pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes, bool)>, asked: &two::Received, grpc: bool) -> Body {
     let piece = match first {
         Some((all, true)) => {
             stream.bytes_in.set(all.len() as u64);
@@ -43,13 +37,14 @@ pub(super) fn of(
     Body::Stream(Box::new(ClientBody {
         stream: stream.clone(),
         received,
-        left: length,
+        left: asked.length,
         piece,
         trailers: None,
         alarm: stream.common.core.deadlines.alarm(),
         armed: None,
         pace: Pace::begin(stream.common.core.deadlines.tick()),
-        held: expects_continue,
+        held: asked.expects_continue,
+        grpc,
     }))
 }
 
@@ -67,6 +62,8 @@ struct ClientBody {
     pace: Pace,
     /// The client waits for a 100: it is said when somebody first wants the body, not before.
     held: bool,
+    /// Of a call of gRPC: it may be silent, and as slow as it likes.
+    grpc: bool,
 }
 
 impl BodyStream for ClientBody {
@@ -92,6 +89,7 @@ impl BodyStream for ClientBody {
                     )));
                 }
                 Poll::Ready(None) => return self.poll_trailers(task),
+                Poll::Pending if self.grpc => return self.poll_silence(task),
                 Poll::Pending => {
                     let bounds = self.stream.common.limits.upload();
                     let late = *self.armed.get_or_insert_with(|| {
@@ -107,7 +105,9 @@ impl BodyStream for ClientBody {
         }
         self.armed = None;
         let len = piece.len() as u64;
-        self.pace.moved(len, self.stream.common.core.deadlines.tick());
+        let tick = self.stream.common.core.deadlines.tick();
+        self.pace.moved(len, tick);
+        self.stream.moved.set(tick);
         self.left = self.left.map(|left| left.saturating_sub(len));
         self.stream.bytes_in.set(self.stream.bytes_in.get() + len);
         Poll::Ready(Ok(Some(piece)))
@@ -123,6 +123,22 @@ impl BodyStream for ClientBody {
 }
 
 impl ClientBody {
+    /// Nothing comes of a call of gRPC: its caller listens, perhaps for hours. Until there is an answer the whole of the
+    /// exchange is bounded as well.
+    #[cold]
+    fn poll_silence(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        if !self.stream.answering.get() {
+            let quiet = self.stream.common.limits.quiet;
+            if self.armed.replace(Late::Quiet).is_none() {
+                self.alarm.set_in(quiet);
+            }
+            ready!(self.alarm.poll_elapsed(task));
+            let what = format!("nothing came of the request's messages for {quiet:?} (`timeouts.quiet` of the listener)");
+            return Poll::Ready(Err(Fault::caller(FaultKind::ClientTimeout(Phase::Body), what)));
+        }
+        Poll::Pending
+    }
+
     fn poll_trailers(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         let limits = &self.stream.common.limits;
         let refused = |what: String| Poll::Ready(Err(Fault::caller(FaultKind::Malformed, what)));

@@ -7,7 +7,7 @@ use super::{Common, FAREWELL, GIVEN_UP_MAX, LONG};
 use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
-use crate::{reply, tunnel, websocket};
+use crate::{grpc, reply, tunnel, websocket};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -51,38 +51,48 @@ pub(super) struct Stream {
     pub(super) common: Rc<Common>,
     pub(super) respond: RefCell<SendResponse<Bytes>>,
     pub(super) bytes_in: Cell<u64>,
+    /// The core's tick when something of it last moved, one way or the other. Kept for calls of gRPC.
+    pub(super) moved: Cell<u32>,
+    /// Its answer is being written: whoever writes it sees to a silence on both ways.
+    pub(super) answering: Cell<bool>,
 }
 
 async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (core, limits) = (&common.core, &common.limits);
-    let stream = Rc::new(Stream { common: common.clone(), respond: RefCell::new(respond), bytes_in: Cell::new(0) });
+    let stream = Rc::new(Stream {
+        common: common.clone(),
+        respond: RefCell::new(respond),
+        bytes_in: Cell::new(0),
+        moved: Cell::new(0),
+        answering: Cell::new(false),
+    });
     let (parts, mut received) = request.into_parts();
     let mut exchange = core.blank();
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
     let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
     let scheme = if common.secured.is_some() { Scheme::Https } else { Scheme::Http };
-    let asked = match two::request(&parts, protocol, &head_limits, scheme, &mut exchange.facts.request) {
+    let mut asked = match two::request(&parts, protocol, &head_limits, scheme, &mut exchange.facts.request) {
         Ok(asked) => asked,
         Err(what) => return stream.refuse(what),
     };
     drop(parts);
     exchange.peer = common.peer.ip();
     exchange.facts.client = exchange.peer;
-    exchange.upgrade = asked.upgrade;
+    exchange.upgrade = asked.upgrade.take();
     let head_method = exchange.facts.request.method == Method::Head;
     let alarm = core.deadlines.alarm();
     // A tunnel's bytes come on the same stream; they are not the request's body.
     let mut tunnelled = None;
+    let grpc = grpc::is_grpc(&exchange.facts.request.fields);
     if exchange.upgrade.is_some() {
         websocket::ask(&mut exchange.facts.request.fields);
         tunnelled = Some(received);
     } else if !received.is_end_stream() {
         let first = poll_fn(|task| Poll::Ready(first_piece(&mut received, task))).await;
-        exchange.body = body::of(&stream, received, first, asked.length, asked.expects_continue);
+        exchange.body = body::of(&stream, received, first, &asked, grpc);
     }
 
     let given_up = Cell::new(false);
-    let grpc = crate::grpc::is_grpc(&exchange.facts.request.fields);
     let came = Came { protocol: PROTOCOL, grpc, secured: common.secured.as_deref(), gone: GivenUp { stream: &stream, seen: &given_up } };
     let mut done = flow::answer(core, limits, &alarm, exchange, came).await;
     if given_up.get() {

@@ -3,8 +3,10 @@
 use super::stream::Stream;
 use crate::codec::two;
 use crate::deadlines::Alarm;
+use crate::deadlines::TICK;
 use crate::flow::Done;
 use crate::pace::{Bounds, Late, Pace};
+use crate::{grpc, reply};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use std::task::{Context, Poll, ready};
@@ -31,13 +33,25 @@ pub(super) struct Writing<'a> {
     late: Late,
     deadline: Option<Instant>,
     quiet: Duration,
+    /// It is gRPC: its end can be told in trailers.
     grpc: bool,
+    /// And so is what was asked: it lasts as long as something moves, or as its caller wants.
+    is_call: bool,
 }
 
 impl<'a> Writing<'a> {
     pub(super) fn new(stream: &'a Stream, alarm: &'a Alarm, head_method: bool, done: &mut Done) -> Writing<'a> {
         let (event_stream, date) = (done.answer.head.is_event_stream(), done.date());
-        let limits = &stream.common.limits;
+        let (limits, tick) = (&stream.common.limits, stream.common.core.deadlines.tick());
+        let grpc = grpc::is_grpc(&done.answer.head.fields);
+        let is_call = grpc && grpc::is_grpc(&done.exchange.facts.request.fields);
+        let deadline = match () {
+            () if is_call => done.callers_deadline(),
+            () if event_stream => None,
+            () => Some(done.exchange.deadline),
+        };
+        stream.moved.set(tick);
+        stream.answering.set(true);
         let Answer { head, body, .. } = &mut done.answer;
         let no_body = head_method || matches!(head.status, 204 | 304);
         let said = || head.fields.known(Known::ContentLength).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
@@ -46,7 +60,6 @@ impl<'a> Writing<'a> {
             size if no_body => said().filter(|_| head.status != 204).or(size.filter(|&size| head_method && size > 0)),
             size => size,
         };
-        let grpc = crate::grpc::is_grpc(&head.fields);
         let response = two::response(head, length, &date);
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
@@ -63,11 +76,12 @@ impl<'a> Writing<'a> {
             body,
             bytes_out: 0,
             armed: false,
-            pace: Pace::begin(stream.common.core.deadlines.tick()),
+            pace: Pace::begin(tick),
             late: Late::Quiet,
-            deadline: (!event_stream).then_some(done.exchange.deadline),
-            quiet: if event_stream { limits.quiet } else { limits.body },
+            deadline,
+            quiet: if event_stream || is_call { limits.quiet } else { limits.body },
             grpc,
+            is_call,
         }
     }
 
@@ -122,7 +136,9 @@ impl<'a> Writing<'a> {
             let ends = self.piece.is_empty() && self.body.as_ref().is_none_or(|body| body.size() == Some(0));
             self.bytes_out += piece.len() as u64;
             self.armed = false;
-            self.pace.moved(piece.len() as u64, self.stream.common.core.deadlines.tick());
+            let tick = self.stream.common.core.deadlines.tick();
+            self.pace.moved(piece.len() as u64, tick);
+            self.stream.moved.set(tick);
             if send.send_data(piece, ends).is_err() {
                 return Poll::Ready(Err(gone()));
             }
@@ -138,6 +154,9 @@ impl<'a> Writing<'a> {
 
     /// Nothing moves: because of the client, or because there is nothing to send. Whose time runs is as in `h1`.
     fn poll_late(&mut self, task: &mut Context<'_>, clients: bool) -> Poll<Result<(), Fault>> {
+        if self.is_call {
+            return self.poll_silence(task, clients);
+        }
         let bounds = Bounds { quiet: self.quiet, ..self.stream.common.limits.download() };
         if !std::mem::replace(&mut self.armed, true) {
             let mut wait = self.quiet;
@@ -167,6 +186,37 @@ impl<'a> Writing<'a> {
         }))
     }
 
+    /// Nothing moves towards the caller of a call of gRPC. What it says itself counts as well, as in a tunnel: who listens to
+    /// events may say nothing for hours, and who reports may hear nothing.
+    #[cold]
+    fn poll_silence(&mut self, task: &mut Context<'_>, clients: bool) -> Poll<Result<(), Fault>> {
+        let deadlines = &self.stream.common.core.deadlines;
+        loop {
+            // Looked at whenever it is waited: a call in which much moves ends in time as well.
+            if self.deadline.is_some_and(|end| deadlines.about_now() >= end) {
+                let what = "the time that the caller gave the call ran out (`grpc-timeout`)";
+                return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what)));
+            }
+            let silent = TICK * deadlines.tick().wrapping_sub(self.stream.moved.get());
+            if silent >= self.quiet {
+                let what = format!("nothing moved in the call for {:?} (`timeouts.quiet` of the listener)", self.quiet);
+                return Poll::Ready(Err(match clients {
+                    true => Fault::caller(FaultKind::ClientTimeout(Phase::Body), what),
+                    false => Fault::upstream(FaultKind::Timeout(Phase::Body), Retry::Never, what),
+                }));
+            }
+            if !std::mem::replace(&mut self.armed, true) {
+                let wait = self.quiet.saturating_sub(silent);
+                match self.deadline {
+                    Some(end) => self.alarm.set_in_until(wait, end),
+                    None => self.alarm.set_in(wait),
+                }
+            }
+            ready!(self.alarm.poll_elapsed(task));
+            self.armed = false;
+        }
+    }
+
     /// Ends an answer that cannot be completed, so that the client does not take what it has for the whole.
     pub(super) fn cut(&mut self, fault: &Fault) {
         let reason = match fault.kind {
@@ -176,9 +226,11 @@ impl<'a> Writing<'a> {
         };
         match &mut self.send {
             Some(send) => {
-                // A caller of gRPC is told in its own way, if what it has is whole messages or not.
+                // A caller of gRPC is told in its own way, if what it has is whole messages or not. Trailers stand behind what
+                // was said before: who takes nothing of that would keep the stream open by them.
                 if self.grpc
-                    && let Ok(trailers) = two::trailers_to(&crate::grpc::trailers(fault))
+                    && reason != Reason::CANCEL
+                    && let Ok(trailers) = two::trailers_to(&reply::grpc_trailers_for(fault))
                     && send.send_trailers(trailers).is_ok()
                 {
                     return;

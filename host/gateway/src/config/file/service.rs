@@ -318,7 +318,7 @@ pub struct ServiceTimeouts {
     /// From the request sent to the head of the answer. Default 5s.
     #[serde(default)]
     pub head: Opt<Time>,
-    /// Between two pieces of the answer's body. Default 5s.
+    /// Between two pieces of the answer's body; not for event streams and gRPC. Default 5s.
     #[serde(default)]
     pub body: Opt<Time>,
     /// Idle connections are kept this long. Default 30s.
