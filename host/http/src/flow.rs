@@ -334,6 +334,10 @@ impl Done {
             None => (&self.in_flight.0.unmatched, &self.house.watch),
         };
         meters.count(status, duration, bytes_in, bytes_out);
+        let fault = fault.or(self.exchange.trail.fault);
+        if let Some(word) = fault {
+            meters.count_fault(word);
+        }
         let recorder = self.in_flight.0.recorder.as_deref();
         if recorder.is_some() || watch.is_some() {
             let Exchange { facts, trail, .. } = &*self.exchange;
@@ -345,7 +349,7 @@ impl Done {
                 duration,
                 endpoint: trail.endpoint.as_deref(),
                 tries: trail.tries,
-                fault: fault.or(trail.fault),
+                fault,
                 consumer: facts.attrs.get("consumer"),
                 answered_by: trail.answered_by.as_deref(),
                 response: Some(&self.answer.head),
