@@ -1,4 +1,4 @@
-//! The body of a request on its way in, as its stream brings it.
+//! The body of a request on its way in, as its stream brings it; and what is left of it when its answer is complete.
 
 use super::stream::Stream;
 use crate::codec::{HeadLimits, two};
@@ -6,11 +6,30 @@ use crate::deadlines::Alarm;
 use crate::pace::{Late, Pace};
 use bytes::Bytes;
 use h2::RecvStream;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::fault::{Fault, FaultKind, Phase};
 use wharf_core::head::Fields;
+
+/// Of a body that nobody reads to its end so much is taken behind a complete answer, and for so long. A client that sends
+/// everything before it looks at the answer gets it then; one that sends more is told to stop.
+const THROWN_AWAY_MAX: usize = 1024 * 1024;
+const THROWN_AWAY_FOR: Duration = Duration::from_millis(300);
+
+/// What became of the body of a request.
+#[derive(Default)]
+pub(super) enum Rest {
+    /// It was read to its end, or there is none.
+    #[default]
+    Read,
+    /// Somebody reads it. The waker is of who waits for it to be given back.
+    Lent(Option<Waker>),
+    /// It was given back before its end.
+    Back(RecvStream),
+}
 
 /// What is there of a body already. The usual case for small ones: all of it.
 pub(super) fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> Option<(Bytes, bool)> {
@@ -34,9 +53,10 @@ pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes
         Some((piece, false)) => piece,
         None => Bytes::new(),
     };
+    *stream.rest.borrow_mut() = Rest::Lent(None);
     Body::Stream(Box::new(ClientBody {
         stream: stream.clone(),
-        received,
+        received: Some(received),
         left: asked.length,
         piece,
         trailers: None,
@@ -48,10 +68,38 @@ pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes
     }))
 }
 
+/// Takes some more of a body whose request has had its whole answer. What still comes then is not wanted, and the library
+/// says so when the stream is dropped: RST_STREAM with NO_ERROR behind the last frame of the answer (RFC 9113 section 8.1).
+/// To reset it here would take back what of the answer is not on the wire yet.
+pub(super) async fn throw_away(stream: &Stream, alarm: &Alarm) {
+    alarm.set_in(THROWN_AWAY_FOR);
+    let mut left = THROWN_AWAY_MAX;
+    poll_fn(|task| {
+        match &mut *stream.rest.borrow_mut() {
+            Rest::Read => return Poll::Ready(()),
+            // The task that sent it on has been ended, and has its turn for that soon.
+            Rest::Lent(waker) => *waker = Some(task.waker().clone()),
+            Rest::Back(received) => loop {
+                match received.poll_data(task) {
+                    Poll::Ready(Some(Ok(piece))) if piece.len() <= left => {
+                        left -= piece.len();
+                        let _ = received.flow_control().release_capacity(piece.len());
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            },
+        }
+        alarm.poll_elapsed(task)
+    })
+    .await;
+}
+
 /// The body of a request on its way in.
 struct ClientBody {
     stream: Rc<Stream>,
-    received: RecvStream,
+    /// `None`: only once it is dropped.
+    received: Option<RecvStream>,
     /// Of what `content-length` says; the library holds the body to it.
     left: Option<u64>,
     /// Came before anybody asked.
@@ -66,6 +114,18 @@ struct ClientBody {
     grpc: bool,
 }
 
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        let rest = match self.received.take() {
+            Some(received) if !received.is_end_stream() => Rest::Back(received),
+            _ => Rest::Read,
+        };
+        if let Rest::Lent(Some(waker)) = self.stream.rest.replace(rest) {
+            waker.wake();
+        }
+    }
+}
+
 impl BodyStream for ClientBody {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         if std::mem::take(&mut self.held) {
@@ -75,11 +135,12 @@ impl BodyStream for ClientBody {
             let _ = self.stream.respond.borrow_mut().send_informational(go_on);
         }
         let mut piece = std::mem::take(&mut self.piece);
+        let Some(received) = &mut self.received else { return Poll::Ready(Ok(None)) };
         while piece.is_empty() {
-            match self.received.poll_data(task) {
+            match received.poll_data(task) {
                 Poll::Ready(Some(Ok(next))) => {
                     // Somebody wanted it: the client may send as much again.
-                    let _ = self.received.flow_control().release_capacity(next.len());
+                    let _ = received.flow_control().release_capacity(next.len());
                     piece = next;
                 }
                 Poll::Ready(Some(Err(_))) => {
@@ -142,7 +203,8 @@ impl ClientBody {
     fn poll_trailers(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         let limits = &self.stream.common.limits;
         let refused = |what: String| Poll::Ready(Err(Fault::caller(FaultKind::Malformed, what)));
-        match self.received.poll_trailers(task) {
+        let Some(received) = &mut self.received else { return Poll::Ready(Ok(None)) };
+        match received.poll_trailers(task) {
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
             Poll::Ready(Ok(Some(map))) => {
                 let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };

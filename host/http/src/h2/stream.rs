@@ -1,7 +1,7 @@
 //! One stream: a request in, its answer out. How the request's body is read is in `body.rs`, how the answer is written in
 //! `writing.rs`.
 
-use super::body::{self, first_piece};
+use super::body::{self, Rest, first_piece};
 use super::writing::{PIECE_MAX, Writing};
 use super::{Common, FAREWELL, GIVEN_UP_MAX, LONG};
 use crate::codec::{HeadLimits, RefusalKind, two};
@@ -55,6 +55,8 @@ pub(super) struct Stream {
     pub(super) moved: Cell<u32>,
     /// Its answer is being written: whoever writes it sees to a silence on both ways.
     pub(super) answering: Cell<bool>,
+    /// What became of the request's body.
+    pub(super) rest: RefCell<Rest>,
 }
 
 async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -65,6 +67,7 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
         bytes_in: Cell::new(0),
         moved: Cell::new(0),
         answering: Cell::new(false),
+        rest: RefCell::default(),
     });
     let (parts, mut received) = request.into_parts();
     let mut exchange = core.blank();
@@ -111,9 +114,14 @@ async fn serve(common: &Rc<Common>, request: http::Request<RecvStream>, respond:
     if let Err(fault) = &written {
         writing.cut(fault);
     }
+    // The answer's body, and with it whoever still reads that of the request.
+    drop(writing);
     let fault = written.as_ref().err().map(Fault::word);
     done.finish(&limits.name, done.answer.head.status, stream.bytes_in.get(), bytes_out, fault);
     done.over();
+    if written.is_ok() && !matches!(*stream.rest.borrow(), Rest::Read) {
+        body::throw_away(&stream, &alarm).await;
+    }
 }
 
 /// The other side of a tunnel. What is no proper switch becomes an answer that says so: by HTTP/2 any 2xx would mean that the
