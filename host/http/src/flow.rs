@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Method};
+use wharf_core::head::{Fields, Known, Method};
 use wharf_core::road;
 
 /// Between two looks whether the client is still there.
@@ -281,7 +281,7 @@ pub(crate) fn trusts(limits: &ListenerLimits, peer: IpAddr) -> bool {
 fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
     let trusted = |address: IpAddr| trusts(limits, address);
     if limits.trusted.is_empty() || !trusted(peer) {
-        fields.remove_if(|known| known.is_proxys_word());
+        fields.remove_if(Known::is_gateways_word);
         return peer;
     }
     // From the right: each trusted proxy vouches for the address it appended; the first that none of ours wrote is the
