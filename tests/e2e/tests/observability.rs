@@ -506,6 +506,18 @@ fn what_is_not_sampled_is_passed_on_and_not_kept() {
 }
 
 #[test]
+fn what_failed_is_an_error_in_its_trace_whatever_its_status() {
+    let (upstream, collector) = (Upstream::sized(), collector());
+    let rest = "routes: [{ name: all, to: nowhere, envelope: {} }]\n";
+    let text = traced(&upstream, &collector, "100%", rest);
+    let wharf = Wharf::start(text.replace("services: {", "services: { nowhere: { endpoints: ['127.0.0.1:1'] },")).unwrap();
+    assert_eq!(ask(&wharf, "open", "GET /a", b"").status, 200);
+    let spans = arrived(&collector, 2);
+    let whole = spans.iter().find(|span| span.kind == 2).unwrap();
+    assert_eq!((whole.get("http.response.status_code"), whole.get("error.type")), ("200", "connect"), "{spans:?}");
+}
+
+#[test]
 fn without_traces_what_a_request_says_of_its_own_is_left_alone() {
     let upstream = Upstream::sized();
     let wharf = Wharf::start(config(&upstream, "{ to: '@DIR@/access.log' }", ALL)).unwrap();
