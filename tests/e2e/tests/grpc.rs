@@ -465,6 +465,16 @@ fn a_call_in_which_nothing_moves_ends_and_says_so() {
         assert!(begun.elapsed() > Duration::from_millis(850) && Instant::now() < end, "{:?}", begun.elapsed());
         assert_eq!(pipe.from.rest().await.1, Came::Broken);
     });
+    // Nor one that has no answer yet, whose caller has not said all and says nothing more.
+    let wharf = start_with(&far, ["quiet: 300ms", "head: 2s", "whole: 20s"]);
+    run(async {
+        let begun = Instant::now();
+        let (head, _) = Call(&wharf).begin("/t.T/Sleep", &[], &message(b"hello")).await.switched();
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(250) && took < Duration::from_secs(5), "{took:?}");
+        let said = "the request took too long to arrive";
+        assert_eq!((head.field("grpc-status").as_str(), head.field("grpc-message").as_str()), ("4", said));
+    });
 }
 
 #[test]
