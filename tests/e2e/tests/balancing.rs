@@ -256,9 +256,7 @@ fn an_open_breaker_says_when_to_come_back() {
 
 /// Ten uploads that stall, break off, are malformed or too long, and one that ends well after a while: before a service whose
 /// breaker opens at the first slow call or failure, and whose endpoints are left out for one.
-#[test]
-fn clients_that_send_slowly_or_not_at_all_count_against_nobody() {
-    let upstreams: Vec<Upstream> = (0..2).map(|_| Upstream::named("x")).collect();
+fn slow_uploads_count_against_nobody(upstreams: &[Upstream], all: &str, more: &str) {
     let wharf = Setup::new(format!(
         r#"
 node: {{ state_dir: "@DIR@/state" }}
@@ -269,8 +267,10 @@ listeners:
   strict: {{ bind: "127.0.0.1:0", timeouts: {{ body: 1s }} }}
 services:
   s:
-    endpoints: {}
+    endpoints: {all}
     balance: p2c_ewma
+    {more}
+    timeouts: {{ head: 700ms }}
     retries: {{ per_try: 500ms }}
     ejection: {{ failures: 1, base: 60s }}
     breaker: {{ errors: 1%, slow: 1%, slow_after: 500ms, calls_min: 1, open: 60s }}
@@ -279,8 +279,7 @@ routes:
   - {{ name: short, match: {{ path: {{ prefix: /short }} }}, to: s, timeouts: {{ whole: 2s }} }}
   - {{ name: small, match: {{ path: {{ prefix: /small }} }}, to: s, body_bytes_max: 10 }}
   - {{ name: all, to: s }}
-"#,
-        endpoints(&upstreams)
+"#
     ))
     .start()
     .unwrap();
@@ -320,6 +319,7 @@ routes:
     for stream in [1, 3] {
         streams.send(&two::frame(two::RST_STREAM, 0, stream, &8u32.to_be_bytes())).unwrap();
     }
+    // Whoever has got half of a request does not wait for the other half.
     until("only the good one to be left with an endpoint", HANGS, || (upstreams.iter().map(Upstream::open).sum::<u64>() == 1).then_some(()));
     whole.send(&[b'x'; 995]).unwrap();
     assert_eq!(whole.reply("POST").unwrap().status, 200);
@@ -334,4 +334,19 @@ routes:
     assert_eq!(metrics.get("wharf_upstream_ejections_total", &[("service", "s")]), 0.0);
     assert_eq!(metrics.get("wharf_breaker_opened_total", &[("guards", "service"), ("name", "s")]), 0.0);
     Load::get(patient, "x", "/").count(20).run().expect_clean();
+}
+
+#[test]
+fn clients_that_send_slowly_or_not_at_all_count_against_nobody() {
+    let upstreams: Vec<Upstream> = (0..2).map(|_| Upstream::named("x")).collect();
+    slow_uploads_count_against_nobody(&upstreams, &endpoints(&upstreams), "");
+}
+
+#[test]
+fn the_same_over_http2() {
+    let upstreams: Vec<Upstream> = (0..2).map(|_| Upstream::named("x")).collect();
+    let behind: Vec<Wharf> =
+        upstreams.iter().map(|up| start(&format!("  s: {{ endpoints: {} }}", endpoints([up])), "  - { name: all, to: s }")).collect();
+    let all: Vec<String> = behind.iter().map(|wharf| format!("\"{}\"", wharf.listener("main"))).collect();
+    slow_uploads_count_against_nobody(&upstreams, &format!("[{}]", all.join(", ")), "protocol: http2");
 }
