@@ -13,7 +13,8 @@ use wharf_core::metrics::{Count, Level, Registry, Times};
 const CALLS: &str = "wharf_upstream_calls_total";
 const CALLS_HELP: &str = "Tries by endpoint and outcome: the class of the status, the word of the fault, or `unjudged`, if it failed while its client was still sending.";
 const HEAD: &str = "wharf_upstream_head_seconds";
-const HEAD_HELP: &str = "From the start of a try, or from the last byte of a body that was passed on while it came, to the head of its answer.";
+const HEAD_HELP: &str =
+    "From the start of a try, or from the last byte of a body that was passed on while it came, to the head of its answer.";
 const RETRIES: &str = "wharf_upstream_retries_total";
 const RETRIES_HELP: &str = "Calls tried again.";
 const EXHAUSTED: &str = "wharf_upstream_retry_budget_exhausted_total";

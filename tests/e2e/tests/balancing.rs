@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use wharf_e2e::swaps::proves;
-use wharf_harness::upstream::ok;
 use wharf_harness::two::{self, Two};
+use wharf_harness::upstream::ok;
 use wharf_harness::{Act, Connection, Load, Report, Setup, Upstream, Wharf, until};
 
 const MS: Duration = Duration::from_millis(1);
@@ -304,7 +304,8 @@ routes:
         streams.send(&two::headers(stream, false, &fields)).unwrap();
         streams.send(&two::frame(two::DATA, 0, stream, b"hello")).unwrap();
     }
-    let begun = || upstreams.iter().flat_map(Upstream::heard).filter(|bytes| bytes.ends_with(b"hello") || bytes.ends_with(b"hello\r\n")).count();
+    let begun =
+        || upstreams.iter().flat_map(Upstream::heard).filter(|bytes| bytes.ends_with(b"hello") || bytes.ends_with(b"hello\r\n")).count();
     until("half of each to be with an endpoint", HANGS, || (begun() == 11).then_some(()));
 
     // Those whose time runs out are told so, and make the others late.
@@ -320,7 +321,9 @@ routes:
         streams.send(&two::frame(two::RST_STREAM, 0, stream, &8u32.to_be_bytes())).unwrap();
     }
     // Whoever has got half of a request does not wait for the other half.
-    until("only the good one to be left with an endpoint", HANGS, || (upstreams.iter().map(Upstream::open).sum::<u64>() == 1).then_some(()));
+    until("only the good one to be left with an endpoint", HANGS, || {
+        (upstreams.iter().map(Upstream::open).sum::<u64>() == 1).then_some(())
+    });
     whole.send(&[b'x'; 995]).unwrap();
     assert_eq!(whole.reply("POST").unwrap().status, 200);
 

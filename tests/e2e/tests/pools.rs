@@ -227,6 +227,31 @@ fn answers_of_one_endpoint_that_nobody_reads_leave_room_for_all_others() {
 }
 
 #[test]
+fn bodies_that_do_not_come_leave_connections_to_requests_that_are_here() {
+    let up = Upstream::named("up");
+    let wharf = start(&format!("  up: {{ endpoints: [\"{}\"], connections_max: 10 }}\n", up.address()));
+    let upload = |sent: &str| {
+        let mut client = Connection::open(wharf.listener("main")).unwrap();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n{sent}").as_bytes()).unwrap();
+        client
+    };
+    let mut slow: Vec<Connection> = (0..9).map(|_| upload("hello")).collect();
+    until_open(&up, 9);
+    assert_eq!(upload("hello").reply("POST").unwrap().status, 503);
+    for _ in 0..8 {
+        assert_eq!(get(&wharf, "/"), 200);
+        assert_eq!(upload("helloworld").reply("POST").unwrap().status, 200, "it came with its head");
+    }
+    slow[0].send(b"world").unwrap();
+    assert_eq!(slow[0].reply("POST").unwrap().status, 200);
+    let mut next = upload("hello");
+    next.send(b"world").unwrap();
+    assert_eq!(next.reply("POST").unwrap().status, 200, "a place is given back with its body");
+    drop(slow);
+    until("the connections of the others to be closed", WAIT, || (up.open() <= 2).then_some(()));
+}
+
+#[test]
 fn a_request_to_switch_protocols_has_a_connection_of_its_own_and_is_sent_once() {
     const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

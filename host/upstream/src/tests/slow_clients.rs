@@ -115,10 +115,8 @@ async fn slow_uploads_and_those_that_are_cut_open_no_breaker_and_close_none() {
 #[tokio::test(start_paused = true)]
 async fn the_time_of_a_try_begins_when_its_body_has_gone_out() {
     let house = House::new(&[(1, 1)], |_| Does::Upload(MINUTE, 90 * MS, 200));
-    let outlet = house.outlet(OutletConfig {
-        retry: RetryPolicy { per_try: Some(100 * MS), ..RetryPolicy::default() },
-        ..config(Policy::RoundRobin)
-    });
+    let outlet = house
+        .outlet(OutletConfig { retry: RetryPolicy { per_try: Some(100 * MS), ..RetryPolicy::default() }, ..config(Policy::RoundRobin) });
     assert!(put(&outlet).await.is_ok());
     house.fake.then(|_| Does::Upload(MINUTE, MINUTE, 200));
     let began = tokio::time::Instant::now();
