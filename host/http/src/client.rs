@@ -266,7 +266,7 @@ impl Inner {
             // Its own: should the upgrade be refused, nobody else is given it.
             link.until = 0;
         }
-        Call::new::<false>(self, link, exchange, limits).run::<false>().await
+        self.run_apart(link, exchange, limits).await
     }
 
     /// A request whose body is passed on while it comes. It is never sent twice.
@@ -291,8 +291,20 @@ impl Inner {
                 link
             }
         };
-        place.is_held_by(&mut exchange.body);
-        Call::new::<false>(self, link, exchange, limits).run::<false>().await
+        place.goes_with(&mut exchange.body);
+        self.run_apart(link, exchange, limits).await
+    }
+
+    /// One call off the plain road; apart, so that it takes nothing from that.
+    #[inline(never)]
+    fn run_apart<'a>(
+        self: &'a Rc<Self>,
+        link: Box<Link>,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        let mut call = Call::new::<false>(self, link, exchange, limits);
+        Box::pin(async move { call.run::<false>().await })
     }
 
     async fn send_two(
@@ -307,14 +319,14 @@ impl Inner {
             && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint), false))).await
         {
             upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
-            return Call::new::<false>(self, link, exchange, limits).run::<false>().await;
+            return self.run_apart(link, exchange, limits).await;
         }
         match two::send(self, dialect, endpoint, exchange, limits).await? {
             two::Sent::Answered(answer) => Ok(answer),
             two::Sent::Older(socket) => {
                 upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
                 let link = self.link(socket, endpoint, Some(dialect), limits);
-                Call::new::<false>(self, link, exchange, limits).run::<false>().await
+                self.run_apart(link, exchange, limits).await
             }
         }
     }

@@ -47,13 +47,13 @@ impl Place {
     /// All are taken.
     pub(super) fn held_by(body: &mut Body, endpoint: &EndpointRef, limits: &CallLimits) -> Result<(), Fault> {
         if !body.is_replayable() {
-            Place::take(endpoint, limits)?.is_held_by(body);
+            Place::take(endpoint, limits)?.goes_with(body);
         }
         Ok(())
     }
 
     /// Whoever takes the body and drops it at its end gives the place back.
-    pub(super) fn is_held_by(self, body: &mut Body) {
+    pub(super) fn goes_with(self, body: &mut Body) {
         *body = match std::mem::take(body) {
             Body::Stream(inner) => Body::Stream(Box::new(Counted { inner, place: Some(self) })),
             here => here,
