@@ -152,6 +152,9 @@ impl Exchange {
 
     /// How far its body is, for whoever judges the answer; `None`: it is no stream, and goes out with the head. The same for
     /// all who ask.
+    // Most have none, and their road is shorter without it.
+    #[cold]
+    #[inline(never)]
     pub fn upload(&mut self) -> Option<Rc<Upload>> {
         match self.body {
             Body::Stream(_) => Some(self.trail.upload.get_or_insert_default().clone()),

@@ -231,7 +231,7 @@ impl Inner {
             }
         };
         if !exchange.body.is_replayable() {
-            return Box::pin(self.send_upload(endpoint, dialect, exchange, limits)).await;
+            return self.send_upload(endpoint, dialect, exchange, limits).await;
         }
         let alone = exchange.upgrade.is_some();
         let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await else {
@@ -270,7 +270,19 @@ impl Inner {
     }
 
     /// A request whose body is passed on while it comes. It is never sent twice.
-    async fn send_upload(
+    #[cold]
+    #[inline(never)]
+    fn send_upload<'a>(
+        self: &'a Rc<Self>,
+        endpoint: &'a EndpointRef,
+        dialect: Option<&'a Rc<Dialect>>,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        Box::pin(self.upload(endpoint, dialect, exchange, limits))
+    }
+
+    async fn upload(
         self: &Rc<Self>,
         endpoint: &EndpointRef,
         dialect: Option<&Rc<Dialect>>,

@@ -398,10 +398,10 @@ async fn answer(
             if sending && told.as_mut().poll(task).is_ready() {
                 sending = false;
                 alarm.set_in_until(limits.head, exchange.deadline);
-                super::sent(exchange);
                 if let Some(fault) = cut(uploading.as_ref()) {
                     return Poll::Ready(Err(fault));
                 }
+                super::sent(exchange);
             }
             match Pin::new(&mut response).poll(task) {
                 Poll::Ready(answered) => Poll::Ready(answered.map_err(|error| broken(endpoint, &error, false))),

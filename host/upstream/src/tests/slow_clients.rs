@@ -51,6 +51,8 @@ async fn slow_uploads_and_those_that_are_cut_are_held_against_no_endpoint() {
                 let said = put(&outlet).await;
                 assert_eq!(said.is_ok(), !matches!(does, Does::Cut(_) | Does::Lost(_)), "{does:?}");
             }
+            // Nor is one that its client leaves in the middle.
+            assert!(tokio::time::timeout(10_000 * MS, put(&outlet)).await.is_err());
             // The watcher has had its turn many times.
             assert_eq!(house.metric("wharf_upstream_ejections_total{service=\"s\"}"), 0, "{policy:?} {does:?}");
             assert_eq!(house.metric("wharf_upstream_retries_total{service=\"s\"}"), 0, "{policy:?} {does:?}");
