@@ -453,7 +453,7 @@ fn a_flood_is_ended_or_borne_and_costs_others_nothing() {
     let address = wharf.listener("main");
     assert_eq!(ask(address, "/warm"), Ended::Answered(200, Vec::new()));
     for (name, make) in FLOODS {
-        let (cpu, memory) = (spent(&wharf), wharf.pss_kib());
+        let (cpu, memory) = (spent(&wharf), wharf.anonymous_kib());
         let over = Arc::new(AtomicBool::new(false));
         // Somebody who behaves, all the while.
         let good = thread::spawn({
@@ -471,7 +471,7 @@ fn a_flood_is_ended_or_borne_and_costs_others_nothing() {
             }
         });
         let (sent, ended) = flood(address, make, frames);
-        let peak = wharf.pss_kib();
+        let peak = wharf.anonymous_kib();
         over.store(true, Ordering::Relaxed);
         let asked = good.join().unwrap();
         let cpu = spent(&wharf) - cpu;
