@@ -4,6 +4,7 @@ use super::sources::SourceFile;
 use super::substitute::is_secret_name;
 use super::tree::{Mistake, Place};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
@@ -92,9 +93,9 @@ impl fmt::Display for Mistakes {
             let Place { line, column, width, .. } = mistake.place;
             let file = self.name(mistake.place);
             if line == 0 {
-                writeln!(f, "{file}: {}", mistake.message)?;
+                writeln!(f, "{file}: {}", in_one_line(&mistake.message))?;
             } else {
-                writeln!(f, "{file}:{line}:{column}: {}", mistake.message)?;
+                writeln!(f, "{file}:{line}:{column}: {}", in_one_line(&mistake.message))?;
             }
             if let Some(text) = self.line(mistake.place) {
                 let column = (column as usize).saturating_sub(1);
@@ -132,6 +133,15 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+/// A message quotes what is written, and that may be line ends and what steers a terminal.
+fn in_one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return message.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    message.chars().map(shown).collect::<String>().into()
+}
 
 // === what a snippet must not show ===
 
