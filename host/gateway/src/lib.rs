@@ -7,6 +7,7 @@
 //! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process; [`supervisor`]: who is told of it
 //! - [`memory`]: how much there is, and what follows when it runs short; [`state`]: who else holds the state folder
 //! - [`explain`]: what would become of a request
+//! - `secret_names`: what is never shown, wherever something is
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
 mod allocator;
@@ -34,6 +35,7 @@ mod quarantine_tests;
 #[path = "config/reference_tests.rs"]
 mod reference_tests;
 pub mod run;
+mod secret_names;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;

@@ -42,6 +42,8 @@ pub struct Record<'a> {
     pub duration: Duration,
     pub endpoint: Option<&'a Endpoint>,
     pub tries: u32,
+    /// From the start of the last try to the head of its answer.
+    pub head: Option<Duration>,
     pub fault: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub answered_by: Option<&'a str>,
@@ -77,6 +79,7 @@ impl<'a> Record<'a> {
             duration: Duration::ZERO,
             endpoint: None,
             tries: 0,
+            head: None,
             fault: None,
             consumer: None,
             answered_by: None,

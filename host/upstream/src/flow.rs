@@ -120,6 +120,7 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         let in_flight = one_try.ended(&said);
         outlet.note(&row, &said, started, ended);
         if said.is_ok() {
+            exchange.trail.head = Some(ended.saturating_duration_since(started));
             return match outlet.holds_bodies() {
                 // As it is: an answer is large enough for every move of it to be felt.
                 false => said,
@@ -211,7 +212,9 @@ impl<P: Protocol> ServiceOutlet<P> {
             let sent = Box::pin(hedge::send(self, exchange, wish, ask, tried, row)).await;
             exchange.trail.tries += sent.more;
             exchange.trail.endpoint = Some(sent.row.endpoint.clone());
-            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
+            let ended = now();
+            exchange.trail.head = sent.said.is_ok().then(|| ended.saturating_duration_since(started));
+            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended, replayable });
         }
         let one_try = Try::of(row.clone());
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
@@ -221,6 +224,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             traced(exchange, open, &said, ended);
         }
         self.note(&row, &said, started, ended);
+        exchange.trail.head = said.is_ok().then(|| ended.saturating_duration_since(started));
         Ok(Made { said, in_flight, ended, replayable })
     }
 }

@@ -7,6 +7,7 @@
 
 use super::sources::Outside;
 use super::tree::{Mistake, Place, Substitute, TEXT_BYTES_MAX};
+use crate::secret_names::{ends_with_any, is_secret};
 use std::path::{Path, PathBuf};
 
 /// Most bytes that substitution may add to one configuration: a variable may be named very often.
@@ -240,8 +241,12 @@ pub(crate) fn told(written: &str) -> String {
 
 /// Is this the name of something that is not to be shown? Of plugins' settings, whose meaning is not known here.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    let is_file = ["_file", "_path", "_header", "_name", "_url", "_field"].iter().any(|end| name.ends_with(end));
-    let has = ["secret", "password", "passwd", "passphrase", "api_key", "apikey", "private_key", "credential"];
-    !is_file && (has.iter().any(|word| name.contains(word)) || ["token", "key", "keys", "pwd", "pin"].contains(&name.as_str()))
+    // What says where a secret is found is none. (`proxy_pass` is what people write who come from elsewhere.)
+    const WHERE: [&str; 13] =
+        ["file", "path", "dir", "folder", "env", "ref", "header", "headers", "field", "url", "uri", "endpoint", "pass"];
+    // In a configuration these are what something is done by, or the names of fields.
+    const MEANS: [&str; 12] =
+        ["assertion", "authorization", "bearer", "cookie", "cookies", "csrf", "jwt", "otp", "session", "sessions", "signature", "totp"];
+    let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(name));
+    is_one_of(&["key", "keys"]) || (is_secret(name) && !is_one_of(&MEANS) && !ends_with_any(name.as_bytes(), WHERE))
 }
