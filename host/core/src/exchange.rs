@@ -7,7 +7,7 @@ use crate::watched::Watched;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Names one exchange: unique and time-ordered. 32 hexadecimal digits, so it can serve as a W3C trace id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,8 +168,8 @@ pub struct Trail {
     pub endpoint: Option<EndpointRef>,
     /// Calls made; 0 if a rule answered.
     pub tries: u32,
-    /// From the start of the last of them to the head of its answer, if it had one.
-    pub head: Option<Duration>,
+    /// Microseconds from the start of the last of them to the head of its answer, at least 1; 0: it had none.
+    pub head_us: u32,
     /// The fault that was answered or degraded, as a bounded word.
     pub fault: Option<&'static str>,
     /// The plugin that answered in the upstream's place.
@@ -214,8 +214,7 @@ mod tests {
         exchange.body = Body::Full(bytes::Bytes::from_static(b"secret"));
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
-        exchange.trail =
-            Trail { endpoint: None, tries: 3, head: Some(Duration::from_secs(1)), fault: Some("x"), answered_by: Some("a".into()) };
+        exchange.trail = Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()) };
         exchange.sent = Some(exchange.facts.request.fields.clone().into());
         let mut worn = ResponseHead::new(200);
         worn.fields.add(b"set-cookie", b"secret");

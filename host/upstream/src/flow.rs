@@ -120,7 +120,7 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         let in_flight = one_try.ended(&said);
         outlet.note(&row, &said, started, ended);
         if said.is_ok() {
-            exchange.trail.head = Some(ended.saturating_duration_since(started));
+            exchange.trail.head_us = micros(ended.saturating_duration_since(started));
             return match outlet.holds_bodies() {
                 // As it is: an answer is large enough for every move of it to be felt.
                 false => said,
@@ -213,7 +213,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             exchange.trail.tries += sent.more;
             exchange.trail.endpoint = Some(sent.row.endpoint.clone());
             let ended = now();
-            exchange.trail.head = sent.said.is_ok().then(|| ended.saturating_duration_since(started));
+            exchange.trail.head_us = if sent.said.is_ok() { micros(ended.saturating_duration_since(started)) } else { 0 };
             return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended, replayable });
         }
         let one_try = Try::of(row.clone());
@@ -224,7 +224,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             traced(exchange, open, &said, ended);
         }
         self.note(&row, &said, started, ended);
-        exchange.trail.head = said.is_ok().then(|| ended.saturating_duration_since(started));
+        exchange.trail.head_us = if said.is_ok() { micros(ended.saturating_duration_since(started)) } else { 0 };
         Ok(Made { said, in_flight, ended, replayable })
     }
 }
@@ -369,6 +369,12 @@ impl<P> ServiceOutlet<P> {
         }
         paid
     }
+}
+
+/// At least one: none is for what did not happen. A head is waited for an hour at most, and there is room for 71 minutes.
+#[inline]
+fn micros(time: Duration) -> u32 {
+    (time.as_secs() as u32).wrapping_mul(1_000_000).wrapping_add(time.subsec_micros()).max(1)
 }
 
 /// Ends the span of a try.

@@ -29,7 +29,7 @@ fn plain<'a>() -> Record<'a> {
         duration: Duration::from_micros(731),
         endpoint: None,
         tries: 1,
-        head: None,
+        head_us: 0,
         fault: None,
         consumer: None,
         answered_by: None,
@@ -83,7 +83,7 @@ fn a_line_says_what_happened_and_nothing_else() {
     let full = Record {
         query: Some("a=1".as_bytes()),
         endpoint: Some(&endpoint),
-        head: Some(Duration::from_micros(1_000_431)),
+        head_us: 1_000_431,
         fault: Some("timeout_head"),
         consumer: Some("ada"),
         answered_by: Some("degrade"),

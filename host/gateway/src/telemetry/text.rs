@@ -32,6 +32,7 @@ fn write_field(field: Field, out: &mut Vec<u8>, record: &Record<'_>, redact: &Re
     let known = |bytes: &[u8]| (!bytes.is_empty()).then(|| text(bytes));
     let word = |word: &str| (!word.is_empty()).then(|| word.to_owned());
     let over = |value: String| is_over.then_some(value);
+    let head = (record.head_us > 0).then_some(record.head_us);
     let value = match field {
         Field::AnsweredBy => record.answered_by.map(str::to_owned),
         Field::Authority => known(record.authority),
@@ -61,8 +62,8 @@ fn write_field(field: Field, out: &mut Vec<u8>, record: &Record<'_>, redact: &Re
             Some(query) => format!("{path}?{}", shown::query(&text(query), redact)),
             None => path,
         }),
-        Field::UpstreamMs => record.head.map(in_millis),
-        Field::UpstreamUs => record.head.map(|head| head.as_micros().to_string()),
+        Field::UpstreamMs => head.map(|head| in_millis(Duration::from_micros(head.into()))),
+        Field::UpstreamUs => head.map(|head| head.to_string()),
         Field::UserAgent => record.user_agent.map(text),
     };
     put(out, value.as_deref());
