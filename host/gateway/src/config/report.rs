@@ -56,6 +56,19 @@ impl Mistakes {
         Mistakes { file: file.to_owned(), list, more: 0, names: vec![file.to_owned()], lines: BTreeMap::new() }
     }
 
+    /// These apart from what is only not here: the mistakes, if any are left, and what is absent with its place in text.
+    pub fn elsewhere(mut self) -> (Option<Mistakes>, Vec<(String, Mistake)>) {
+        let (absent, list): (Vec<Mistake>, Vec<Mistake>) = std::mem::take(&mut self.list).into_iter().partition(|mistake| mistake.absent);
+        let absent = absent.into_iter().map(|mistake| {
+            let Place { line, column, .. } = mistake.place;
+            (format!("{}:{line}:{column}", self.name(mistake.place)), mistake)
+        });
+        let absent = absent.collect();
+        self.list = list;
+        // Of those that were not told nothing is known.
+        ((!self.list.is_empty() || self.more > 0).then_some(self), absent)
+    }
+
     /// The line that a place is on.
     fn line(&self, place: Place) -> Option<&str> {
         self.lines.get(&(place.file, place.line)).map(String::as_str)

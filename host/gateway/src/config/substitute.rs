@@ -8,6 +8,7 @@
 use super::sources::Outside;
 use super::tree::{Mistake, Place, Substitute, TEXT_BYTES_MAX};
 use crate::secret_names::{ends_with_any, is_secret};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Most bytes that substitution may add to one configuration: a variable may be named very often.
@@ -90,7 +91,7 @@ pub(super) struct State {
 }
 
 impl Substitute for Substitution<'_> {
-    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, (String, String)> {
+    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, Mistake> {
         let mut out = String::new();
         let (mut rest, mut changed, mut escaped) = (text, false, false);
         let mut all: Vec<String> = Vec::new();
@@ -111,7 +112,7 @@ impl Substitute for Substitution<'_> {
                     rest = "";
                     break;
                 }
-                return Err(("a `${` without its `}`".into(), "close it, or write `$${` for a `${` that is to stay".into()));
+                return Err(("a `${` without its `}`".to_owned(), "close it, or write `$${` for a `${` that is to stay".to_owned()).into());
             };
             rest = behind;
             match Expression::read(expression) {
@@ -122,7 +123,7 @@ impl Substitute for Substitution<'_> {
                         let message = format!(
                             "what is substituted is too large: at most {TEXT_BYTES_MAX} bytes for a value, {ADDED_BYTES_MAX} for all of them"
                         );
-                        return Err((message, "name fewer or smaller variables and files".into()));
+                        return Err((message, "name fewer or smaller variables and files".to_owned()).into());
                     }
                     self.state.secrets.add(&value, &expression.told());
                     all.push(expression.told());
@@ -137,7 +138,7 @@ impl Substitute for Substitution<'_> {
                 None => {
                     let shown: String = expression.chars().take(40).collect();
                     let hint = "write `${NAME}` or `${NAME:-default}` for a variable (A-Z, 0-9, `_`), `${file:PATH}` for a file, or `$${` for a `${` that is to stay";
-                    return Err((format!("`${{{shown}}}` is not understood"), hint.into()));
+                    return Err((format!("`${{{shown}}}` is not understood"), hint.to_owned()).into());
                 }
             }
         }
@@ -182,27 +183,34 @@ impl<'t> Expression<'t> {
 }
 
 impl Substitution<'_> {
-    fn value(&mut self, expression: &Expression<'_>) -> Result<String, (String, String)> {
+    fn value(&mut self, expression: &Expression<'_>) -> Result<String, Mistake> {
         match *expression {
             Expression::Variable { name, default } => {
-                let value =
-                    self.outside.variable(name).map_err(|why| (format!("the variable {name} {why}"), "give it another value".into()))?;
+                let value = self
+                    .outside
+                    .variable(name)
+                    .map_err(|why| (format!("the variable {name} {why}"), "give it another value".to_owned()))?;
                 match (value.filter(|value| default.is_none() || !value.is_empty()), default) {
                     (Some(value), _) => Ok(value),
                     (None, Some(default)) => Ok(default.to_owned()),
-                    (None, None) => Err((
-                        format!("there is no variable {name} in the environment"),
-                        format!("set it where the gateway is started, or write `${{{name}:-default}}`"),
-                    )),
+                    (None, None) => {
+                        let message = format!("there is no variable {name} in the environment");
+                        let hint = format!("set it where the gateway is started, or write `${{{name}:-default}}`");
+                        Err(Mistake::from((message, hint)).absent(true))
+                    }
                 }
             }
             Expression::File(path) => {
                 let path = self.folder.join(path);
                 let read = self.outside.read(&path, FILE_VALUE_BYTES_MAX);
                 self.state.files.push((path.clone(), read.as_ref().ok().cloned()));
-                let refuse = |why: String, hint: &str| (format!("the file {} cannot be put here: {why}", path.display()), hint.to_owned());
-                let bytes =
-                    read.map_err(|error| refuse(error.to_string(), "relative paths begin at the folder of the file that names them"))?;
+                let refuse = |why: String, hint: &str| {
+                    Mistake::from((format!("the file {} cannot be put here: {why}", path.display()), hint.to_owned()))
+                };
+                let bytes = read.map_err(|error| {
+                    let hint = "relative paths begin at the folder of the file that names them";
+                    refuse(error.to_string(), hint).absent(error.kind() == io::ErrorKind::NotFound)
+                })?;
                 if bytes.len() as u64 > FILE_VALUE_BYTES_MAX {
                     return Err(refuse(format!("it has more than {FILE_VALUE_BYTES_MAX} bytes"), "name a smaller file"));
                 }
