@@ -12,6 +12,10 @@
 #[cfg(not(test))]
 mod config;
 #[cfg(not(test))]
+#[allow(dead_code, reason = "the gateway uses more of it")]
+#[path = "../../../host/gateway/src/secret_names.rs"]
+mod secret_names;
+#[cfg(not(test))]
 mod serve;
 #[cfg(not(test))]
 mod telemetry;

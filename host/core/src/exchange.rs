@@ -182,6 +182,8 @@ pub struct Trail {
     pub endpoint: Option<EndpointRef>,
     /// Calls made; 0 if a rule answered.
     pub tries: u32,
+    /// Microseconds from the start of the last of them to the head of its answer, at least 1; 0: it had none.
+    pub head_us: u32,
     /// The fault that was answered or degraded, as a bounded word.
     pub fault: Option<&'static str>,
     /// The plugin that answered in the upstream's place.
@@ -247,7 +249,8 @@ mod tests {
         exchange.body = Body::Full(bytes::Bytes::from_static(b"secret"));
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
-        exchange.trail = Trail { endpoint: None, tries: 3, fault: Some("x"), answered_by: Some("a".into()), upload: Some(Rc::default()) };
+        exchange.trail =
+            Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()), upload: Some(Rc::default()) };
         exchange.sent = Some(exchange.facts.request.fields.clone().into());
         let mut worn = ResponseHead::new(200);
         worn.fields.add(b"set-cookie", b"secret");

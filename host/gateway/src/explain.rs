@@ -37,14 +37,11 @@ pub type VersionOf<'a> = dyn Fn(&Attachment) -> Option<(u32, Vec<&'static str>)>
 /// # Errors
 /// No request can look like this: why.
 pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, version_of: &VersionOf<'_>) -> Result<Value, String> {
-    let mut head = head(question)?;
-    let (listener, why) = listener(plan, question)?;
+    let url = Url::read(&question.url)?;
+    let mut head = head(&url, question)?;
+    let (listener, why) = listener(plan, &url, question.listener.as_deref())?;
     let by_tls = |listener: &Listener| if listener.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    head.scheme = match question.url.split_once("://") {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-        Some(_) => Scheme::Http,
-        None => listener.map_or(Scheme::Http, by_tls),
-    };
+    head.scheme = url.scheme.unwrap_or_else(|| listener.map_or(Scheme::Http, by_tls));
     let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
     let client = question.source.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let from = Arrival { client, listener: listener.map_or("", |listener| &*listener.name) };
@@ -132,10 +129,45 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
     Ok(answer.into())
 }
 
+/// What somebody asks for, taken apart: each part as it is written.
+#[derive(Debug, PartialEq, Eq)]
+struct Url<'u> {
+    scheme: Option<Scheme>,
+    authority: &'u str,
+    path: &'u str,
+    query: Option<&'u str>,
+}
+
+impl<'u> Url<'u> {
+    /// # Errors
+    /// No request comes in by its scheme.
+    fn read(text: &'u str) -> Result<Url<'u>, String> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Some(Scheme::Https), rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Some(Scheme::Http), rest),
+            // Of a path with a URL in its query the query is none of this.
+            Some((scheme, _)) if !scheme.contains(['/', '?', '#']) => {
+                return Err(format!("no request comes in by `{scheme}`: write `http`, `https` or neither"));
+            }
+            _ => (None, text),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+        Ok(Url { scheme, authority, path: if path.is_empty() { "/" } else { path }, query })
+    }
+
+    /// The port that it names, or that its scheme stands for.
+    fn port(&self) -> Option<u16> {
+        let named = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        named.or(self.scheme.map(|scheme| if scheme == Scheme::Https { 443 } else { 80 }))
+    }
+}
+
 /// By which listener it comes in, and how that is known.
-fn listener<'p>(plan: &'p Plan, question: &Question) -> Result<(Option<&'p Listener>, &'static str), String> {
-    if let Some(name) = &question.listener {
-        let found = plan.listeners.iter().find(|listener| *listener.name == **name);
+fn listener<'p>(plan: &'p Plan, url: &Url<'_>, named: Option<&str>) -> Result<(Option<&'p Listener>, &'static str), String> {
+    if let Some(name) = named {
+        let found = plan.listeners.iter().find(|listener| *listener.name == *name);
         let known: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.name).collect();
         return found
             .map(|found| (Some(found), "named"))
@@ -144,12 +176,9 @@ fn listener<'p>(plan: &'p Plan, question: &Question) -> Result<(Option<&'p Liste
     if let [only] = plan.listeners.as_slice() {
         return Ok((Some(only), "the only one"));
     }
-    let (scheme, rest) = question.url.split_once("://").map_or((None, question.url.as_str()), |(scheme, rest)| (Some(scheme), rest));
-    let is_tls = scheme.map(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let is_tls = url.scheme.map(|scheme| scheme == Scheme::Https);
     let of_scheme = |listener: &&Listener| is_tls.is_none_or(|is_tls| listener.tls.is_some() == is_tls);
-    let port = rest.split(['/', '?', '#']).next().and_then(|authority| authority.rsplit_once(':')).and_then(|(_, port)| port.parse().ok());
-    let port: Option<u16> = port.or(is_tls.map(|is_tls| if is_tls { 443 } else { 80 }));
-    if let Some(found) = plan.listeners.iter().filter(of_scheme).find(|listener| Some(listener.bind.port()) == port) {
+    if let Some(found) = plan.listeners.iter().filter(of_scheme).find(|listener| Some(listener.bind.port()) == url.port()) {
         return Ok((Some(found), "its port is that of the URL"));
     }
     if let Some(found) = plan.listeners.iter().find(of_scheme) {
@@ -240,25 +269,41 @@ fn brief(leaf: &Leaf, part: &Part) -> Value {
     }
 }
 
-fn head(question: &Question) -> Result<RequestHead, String> {
-    let url = match question.url.split_once("://") {
-        Some((scheme, rest)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest,
-        Some((scheme, _)) => return Err(format!("no request comes in by `{scheme}`: write `http`, `https` or neither")),
-        None => question.url.as_str(),
-    };
-    let (authority, rest) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
-    let path = if path.is_empty() { "/" } else { path };
+fn head(url: &Url<'_>, question: &Question) -> Result<RequestHead, String> {
+    let path = url.path;
     let canonical = wharf_core::path::canonical(path.as_bytes())
         .map_err(|bad| format!("a request for `{path}` is refused with 400: {bad}"))?
         .map(|canonical| String::from_utf8_lossy(&canonical).into_owned());
     let method = if question.method.is_empty() { "GET" } else { &question.method };
-    let mut head =
-        RequestHead::from_text(Method::from_token(method), &authority.to_ascii_lowercase(), canonical.as_deref().unwrap_or(path), query);
+    let authority = url.authority.to_ascii_lowercase();
+    let mut head = RequestHead::from_text(Method::from_token(method), &authority, canonical.as_deref().unwrap_or(path), url.query);
     for header in &question.headers {
         let Some((name, value)) = header.split_once(':') else { return Err(format!("`{header}` is not of the form `name: value`")) };
         head.fields.add(name.trim().to_ascii_lowercase().as_bytes(), value.trim().as_bytes());
     }
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_once() {
+        let (http, https) = (Some(Scheme::Http), Some(Scheme::Https));
+        for (text, scheme, authority, path, query, port) in [
+            ("http://a.example/b?c=d#e", http, "a.example", "/b", Some("c=d"), Some(80)),
+            ("HTTPS://a.example", https, "a.example", "/", None, Some(443)),
+            ("https://a.example:8443?c", https, "a.example:8443", "/", Some("c"), Some(8443)),
+            ("http://[::1]:81/", http, "[::1]:81", "/", None, Some(81)),
+            ("a.example:81/b", None, "a.example:81", "/b", None, Some(81)),
+            ("/b?to=http://c/d", None, "", "/b", Some("to=http://c/d"), None),
+            ("", None, "", "/", None, None),
+            ("#a/b", None, "", "/", None, None),
+        ] {
+            let url = Url::read(text).unwrap();
+            assert_eq!((&url, url.port()), (&Url { scheme, authority, path, query }, port), "{text}");
+        }
+        assert!(Url::read("ftp://a.example/").unwrap_err().contains("`ftp`"));
+    }
 }

@@ -6,7 +6,8 @@
 //! - [`cores`]: one thread for each CPU
 //! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process; [`supervisor`]: who is told of it
 //! - [`memory`]: how much there is, and what follows when it runs short; [`state`]: who else holds the state folder
-//! - [`explain`]: what would become of a request
+//! - [`explain`]: what would become of a request; [`expiry`]: when certificates end
+//! - `secret_names`: what is never shown, wherever something is
 //! - [`config`]: the file, checked; [`cli`]: the command line; [`telemetry`]: access log and log
 
 mod allocator;
@@ -22,6 +23,7 @@ pub mod desk;
 #[cfg(test)]
 #[path = "config/document_tests.rs"]
 mod document_tests;
+pub mod expiry;
 pub mod explain;
 pub mod follow;
 pub mod last_good;
@@ -34,6 +36,7 @@ mod quarantine_tests;
 #[path = "config/reference_tests.rs"]
 mod reference_tests;
 pub mod run;
+mod secret_names;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;

@@ -7,6 +7,7 @@ use crate::config::plan::{self, Plan};
 use crate::control::Control;
 use crate::cores::{self, Ending, Seed};
 use crate::desk::GatewayDesk;
+use crate::expiry;
 use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
@@ -278,6 +279,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     ];
 
     tokio::spawn(process::attend(metrics.clone(), cores));
+    tokio::spawn(expiry::attend(metrics.clone(), control.generations()));
     let exporter = Exporter::start(control.generations(), metrics.clone());
     let reopener = access.as_ref().map(AccessWriter::reopener).unwrap_or_default();
 

@@ -36,6 +36,24 @@ enum Name {
     Group(Box<str>),
 }
 
+/// What the names of an example come to.
+#[derive(Clone, Copy)]
+struct Filling {
+    /// What a client, or a name that the configuration cannot know the value of, comes to.
+    client: &'static str,
+    value: &'static str,
+    /// Such a name at the beginning.
+    first: &'static str,
+}
+
+/// One of a kind: a word, a piece of a path, a number, an address that wants brackets.
+const FILLINGS: [Filling; 4] = [
+    Filling { client: "192.0.2.1", value: "x", first: "x" },
+    Filling { client: "192.0.2.1", value: "x", first: "/x" },
+    Filling { client: "192.0.2.1", value: "20", first: "20" },
+    Filling { client: "2001:db8::1", value: "::1", first: "::1" },
+];
+
 /// The names that may stand in a phrase, for messages.
 pub const NAMES: &str =
     "client, host, authority, scheme, method, path, query, route, id, path.NAME (of the route's template or pattern), attr.NAME";
@@ -112,6 +130,19 @@ impl Phrase {
         said
     }
 
+    /// Examples of what it may say, with harmless values for its names. Of several kinds, since one fits where another does
+    /// not: if none of them is fit for its place, nothing that it says is.
+    pub fn examples(&self) -> impl Iterator<Item = String> {
+        let count = if self.fixed().is_some() { 1 } else { FILLINGS.len() };
+        FILLINGS.iter().take(count).map(|filling| {
+            let parts = self.parts.iter().enumerate().map(|(at, part)| match part {
+                Part::Plain(text) => text,
+                Part::Name(name) => name.example(*filling, at == 0),
+            });
+            parts.collect()
+        })
+    }
+
     /// The names of what it takes out of the path.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
@@ -140,6 +171,23 @@ impl Name {
                 _ => return Err(format!("`{{{name}}}` is nothing that is known here; known: {NAMES}")),
             },
         })
+    }
+
+    fn example(&self, filling: Filling, is_first: bool) -> &str {
+        match self {
+            Name::Client => filling.client,
+            Name::Host | Name::Authority => "www.example",
+            Name::Scheme => "http",
+            Name::Method => "GET",
+            // Every path begins so, and a whole path is what the first of all groups is.
+            Name::Path => "/x",
+            Name::Group(name) if **name == *"0" => "/x",
+            Name::Query => "x=1",
+            Name::Route => "x",
+            Name::Id => "00000000000000000000000000000000",
+            Name::Attr(_) | Name::Group(_) if is_first => filling.first,
+            Name::Attr(_) | Name::Group(_) => filling.value,
+        }
     }
 
     fn say<'g>(&self, facts: &Facts, group: &dyn Fn(&str) -> Option<&'g str>, said: &mut String) {
@@ -187,6 +235,21 @@ mod tests {
             ("{id}", "00000000000000000000000000000000"),
         ] {
             assert_eq!(Phrase::new(text).unwrap().say(&facts), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_example_has_something_harmless_in_the_place_of_each_name() {
+        for (text, expected) in [
+            ("", &[""][..]),
+            ("plain", &["plain"]),
+            ("{method} {path}?{query}", &["GET /x?x=1"]),
+            ("{attr.a}/{attr.b}", &["x/x", "/x/x", "20/20", "::1/::1"]),
+            ("[{client}]", &["[192.0.2.1]", "[2001:db8::1]"]),
+        ] {
+            let mut examples: Vec<String> = Phrase::new(text).unwrap().examples().collect();
+            examples.dedup();
+            assert_eq!(examples, expected, "{text}");
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Record<'a> {
     pub duration: Duration,
     pub endpoint: Option<&'a Endpoint>,
     pub tries: u32,
+    /// Microseconds from the start of the last try to the head of its answer; 0: it had none.
+    pub head_us: u32,
     pub fault: Option<&'a str>,
     pub consumer: Option<&'a str>,
     pub answered_by: Option<&'a str>,
@@ -78,6 +80,7 @@ impl<'a> Record<'a> {
             duration: Duration::ZERO,
             endpoint: None,
             tries: 0,
+            head_us: 0,
             fault: None,
             consumer: None,
             answered_by: None,

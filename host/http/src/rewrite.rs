@@ -59,19 +59,37 @@ impl Rewrite {
             },
             Rewrite::Template(phrase) => phrase.say(facts),
         };
-        if !path::is_canonical(new.as_bytes()) {
-            return Err(refused("would not be canonical"));
+        match fit(&new, !matches!(self, Rewrite::Prefix { .. })) {
+            Ok(()) => Ok(Some(new)),
+            Err(why) => Err(Fault::caller(FaultKind::BadArgument, format!("the path that this request is rewritten to {why}"))),
         }
-        let whole_path_names = !matches!(self, Rewrite::Prefix { .. });
-        if whole_path_names && ends_early(&new) {
-            return Err(refused("holds an encoded `?`, `#` or line end that some take for its end"));
+    }
+
+    /// Of one that no request fits, whatever its names come to: an example of the new path, and why it is not sent.
+    pub fn never(&self) -> Option<(String, &'static str)> {
+        let phrase = match self {
+            Rewrite::Prefix { .. } => return None,
+            Rewrite::Regex { to, .. } | Rewrite::Template(to) => to,
+        };
+        if phrase.examples().any(|example| fit(&example, true).is_ok()) {
+            return None;
         }
-        Ok(Some(new))
+        phrase.examples().find_map(|example| fit(&example, true).err().map(|why| (example, why)))
     }
 }
 
-fn refused(why: &str) -> Fault {
-    Fault::caller(FaultKind::BadArgument, format!("the path that this request is rewritten to {why}"))
+/// Is this path sent?
+///
+/// # Errors
+/// Why not.
+fn fit(path: &str, whole_path_is_new: bool) -> Result<(), &'static str> {
+    if !path::is_canonical(path.as_bytes()) {
+        return Err("would not be canonical");
+    }
+    if whole_path_is_new && ends_early(path) {
+        return Err("holds an encoded `?`, `#` or line end that some take for its end");
+    }
+    Ok(())
 }
 
 /// Does a careless reader see the end of the path before its last segment?
@@ -151,6 +169,21 @@ mod tests {
         // What has no single safe meaning goes nowhere.
         check(&rewrite, "/users/7/", Err(()));
         check(&rewrite, "/users/7/admin%3Fx", Err(()));
+    }
+
+    #[test]
+    fn what_no_request_can_be_rewritten_to_is_known_beforehand() {
+        let never = |text: &str| Rewrite::Template(Phrase::new(text).unwrap()).never().is_some();
+        for text in
+            ["/v2/{path.id}", "{path}", "/v2{path}", "{attr.all}/{path.id}", "/a%3Fb", "/", "/{attr.hex}%20", "/.{path.id}", "/x/{query}"]
+        {
+            assert!(!never(text), "{text}");
+        }
+        for text in
+            ["", "v2", "/v2/{path}", "{client}", "/a b", "/a?b={path.id}", "/a%3Fb/{path.id}", "/../{path.id}", "/%zz/{path.id}", "/\u{fc}"]
+        {
+            assert!(never(text), "{text}");
+        }
     }
 
     #[test]

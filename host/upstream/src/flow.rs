@@ -129,6 +129,7 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
             outlet.ended_upload(one_try, exchange.trail.upload.as_deref(), &row, &said, (started, ended))
         };
         if said.is_ok() {
+            exchange.trail.head_us = micros(ended.saturating_duration_since(started));
             return match outlet.holds_bodies() {
                 // As it is: an answer is large enough for every move of it to be felt.
                 false => said,
@@ -221,7 +222,9 @@ impl<P: Protocol> ServiceOutlet<P> {
             let sent = Box::pin(hedge::send(self, exchange, wish, ask, tried, row)).await;
             exchange.trail.tries += sent.more;
             exchange.trail.endpoint = Some(sent.row.endpoint.clone());
-            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended: now(), replayable });
+            let ended = now();
+            exchange.trail.head_us = if sent.said.is_ok() { micros(ended.saturating_duration_since(started)) } else { 0 };
+            return Ok(Made { said: sent.said, in_flight: sent.in_flight, ended, replayable });
         }
         let one_try = Try::of(row.clone());
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
@@ -231,6 +234,7 @@ impl<P: Protocol> ServiceOutlet<P> {
             traced(exchange, open, &said, ended);
         }
         let in_flight = self.ended_upload(one_try, exchange.trail.upload.as_deref(), &row, &said, (started, ended));
+        exchange.trail.head_us = if said.is_ok() { micros(ended.saturating_duration_since(started)) } else { 0 };
         Ok(Made { said, in_flight, ended, replayable })
     }
 }
@@ -396,6 +400,12 @@ impl<P> ServiceOutlet<P> {
         }
         paid
     }
+}
+
+/// At least one: none is for what did not happen. A head is waited for an hour at most, and there is room for 71 minutes.
+#[inline]
+fn micros(time: Duration) -> u32 {
+    (time.as_secs() as u32).wrapping_mul(1_000_000).wrapping_add(time.subsec_micros()).max(1)
 }
 
 /// Ends the span of a try.

@@ -41,6 +41,21 @@ services: {{ up: {{ endpoints: ["{upstream}"] }} }}
 
 const ALL: &str = "routes: [{ name: all, to: up }]\n";
 
+/// A gateway with a plugin that counts visits in the store and says the sum on every answer.
+fn counting(upstream: SocketAddr) -> Wharf {
+    let rest = "plugins: { hostile: { grants: { kv: {}, http: { services: [up] } } } }\n\
+        routes: [{ name: all, to: up, plugins: [{ plugin: hostile, role: filter, config: { do: visits } }] }]\n";
+    let wharf = Wharf::start(config(upstream, "", rest)).unwrap();
+    wharf.admin().put_bytes("/v1/plugins/hostile", component("hostile")).expect();
+    wharf
+}
+
+/// Ends the gateway, which has nothing to complain of.
+fn ends_well(wharf: Wharf) {
+    let (status, log) = wharf.stop(WAIT).unwrap();
+    assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+}
+
 /// Answers requests, and echoes what comes after an upgrade.
 fn upstream() -> Upstream {
     Upstream::start(|seen| {
@@ -253,8 +268,7 @@ fn a_drain_answers_whatever_came_in_before() {
         }
         answered += one.into_iter().map(|client| client.join().unwrap()).sum::<u64>() + two.join().unwrap();
         drop(socket);
-        let (status, log) = wharf.stop(WAIT).unwrap();
-        assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+        ends_well(wharf);
     }
     println!("{} drains: {answered} requests, none failed", times());
 }
@@ -282,8 +296,7 @@ fn while_it_drains_the_admin_api_says_that_it_is_alive_and_not_ready() {
         assert!(error["message"].as_str().unwrap().contains("ending"), "{error}");
     }
     socket.echo(1).unwrap();
-    let (status, log) = wharf.stop(WAIT).unwrap();
-    assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+    ends_well(wharf);
 }
 
 #[test]
@@ -309,8 +322,7 @@ fn a_balancer_may_be_given_time_to_notice_before_anything_is_turned_away() {
         }
         wharf.until_said("ending:", WAIT);
         assert!(again || begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
-        let (status, log) = wharf.stop(WAIT).unwrap();
-        assert!(status.success() && !log.contains("ERROR"), "{status}: {log}");
+        ends_well(wharf);
     }
 }
 
@@ -335,10 +347,7 @@ fn a_tunnel_is_cut_when_the_drain_is_over_and_at_once_when_told_again() {
 #[test]
 fn the_store_changes_hands_and_no_value_is_lost_or_counted_twice() {
     let upstream = upstream();
-    let rest = "plugins: { hostile: { grants: { kv: {}, http: { services: [up] } } } }\n\
-        routes: [{ name: all, to: up, plugins: [{ plugin: hostile, role: filter, config: { do: visits } }] }]\n";
-    let mut wharf = Wharf::start(config(upstream.address(), "", rest)).unwrap();
-    wharf.admin().put_bytes("/v1/plugins/hostile", component("hostile")).expect();
+    let mut wharf = counting(upstream.address());
     let address = wharf.listener("main");
     let seen: Arc<Mutex<HashSet<u64>>> = Arc::default();
     let counted = seen.clone();
@@ -371,10 +380,7 @@ fn the_store_changes_hands_and_no_value_is_lost_or_counted_twice() {
 #[test]
 fn who_still_drains_after_two_upgrades_has_the_store() {
     let upstream = upstream();
-    let rest = "plugins: { hostile: { grants: { kv: {}, http: { services: [up] } } } }\n\
-        routes: [{ name: all, to: up, plugins: [{ plugin: hostile, role: filter, config: { do: visits } }] }]\n";
-    let mut wharf = Wharf::start(config(upstream.address(), "", rest)).unwrap();
-    wharf.admin().put_bytes("/v1/plugins/hostile", component("hostile")).expect();
+    let mut wharf = counting(upstream.address());
     let mut slow = Connection::open(wharf.listener("main")).unwrap();
     slow.send(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\n").unwrap();
     until("the request", WAIT, || (wharf.admin().metrics().get("wharf_http_in_flight", &[]) > 0.0).then_some(()));

@@ -23,7 +23,7 @@ use wharf_harness::{Act, Connection, Load, Upstream, Wharf, raw, until};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Metrics that are there only once something rare has happened, which this test does not make happen.
-const RARE: [&str; 7] = [
+const RARE: [&str; 8] = [
     "wharf_plugin_banished_total",
     "wharf_plugin_custom_total",
     "wharf_plugin_fallbacks_total",
@@ -31,6 +31,7 @@ const RARE: [&str; 7] = [
     "wharf_plugin_log_dropped_total",
     "wharf_plugin_moved_total",
     "wharf_plugin_wait_seconds",
+    "wharf_tls_certificate_expires_seconds",
 ];
 
 /// A gateway that uses all it has.

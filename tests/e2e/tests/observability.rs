@@ -85,6 +85,8 @@ fn two_records_of_a_request_are_joined_by_the_id_that_a_trusted_proxy_gave() {
     assert_eq!(asked["request_headers"], json!({ "accept": "text/html", "cookie": "***" }));
     assert!(asked.get("status").is_none() && asked.get("duration_us").is_none(), "{asked}");
     assert_eq!((&became["status"], &became["bytes_in"], &became["tries"]), (&json!(200), &json!(4), &json!(1)));
+    let micros = |name: &str| became[name].as_u64().unwrap_or_else(|| panic!("no {name} in {became}"));
+    assert!(micros("upstream_us") > 0 && micros("upstream_us") <= micros("duration_us"), "{became}");
     assert!(became["response_headers"]["content-type"].is_string() || became.get("response_headers").is_none(), "{became}");
     // From anybody else such an id is worth nothing.
     let (asked, became) = (&records[2], &records[3]);

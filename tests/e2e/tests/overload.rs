@@ -39,16 +39,26 @@ routes: [{{ name: all, to: up }}]
     )
 }
 
+fn level(wharf: &Wharf, name: &str) -> u64 {
+    wharf.admin().metrics().get(name, &[]) as u64
+}
+
+/// Bounds the memory of a gateway at what it uses now and `room` MiB beyond; MiB.
+fn bound(wharf: &Wharf, upstream: &Upstream, room: u64) -> u64 {
+    until("a look at the memory", WAIT, || (level(wharf, "wharf_process_memory_bytes") > 0).then_some(()));
+    let max = (level(wharf, "wharf_process_memory_bytes") >> 20) + room;
+    wharf.write_config(&config(upstream, &format!(", memory_max: {max}MiB")));
+    until("the bound", WAIT, || (level(wharf, "wharf_memory_max_bytes") == max << 20).then_some(()));
+    max
+}
+
 #[test]
 fn memory_that_runs_short_is_answered_and_never_runs_out() {
     let upstream = Upstream::named("up");
     let wharf = Wharf::start(config(&upstream, "")).unwrap();
     let address = wharf.listener("main");
-    let level = |name: &str| wharf.admin().metrics().get(name, &[]) as u64;
-    until("a look at the memory", WAIT, || (level("wharf_process_memory_bytes") > 0).then_some(()));
-    let max = (level("wharf_process_memory_bytes") >> 20) + ROOM;
-    wharf.write_config(&config(&upstream, &format!(", memory_max: {max}MiB")));
-    until("the bound", WAIT, || (level("wharf_memory_max_bytes") == max << 20).then_some(()));
+    let level = |name: &str| level(&wharf, name);
+    let max = bound(&wharf, &upstream, ROOM);
 
     let mut greedy: Vec<TcpStream> = (0..GREEDY).map(|_| TcpStream::connect(address).unwrap()).collect();
     let open = || wharf.admin().metrics().get("wharf_connections_open", &[("listener", "main")]) as usize;
@@ -113,11 +123,8 @@ fn a_shortage_ends_with_what_it_came_from() {
     let upstream = Upstream::named("up");
     let wharf = Wharf::start(config(&upstream, "")).unwrap();
     let address = wharf.listener("main");
-    let level = |name: &str| wharf.admin().metrics().get(name, &[]) as u64;
-    until("a look at the memory", WAIT, || (level("wharf_process_memory_bytes") > 0).then_some(()));
-    let max = (level("wharf_process_memory_bytes") >> 20) + ROOM / 2;
-    wharf.write_config(&config(&upstream, &format!(", memory_max: {max}MiB")));
-    until("the bound", WAIT, || (level("wharf_memory_max_bytes") == max << 20).then_some(()));
+    let level = |name: &str| level(&wharf, name);
+    bound(&wharf, &upstream, ROOM / 2);
 
     let head = [b"GET / HTTP/1.1\r\nHost: a.example\r\nX-Long: ".to_vec(), vec![b'a'; HEAD]].concat();
     let mut brief: Vec<TcpStream> = Vec::new();

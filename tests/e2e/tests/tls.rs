@@ -4,7 +4,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wharf_e2e::far::{Far, Says};
 use wharf_e2e::pipes::By;
 use wharf_e2e::tls::{Authority, Client, Pair, der};
@@ -349,9 +349,16 @@ fn a_certificate_that_has_expired_replaces_none_and_is_better_than_none_after_a_
     let wharf = wharf.kill_and_start().unwrap();
     assert!(shown(&wharf) == der(&expired));
     assert_eq!(quarantined(&wharf), 1, "an operator is told");
+    let ends =
+        || wharf.admin().metrics().get("wharf_tls_certificate_expires_seconds", &[("listener", "main"), ("certificate", "a.example")]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    until("the end of the certificate", WAIT, || (ends() > 0.0).then_some(()));
+    assert!(ends() < now, "{}", ends());
+    wharf.until_said("a certificate has expired, and clients refuse it", WAIT);
     replace(&wharf, "c0.key", &good.key);
     replace(&wharf, "c0.pem", &good.chain);
     until("the renewed certificate", WAIT, || (shown(&wharf) == der(&good)).then_some(()));
+    until("its end", WAIT, || (ends() > now).then_some(()));
 }
 
 #[test]

@@ -105,6 +105,9 @@ pub struct CheckArgs {
     /// Take warnings for mistakes
     #[arg(long)]
     pub strict: bool,
+    /// The file is meant for another machine: files and variables that are not here are notes, and any address will do
+    #[arg(long)]
+    pub elsewhere: bool,
     /// Print a file to begin with, and check nothing
     #[arg(long)]
     pub example: bool,
@@ -463,8 +466,8 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     if args.example {
         return print(out, EXAMPLE);
     }
-    match config::load(&args.file, &Surroundings::here()).and_then(|plan| starts(&args.file, plan)) {
-        Ok(plan) => {
+    match checked(args) {
+        Ok((plan, absent)) => {
             let file = args.file.display().to_string();
             let counts = [
                 ("listeners", plan.listeners.len()),
@@ -483,8 +486,17 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
                 let list: Vec<Value> =
                     found.iter().map(|warning| json!({ "at": at(warning), "message": warning.message, "hint": warning.hint })).collect();
                 let ok = exit == Exit::Done;
-                print(out, &format!("{:#}\n", json!({ "file": file, "ok": ok, "mistakes": [], "warnings": list, "counts": counts })));
+                let notes: Vec<Value> =
+                    absent.iter().map(|(at, note)| json!({ "at": at, "message": note.message, "hint": note.hint })).collect();
+                let mut said = json!({ "file": file, "ok": ok, "mistakes": [], "warnings": list, "counts": counts });
+                if let (true, Some(said)) = (args.elsewhere, said.as_object_mut()) {
+                    said.insert("notes".into(), notes.into());
+                }
+                print(out, &format!("{said:#}\n"));
                 return exit;
+            }
+            for (at, note) in &absent {
+                print(err, &format!("{at}: note: {}\n  hint: it must be there where the gateway runs\n\n", note.message));
             }
             for warning in &found {
                 print(err, &format!("{}: warning: {}\n  hint: {}\n\n", at(warning), warning.message, warning.hint));
@@ -495,10 +507,30 @@ fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
                 1 => "; 1 warning".into(),
                 several => format!("; {several} warnings"),
             };
-            print(out, &format!("{file} is good: {}{told}\n", counts.join(", ")));
+            let noted = match absent.len() {
+                0 => String::new(),
+                1 => "; 1 note".into(),
+                several => format!("; {several} notes"),
+            };
+            let good = if args.elsewhere { "good, as far as that can be told elsewhere" } else { "good" };
+            print(out, &format!("{file} is {good}: {}{told}{noted}\n", counts.join(", ")));
             exit
         }
         Err(mistakes) => print_mistakes(&mistakes, args.json, out, err),
+    }
+}
+
+/// What is asked for, and with `--elsewhere` what of it is not here and where it is named.
+fn checked(args: &CheckArgs) -> Result<(Plan, Vec<(String, config::tree::Mistake)>), config::Mistakes> {
+    if !args.elsewhere {
+        let plan = config::load(&args.file, &Surroundings::here())?;
+        return Ok((starts(&args.file, plan)?, Vec::new()));
+    }
+    let mut checked = config::read_all(&args.file, &anywhere()).0?;
+    let Some(mistakes) = checked.mistakes.take() else { return Ok((checked.into_plan()?, Vec::new())) };
+    match mistakes.elsewhere() {
+        (Some(mistakes), _) => Err(mistakes),
+        (None, absent) => Ok((checked.into_plan()?, absent)),
     }
 }
 

@@ -219,6 +219,39 @@ fn check_says_good_or_lists_mistakes_and_the_exit_code_says_which() {
 }
 
 #[test]
+fn check_elsewhere_takes_what_is_not_here_for_notes_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wharf.yaml");
+    let path = file.to_str().unwrap();
+    let text = "listeners:
+  web: {bind: '192.0.2.1:${WHARF_TEST_NO_SUCH_PORT}'}
+  tls: {bind: 192.0.2.1:8443, tls: {certificates: [{chain: /etc/no/such.pem, key: /etc/no/such.key}]}}
+access_log: {to: /var/log/no/such/access.log}
+services: {s: {endpoints: [127.0.0.1:9001]}}
+plugins: {auth: {}}
+routes: [{name: a, to: s, plugins: [{plugin: auth, config: {secret: '${file:no/such}'}}]}]
+";
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(wharf(&["check", path]).exit, Exit::Config);
+    let said = wharf(&["check", path, "--elsewhere", "--strict"]);
+    assert_eq!(said.exit, Exit::Done, "{said:?}");
+    assert!(
+        said.out.contains("is good, as far as that can be told elsewhere: 2 listeners, 1 routes") && said.out.contains("4 notes"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("wharf.yaml:2:15: note: there is no variable WHARF_TEST_NO_SUCH_PORT"), "{said:?}");
+    let told: Value = serde_json::from_str(&wharf(&["check", path, "--elsewhere", "--json"]).out).unwrap();
+    assert_eq!((&told["ok"], told["notes"].as_array().unwrap().len()), (&Value::Bool(true), 4), "{told}");
+    // What is wrong anywhere is wrong there, too, and is all that is told then.
+    std::fs::write(&file, text.replace("to: s,", "to: t,")).unwrap();
+    let said = wharf(&["check", path, "--elsewhere"]);
+    assert!(said.exit == Exit::Config && said.err.contains("1 mistake in") && !said.err.contains("no/such"), "{said:?}");
+    // A folder in the place of a file is no absence.
+    std::fs::write(&file, text.replace("/etc/no/such.pem", "/etc")).unwrap();
+    assert_eq!(wharf(&["check", path, "--elsewhere"]).exit, Exit::Config);
+}
+
+#[test]
 fn explain_says_which_route_and_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wharf.yaml");

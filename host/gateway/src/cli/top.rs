@@ -1,16 +1,17 @@
 //! `wharf top`: what a running gateway is doing, as a view that renews itself, or once for scripts.
 //!
 //! Two looks at the metrics, an interval apart, make one view ([`view`], pure): rates and percentiles are those of the
-//! interval, levels those of its end. Plain text; the screen is cleared only where there is one.
+//! interval, levels those of its end. `top/page.rs` shows it to people; the screen is cleared only where there is one.
 
 use super::admin::Client;
 use super::{AdminArgs, Exit, Failure, print, print_failure};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
+
+mod page;
 
 /// `wharf top`
 #[derive(Clone, Debug, Args)]
@@ -21,6 +22,9 @@ pub struct TopArgs {
     /// Show one view and end
     #[arg(long)]
     once: bool,
+    /// Rows of each table, the busiest first; by default 5 on a terminal, else all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rows: Option<u16>,
     #[command(flatten)]
     pub(super) admin: AdminArgs,
 }
@@ -29,6 +33,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     let within = text.parse::<f64>().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
     within.ok_or_else(|| format!("`{text}` is not a number of seconds from 0.1 to 60"))
 }
+
+/// What a try of a call comes to if there is no answer and that is nobody's wish.
+const FAULTS: [&str; 8] =
+    ["connect", "timeout_connect", "timeout_head", "timeout_body", "timeout_whole", "reset", "bad_answer", "overload"];
 
 /// Clears the screen and goes to its first corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -43,7 +51,9 @@ pub(super) fn run(args: &TopArgs, out: &mut dyn Write, err: &mut dyn Write) -> E
 fn look_on(args: &TopArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let client = Client::find(&args.admin)?;
     let (mut before, mut at) = (Metrics::read(&client.metrics()?), Instant::now());
-    let clears = !args.once && !args.admin.json && std::io::stdout().is_terminal();
+    let is_terminal = std::io::stdout().is_terminal();
+    let clears = !args.once && !args.admin.json && is_terminal;
+    let rows = args.rows.map(usize::from).or(is_terminal.then_some(page::ROWS));
     loop {
         std::thread::sleep(Duration::from_secs_f64(args.interval)); // look again: what passes meanwhile is what is shown
         let (after, now) = (Metrics::read(&client.metrics()?), Instant::now());
@@ -52,14 +62,15 @@ fn look_on(args: &TopArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
             (true, true) => format!("{view:#}\n"),
             // A line for each look, for who reads on.
             (true, false) => format!("{view}\n"),
-            (false, _) => text(&view),
+            (false, _) => page::text(&view, rows),
         };
         if args.once {
             return Ok(print(out, &shown));
         }
-        let clear = if clears { CLEAR } else { "" };
+        // A line between two views where one stands below the other.
+        let (clear, gap) = if clears { (CLEAR, "") } else { ("", "\n") };
         // Nobody reads any more: the end, as for any filter.
-        if out.write_all(format!("{clear}{shown}\n").as_bytes()).and_then(|()| out.flush()).is_err() {
+        if out.write_all(format!("{clear}{shown}{gap}").as_bytes()).and_then(|()| out.flush()).is_err() {
             return Ok(Exit::Done);
         }
         (before, at) = (after, now);
@@ -182,8 +193,13 @@ fn view(before: &Metrics, after: &Metrics, seconds: f64) -> Value {
                 "connections": after.sum("wharf_upstream_connections", &labels),
             }))
         });
+        let level = |name: &str| after.sum(name, &labels);
+        let breaker = after.sum("wharf_breaker_state", &[("guards", "service"), ("name", &service)]);
         json!({
             "service": service,
+            "panic": level("wharf_upstream_panic") > 0.0,
+            "listing_trouble": level("wharf_upstream_listing_trouble") > 0.0,
+            "breaker": breaker_word(breaker),
             "calls_per_s": calls,
             "failures_per_s": round((calls - good).max(0.0)),
             "p50_ms": p50,
@@ -191,19 +207,81 @@ fn view(before: &Metrics, after: &Metrics, seconds: f64) -> Value {
             "endpoints": endpoints.collect::<Vec<_>>(),
         })
     });
+    let services: Vec<Value> = services.collect();
+    let turned_away =
+        ["wharf_http_refused_total", "wharf_connections_refused_total", "wharf_connections_failed_total", "wharf_rate_limited_total"];
     json!({
         "seconds": round(seconds),
+        "version": after.values("wharf_build_info", "version").first(),
         "requests_per_s": rate(requests, &[]),
         "errors_per_s": rate(requests, &[("class", "5xx")]),
+        "faults_per_s": round(FAULTS.iter().map(|word| rate("wharf_upstream_calls_total", &[("outcome", word)])).sum()),
+        "turned_away_per_s": round(turned_away.iter().map(|name| rate(name, &[])).sum()),
         "in_flight": after.sum("wharf_http_in_flight", &[]),
         "connections": after.sum("wharf_connections_open", &[]),
         "cores": after.sum("wharf_cores", &[]),
         "busy_cores": round(rate("wharf_process_cpu_milliseconds_total", &[]) / 1000.0),
         "memory_bytes": after.sum("wharf_process_memory_bytes", &[]),
+        "memory_max_bytes": after.sum("wharf_memory_max_bytes", &[]),
         "generation": after.sum("wharf_generation", &[]),
         "routes": routes.collect::<Vec<_>>(),
-        "services": services.collect::<Vec<_>>(),
+        "troubles": troubles(after, &services),
+        "services": services,
     })
+}
+
+fn breaker_word(state: f64) -> &'static str {
+    match state {
+        state if state >= 2.0 => "open",
+        state if state > 0.0 => "half open",
+        _ => "closed",
+    }
+}
+
+/// What somebody should look at, the worst first, each in a line.
+fn troubles(now: &Metrics, services: &[Value]) -> Vec<String> {
+    let mut found = Vec::new();
+    let level = |name: &str| now.sum(name, &[]);
+    match level("wharf_memory_shortage") {
+        short if short >= 2.0 => found.push("memory has nearly run out: requests are answered with 503".to_owned()),
+        short if short > 0.0 => found.push("memory is short: connections are refused".to_owned()),
+        _ => {}
+    }
+    let name = |service: &Value| service.get("service").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is = |value: &Value, what: &str| value.get(what).and_then(Value::as_bool).unwrap_or_default();
+    for service in services.iter().filter(|service| is(service, "panic")) {
+        found.push(format!("service {}: below its panic threshold, so all endpoints are used, ill or not", name(service)));
+    }
+    for (labels, state) in now.0.get("wharf_breaker_state").into_iter().flatten().filter(|(_, state)| *state > 0.0) {
+        let label = |name: &str| labels.get(name).map_or("", String::as_str);
+        found.push(format!("{} {}: its breaker is {}", label("guards"), label("name"), breaker_word(*state)));
+    }
+    for service in services {
+        let endpoints = service.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+        let called = |endpoint: &Value| endpoint.get("endpoint").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (ejected, ill): (Vec<_>, Vec<_>) =
+            endpoints.filter(|one| is(one, "ejected") || !is(one, "fit")).partition(|one| is(one, "ejected"));
+        for (endpoints, what) in [(ejected, "left out for its failures"), (ill, "ill or not wanted")] {
+            match endpoints.as_slice() {
+                [] => {}
+                [one] => found.push(format!("service {}: {} is {what}", name(service), called(one))),
+                [first, rest @ ..] => {
+                    found.push(format!("service {}: {} and {} more, each {what}", name(service), called(first), rest.len()))
+                }
+            }
+        }
+        if is(service, "listing_trouble") {
+            found.push(format!("service {}: its directory cannot be asked, the last listing serves", name(service)));
+        }
+    }
+    let (held, plugins) = (level("wharf_config_quarantined"), level("wharf_plugin_problems"));
+    if held > 0.0 {
+        found.push(format!("configuration: {held} items are not as written; `wharf config status` tells which"));
+    }
+    if plugins > 0.0 {
+        found.push(format!("plugins: {plugins} attachments are not served as written; `wharf plugin list`"));
+    }
+    found
 }
 
 fn round(value: f64) -> f64 {
@@ -227,49 +305,6 @@ fn millis(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
         (below, so_far) = (*bound, *count);
     }
     None
-}
-
-/// The view for people.
-fn text(view: &Value) -> String {
-    let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_f64).unwrap_or_default();
-    let maybe = |value: &Value, name: &str| value.get(name).and_then(Value::as_f64).map_or("-".into(), |number| format!("{number:.2}"));
-    let word = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "{:.1} requests/s, {:.1} errors/s, {} in flight, {} connections; {:.2} of {} cores busy, {:.1} MiB, generation {}",
-        number(view, "requests_per_s"),
-        number(view, "errors_per_s"),
-        number(view, "in_flight"),
-        number(view, "connections"),
-        number(view, "busy_cores"),
-        number(view, "cores"),
-        number(view, "memory_bytes") / (1024.0 * 1024.0),
-        number(view, "generation"),
-    );
-    let _ = writeln!(out, "\n{:<32} {:>12} {:>10} {:>10} {:>10}", "ROUTE", "REQUESTS/S", "ERRORS/S", "P50 MS", "P99 MS");
-    for route in list(view, "routes") {
-        let name = Some(word(&route, "route")).filter(|name| !name.is_empty()).unwrap_or_else(|| "(none)".into());
-        let (all, bad) = (number(&route, "requests_per_s"), number(&route, "errors_per_s"));
-        let _ = writeln!(out, "{name:<32} {all:>12.1} {bad:>10.1} {:>10} {:>10}", maybe(&route, "p50_ms"), maybe(&route, "p99_ms"));
-    }
-    let _ = writeln!(out, "\n{:<32} {:>12} {:>10} {:>10} {:>10}", "SERVICE", "CALLS/S", "FAILED/S", "P50 MS", "P99 MS");
-    for service in list(view, "services") {
-        let (name, all, bad) = (word(&service, "service"), number(&service, "calls_per_s"), number(&service, "failures_per_s"));
-        let _ = writeln!(out, "{name:<32} {all:>12.1} {bad:>10.1} {:>10} {:>10}", maybe(&service, "p50_ms"), maybe(&service, "p99_ms"));
-        for endpoint in list(&service, "endpoints") {
-            let is = |name: &str| endpoint.get(name).and_then(Value::as_bool).unwrap_or_default();
-            let health = match (is("fit"), is("ejected")) {
-                (_, true) => "left out",
-                (true, _) => "fit",
-                (false, _) => "ill",
-            };
-            let (calls, connections) = (number(&endpoint, "in_flight"), number(&endpoint, "connections"));
-            let _ = writeln!(out, "  {:<30} {health:>12}  {calls} in flight, {connections} connections", word(&endpoint, "endpoint"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -299,6 +334,15 @@ wharf_upstream_in_flight{service=\"up\",endpoint=\"10.0.0.7:80\"} 3
 wharf_process_cpu_milliseconds_total 2000
 wharf_process_memory_bytes 1048576
 wharf_cores 4
+wharf_build_info{version=\"1.2.3\",arch=\"x86_64\",os=\"linux\"} 1
+wharf_generation 7
+wharf_memory_max_bytes 536870912
+wharf_connections_open{listener=\"web\"} 40
+wharf_upstream_connections{service=\"up\",endpoint=\"10.0.0.7:80\"} 2
+wharf_upstream_panic{service=\"up\"} 1
+wharf_breaker_state{guards=\"route\",name=\"a\"} 2
+wharf_breaker_state{guards=\"service\",name=\"up\"} 1
+wharf_config_quarantined{kind=\"route\"} 1
 ";
 
     #[test]
@@ -313,9 +357,56 @@ wharf_cores 4
         let service = &view["services"][0];
         assert_eq!((&service["calls_per_s"], &service["failures_per_s"]), (&json!(4.0), &json!(1.0)));
         assert_eq!((&service["endpoints"][0]["ejected"], &service["endpoints"][0]["in_flight"]), (&json!(true), &json!(3.0)));
-        let text = text(&view);
-        assert!(text.starts_with("101.0 requests/s, 10.0 errors/s, 0 in flight"), "{text}");
-        assert!(text.contains("(none)") && text.contains("left out") && text.contains("0.50 of 4 cores busy, 1.0 MiB"), "{text}");
+        assert_eq!((&view["faults_per_s"], &service["breaker"], &service["panic"]), (&json!(1.0), &json!("half open"), &json!(true)));
+    }
+
+    /// Exactly what stands on the screen.
+    #[test]
+    fn a_page_is_read_at_a_glance() {
+        let view = view(&Metrics::read(BEFORE), &Metrics::read(AFTER), 2.0);
+        let expected = "\
+Wharf 1.2.3  generation 7  0 requests in flight  40 connections
+101.0 requests/s  10.0 5xx/s  1.0 faults/s  0.0 turned away/s
+0.50 of 4 cores busy  1.0 of 512 MiB of memory
+! service up: below its panic threshold, so all endpoints are used, ill or not
+! route a: its breaker is open
+! service up: its breaker is half open
+! and 2 more
+
+ROUTE                    REQUESTS/S     5XX/S    P50 MS    P99 MS
+a                             100.0      10.0      1.00      9.82
+(none)                          1.0       0.0         -         -
+
+SERVICE                     CALLS/S  FAILED/S    P50 MS    P99 MS     FIT  CONN
+up                              4.0       1.0         -         -     0/1     2
+";
+        assert_eq!(page::text(&view, None), expected);
+        let cut = page::text(&view, Some(1));
+        assert!(cut.contains("9.82\nand 1 more (`--rows`)\n\nSERVICE"), "{cut}");
+    }
+
+    #[test]
+    fn a_page_fits_a_terminal_of_80_columns_and_24_lines() {
+        let mut metrics = String::from(
+            "wharf_connections_open{listener=\"web\"} 20000\nwharf_memory_shortage 2\nwharf_config_quarantined{kind=\"route\"} 3\n",
+        );
+        for n in 0..40 {
+            let name = format!("{n:02}-{}", "a-very-long-name-".repeat(3));
+            metrics += &format!("wharf_http_requests_total{{route=\"{name}\",class=\"5xx\"}} {}\n", 9_000_000 + n);
+            metrics += &format!("wharf_upstream_endpoints{{service=\"{name}\"}} 100\nwharf_upstream_panic{{service=\"{name}\"}} 1\n");
+            metrics += &format!("wharf_breaker_state{{guards=\"service\",name=\"{name}\"}} 2\n");
+            for endpoint in 0..100 {
+                metrics += &format!("wharf_upstream_endpoint_fit{{service=\"{name}\",endpoint=\"10.0.0.{endpoint}:80\"}} 0\n");
+                metrics += &format!("wharf_upstream_connections{{service=\"{name}\",endpoint=\"10.0.0.{endpoint}:80\"}} 100\n");
+            }
+        }
+        let page = page::text(&view(&Metrics::default(), &Metrics::read(&metrics), 2.0), Some(page::ROWS));
+        assert!(page.lines().count() < 24, "{page}");
+        for line in page.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let busiest = page.lines().skip_while(|line| !line.starts_with("ROUTE")).nth(1).unwrap();
+        assert!(busiest.starts_with("39-"), "{page}");
     }
 
     #[test]

@@ -32,8 +32,6 @@ mod services;
 mod telemetry;
 mod upkeep;
 
-pub use telemetry::{REDACT_FIELDS, REDACT_HEADERS, REDACT_QUERY};
-
 type Opt<T> = Option<Item<T>>;
 
 const MS: Duration = Duration::from_millis(1);

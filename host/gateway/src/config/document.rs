@@ -8,6 +8,7 @@ use super::shape::{Group, Shape, Sort, Usual, description, usual};
 use super::sources::{Gathered, Outside, SourceFile, gather};
 use super::substitute::{is_secret_name, told};
 use super::tree::{AsValue, Node, Place};
+use crate::secret_names::{Says, is_secret, says};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -129,7 +130,7 @@ impl Making<'_> {
             Sort::Named(inner) => {
                 let entries = node.entries().iter().filter_map(|(key, value)| {
                     let name = key.text()?;
-                    Some((name.to_owned(), self.part(inner, value, name)?))
+                    Some((name.to_owned(), self.named(inner, value, name)?))
                 });
                 Part::Map(entries.collect())
             }
@@ -143,6 +144,15 @@ impl Making<'_> {
                 _ => self.leaf(node, name, Sort::Value("text")),
             },
             sort @ (Sort::Value(_) | Sort::Free) => self.leaf(node, name, sort),
+        })
+    }
+
+    /// What stands under a name of the operator's own. That of a header field may say that its value is a secret.
+    fn named(&self, schema: &Value, node: &Node, name: &str) -> Option<Part> {
+        let part = self.part(schema, node, name)?;
+        Some(match part {
+            Part::Leaf(leaf) if leaf.real.is_string() && is_secret(name) => Part::Leaf(Leaf { value: HIDDEN.into(), ..leaf }),
+            part => part,
         })
     }
 
@@ -200,9 +210,11 @@ fn shown(node: &Node, name: &str) -> Value {
         return if told.is_empty() { AsValue::of(node) } else { format!("{HIDDEN} {told}").into() };
     }
     let is_secret = is_secret_name(name);
-    // A switch is no secret, whatever it is called.
-    if let (true, Some(text)) = (is_secret, node.text())
-        && !matches!(text, "true" | "false")
+    // A switch is no secret, whatever it is called, nor is a number of them.
+    let is_told = |text: &str| matches!(text, "true" | "false") || (says(name.as_bytes()) == Says::Several && text.parse::<f64>().is_ok());
+    if let Some(text) = node.text()
+        && is_secret
+        && !is_told(text)
     {
         return HIDDEN.into();
     }

@@ -99,6 +99,24 @@ routes:
     assert_eq!(document.place_of("services", "s").as_deref(), Some("t.yaml:2"));
 }
 
+#[test]
+fn values_of_header_fields_are_hidden_by_their_names() {
+    let text = "listeners: {web: {bind: 127.0.0.1:0}}
+services: {session: {endpoints: [127.0.0.1:9001]}}
+plugins: {auth: {}}
+routes:
+  - name: a
+    to: session
+    headers: {request: {set: {authorization: Basic for-you, x-api-key-2: for-you, x-tokens-left: '5', x-tenant: shop}}}
+    plugins: [{plugin: auth, config: {max_tokens: 100, jwt: {leeway: 30s, clientSecret: for-you}, tokens: [for-you], passwordFile: p}}]
+";
+    let shown = document(text).yaml();
+    assert!(!shown.contains("for-you"), "{shown}");
+    for there in ["127.0.0.1:9001", "shop", "100", "30s", "\"p\""] {
+        assert!(shown.contains(there), "{there}: {shown}");
+    }
+}
+
 const SECRETS: &str = "listeners: {web: {bind: 127.0.0.1:0}}
 plugins: {auth: {}}
 routes:

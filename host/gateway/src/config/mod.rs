@@ -34,9 +34,11 @@ pub use report::Mistakes;
 pub use sources::Followed;
 pub use surroundings::Surroundings;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Largest configuration file, bytes.
@@ -80,11 +82,14 @@ pub fn contents(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`contents`].
 pub fn contents_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
+    let is_file = |found: std::fs::Metadata| if found.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) };
+    // Before it is opened, which alone may wind a tape back; and of what was opened, since it may have become another
+    // meanwhile: to open a pipe without a writer then waits for nobody.
+    is_file(std::fs::metadata(path)?)?;
+    let mut file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    is_file(file.metadata()?)?;
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    (&mut file).take(most + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

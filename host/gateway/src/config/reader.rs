@@ -431,7 +431,7 @@ impl<'t> MapAccess<'t> for Inside<'t> {
     fn next_value_seed<V: DeserializeSeed<'t>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
         seed.deserialize(self.reader).inspect_err(|bad| {
             let place = bad.place.unwrap_or(self.reader.node.place);
-            let mistake = Mistake { place, message: bad.message.clone(), hint: bad.hint.clone() };
+            let mistake = Mistake { place, message: bad.message.clone(), hint: bad.hint.clone(), absent: false };
             let mut mistakes = self.reader.mistakes.borrow_mut();
             // What is missing because it is misspelt has been told.
             let meant = bad.message.strip_suffix(" is missing").map(|field| format!("did you mean {field}?"));

@@ -4,6 +4,7 @@ use super::sources::SourceFile;
 use super::substitute::is_secret_name;
 use super::tree::{Mistake, Place};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
@@ -55,6 +56,19 @@ impl Mistakes {
         Mistakes { file: file.to_owned(), list, more: 0, names: vec![file.to_owned()], lines: BTreeMap::new() }
     }
 
+    /// These apart from what is only not here: the mistakes, if any are left, and what is absent with its place in text.
+    pub fn elsewhere(mut self) -> (Option<Mistakes>, Vec<(String, Mistake)>) {
+        let (absent, list): (Vec<Mistake>, Vec<Mistake>) = std::mem::take(&mut self.list).into_iter().partition(|mistake| mistake.absent);
+        let absent = absent.into_iter().map(|mistake| {
+            let Place { line, column, .. } = mistake.place;
+            (format!("{}:{line}:{column}", self.name(mistake.place)), mistake)
+        });
+        let absent = absent.collect();
+        self.list = list;
+        // Of those that were not told nothing is known.
+        ((!self.list.is_empty() || self.more > 0).then_some(self), absent)
+    }
+
     /// The line that a place is on.
     fn line(&self, place: Place) -> Option<&str> {
         self.lines.get(&(place.file, place.line)).map(String::as_str)
@@ -92,9 +106,9 @@ impl fmt::Display for Mistakes {
             let Place { line, column, width, .. } = mistake.place;
             let file = self.name(mistake.place);
             if line == 0 {
-                writeln!(f, "{file}: {}", mistake.message)?;
+                writeln!(f, "{file}: {}", in_one_line(&mistake.message))?;
             } else {
-                writeln!(f, "{file}:{line}:{column}: {}", mistake.message)?;
+                writeln!(f, "{file}:{line}:{column}: {}", in_one_line(&mistake.message))?;
             }
             if let Some(text) = self.line(mistake.place) {
                 let column = (column as usize).saturating_sub(1);
@@ -132,6 +146,15 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+/// A message quotes what is written, and that may be line ends and what steers a terminal.
+fn in_one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return message.into();
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    message.chars().map(shown).collect::<String>().into()
+}
 
 // === what a snippet must not show ===
 

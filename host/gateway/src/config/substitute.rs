@@ -7,6 +7,8 @@
 
 use super::sources::Outside;
 use super::tree::{Mistake, Place, Substitute, TEXT_BYTES_MAX};
+use crate::secret_names::{ends_with_any, is_secret};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Most bytes that substitution may add to one configuration: a variable may be named very often.
@@ -89,7 +91,7 @@ pub(super) struct State {
 }
 
 impl Substitute for Substitution<'_> {
-    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, (String, String)> {
+    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, Mistake> {
         let mut out = String::new();
         let (mut rest, mut changed, mut escaped) = (text, false, false);
         let mut all: Vec<String> = Vec::new();
@@ -110,7 +112,7 @@ impl Substitute for Substitution<'_> {
                     rest = "";
                     break;
                 }
-                return Err(("a `${` without its `}`".into(), "close it, or write `$${` for a `${` that is to stay".into()));
+                return Err(("a `${` without its `}`".to_owned(), "close it, or write `$${` for a `${` that is to stay".to_owned()).into());
             };
             rest = behind;
             match Expression::read(expression) {
@@ -121,7 +123,7 @@ impl Substitute for Substitution<'_> {
                         let message = format!(
                             "what is substituted is too large: at most {TEXT_BYTES_MAX} bytes for a value, {ADDED_BYTES_MAX} for all of them"
                         );
-                        return Err((message, "name fewer or smaller variables and files".into()));
+                        return Err((message, "name fewer or smaller variables and files".to_owned()).into());
                     }
                     self.state.secrets.add(&value, &expression.told());
                     all.push(expression.told());
@@ -136,7 +138,7 @@ impl Substitute for Substitution<'_> {
                 None => {
                     let shown: String = expression.chars().take(40).collect();
                     let hint = "write `${NAME}` or `${NAME:-default}` for a variable (A-Z, 0-9, `_`), `${file:PATH}` for a file, or `$${` for a `${` that is to stay";
-                    return Err((format!("`${{{shown}}}` is not understood"), hint.into()));
+                    return Err((format!("`${{{shown}}}` is not understood"), hint.to_owned()).into());
                 }
             }
         }
@@ -181,27 +183,34 @@ impl<'t> Expression<'t> {
 }
 
 impl Substitution<'_> {
-    fn value(&mut self, expression: &Expression<'_>) -> Result<String, (String, String)> {
+    fn value(&mut self, expression: &Expression<'_>) -> Result<String, Mistake> {
         match *expression {
             Expression::Variable { name, default } => {
-                let value =
-                    self.outside.variable(name).map_err(|why| (format!("the variable {name} {why}"), "give it another value".into()))?;
+                let value = self
+                    .outside
+                    .variable(name)
+                    .map_err(|why| (format!("the variable {name} {why}"), "give it another value".to_owned()))?;
                 match (value.filter(|value| default.is_none() || !value.is_empty()), default) {
                     (Some(value), _) => Ok(value),
                     (None, Some(default)) => Ok(default.to_owned()),
-                    (None, None) => Err((
-                        format!("there is no variable {name} in the environment"),
-                        format!("set it where the gateway is started, or write `${{{name}:-default}}`"),
-                    )),
+                    (None, None) => {
+                        let message = format!("there is no variable {name} in the environment");
+                        let hint = format!("set it where the gateway is started, or write `${{{name}:-default}}`");
+                        Err(Mistake::from((message, hint)).absent(true))
+                    }
                 }
             }
             Expression::File(path) => {
                 let path = self.folder.join(path);
                 let read = self.outside.read(&path, FILE_VALUE_BYTES_MAX);
                 self.state.files.push((path.clone(), read.as_ref().ok().cloned()));
-                let refuse = |why: String, hint: &str| (format!("the file {} cannot be put here: {why}", path.display()), hint.to_owned());
-                let bytes =
-                    read.map_err(|error| refuse(error.to_string(), "relative paths begin at the folder of the file that names them"))?;
+                let refuse = |why: String, hint: &str| {
+                    Mistake::from((format!("the file {} cannot be put here: {why}", path.display()), hint.to_owned()))
+                };
+                let bytes = read.map_err(|error| {
+                    let hint = "relative paths begin at the folder of the file that names them";
+                    refuse(error.to_string(), hint).absent(error.kind() == io::ErrorKind::NotFound)
+                })?;
                 if bytes.len() as u64 > FILE_VALUE_BYTES_MAX {
                     return Err(refuse(format!("it has more than {FILE_VALUE_BYTES_MAX} bytes"), "name a smaller file"));
                 }
@@ -240,8 +249,12 @@ pub(crate) fn told(written: &str) -> String {
 
 /// Is this the name of something that is not to be shown? Of plugins' settings, whose meaning is not known here.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    let is_file = ["_file", "_path", "_header", "_name", "_url", "_field"].iter().any(|end| name.ends_with(end));
-    let has = ["secret", "password", "passwd", "passphrase", "api_key", "apikey", "private_key", "credential"];
-    !is_file && (has.iter().any(|word| name.contains(word)) || ["token", "key", "keys", "pwd", "pin"].contains(&name.as_str()))
+    // What says where a secret is found is none. (`proxy_pass` is what people write who come from elsewhere.)
+    const WHERE: [&str; 13] =
+        ["file", "path", "dir", "folder", "env", "ref", "header", "headers", "field", "url", "uri", "endpoint", "pass"];
+    // In a configuration these are what something is done by, or the names of fields.
+    const MEANS: [&str; 12] =
+        ["assertion", "authorization", "bearer", "cookie", "cookies", "csrf", "jwt", "otp", "session", "sessions", "signature", "totp"];
+    let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(name));
+    is_one_of(&["key", "keys"]) || (is_secret(name) && !is_one_of(&MEANS) && !ends_with_any(name.as_bytes(), WHERE))
 }

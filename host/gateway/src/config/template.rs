@@ -69,6 +69,8 @@ fields! {
     Time = "time",
     TraceId = "trace_id",
     Tries = "tries",
+    UpstreamMs = "upstream_ms",
+    UpstreamUs = "upstream_us",
     Uri = "uri",
     UserAgent = "user_agent",
 }

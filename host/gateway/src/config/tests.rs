@@ -463,3 +463,27 @@ attachments:
     assert_eq!(config, expected);
     assert_eq!(secrets.without("the key is s3cret: [x]!"), "the key is ${file:key}!");
 }
+
+#[test]
+fn a_pipe_or_a_device_in_the_place_of_a_file_is_told_at_once_and_a_link_to_a_file_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", at("device")).unwrap();
+    std::os::unix::fs::symlink("pipe", at("link")).unwrap();
+    std::fs::write(at("real"), "listeners: {web: {bind: 127.0.0.1:0}}\n").unwrap();
+    std::os::unix::fs::symlink("real", at("good")).unwrap();
+    let said = |name: &str| load(&at(name), &around()).map(drop).map_err(|mistakes| mistakes.to_string());
+    assert_eq!(said("good"), Ok(()));
+    for name in ["pipe", "device", "link"] {
+        assert!(said(name).unwrap_err().contains("no regular file"), "{name}");
+        for text in [
+            format!("include: [{name}]\nlisteners: {{web: {{bind: 127.0.0.1:0}}}}\n"),
+            format!("listeners: {{web: {{bind: \"${{file:{name}}}\"}}}}\n"),
+            format!("listeners: {{web: {{bind: 127.0.0.1:0, tls: {{certificates: [{{chain: {name}, key: real}}]}}}}}}\n"),
+        ] {
+            std::fs::write(at("wharf.yaml"), &text).unwrap();
+            assert!(said("wharf.yaml").unwrap_err().contains("no regular file"), "{text}");
+        }
+    }
+}

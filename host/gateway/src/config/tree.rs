@@ -37,16 +37,31 @@ pub struct Mistake {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// It is only that a file or variable is not here, which may be where the configuration is meant for.
+    pub absent: bool,
 }
 
 impl Mistake {
     pub(crate) fn new(place: Place, message: impl Into<String>) -> Mistake {
-        Mistake { place, message: message.into(), hint: None }
+        Mistake { place, message: message.into(), hint: None, absent: false }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Mistake {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// See [`Mistake::absent`].
+    pub(crate) fn absent(mut self, absent: bool) -> Mistake {
+        self.absent = absent;
+        self
+    }
+}
+
+/// (message, hint), of something whose place is not known yet.
+impl From<(String, String)> for Mistake {
+    fn from((message, hint): (String, String)) -> Mistake {
+        Mistake::new(Place::default(), message).hint(hint)
     }
 }
 
@@ -86,15 +101,15 @@ pub(crate) trait Substitute {
     /// a plugin, which may have a `${...}` of its own.
     ///
     /// # Errors
-    /// (message, hint).
-    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, (String, String)>;
+    /// What is wrong, without its place.
+    fn substitute(&mut self, text: &str, free: bool) -> Result<Option<String>, Mistake>;
 }
 
 /// Nothing is replaced.
 pub(crate) struct AsWritten;
 
 impl Substitute for AsWritten {
-    fn substitute(&mut self, _: &str, _: bool) -> Result<Option<String>, (String, String)> {
+    fn substitute(&mut self, _: &str, _: bool) -> Result<Option<String>, Mistake> {
         Ok(None)
     }
 }
@@ -229,8 +244,8 @@ impl Growing {
         match values.substitute(&text, free) {
             Ok(None) => Kind::Scalar { text, plain, written: None },
             Ok(Some(value)) => Kind::Scalar { text: value, plain, written: Some(text.into()) },
-            Err((message, hint)) => {
-                mistakes.push(Mistake::new(place, message).hint(hint));
+            Err(mistake) => {
+                mistakes.push(Mistake { place, ..mistake });
                 // It has been told: what is wrong with the text as it stands would be a second mistake out of the first.
                 Kind::Scalar { text: text.clone(), plain, written: Some(text.into()) }
             }

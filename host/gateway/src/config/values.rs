@@ -227,6 +227,60 @@ pub(super) fn path(text: &str) -> Result<Box<str>, Wrong> {
     }
 }
 
+/// What is wrong with a new path that is sent for no request: `text` comes to `example`, and to nothing better.
+pub(super) fn never_sent(text: &str, example: &str, why: &str) -> Wrong {
+    use wharf_core::path::BadPath;
+    let for_example = if text == example { String::new() } else { format!(", for example `{example}`") };
+    match wharf_core::path::canonical(example.as_bytes()) {
+        Err(BadPath::NotAbsolute) => ("the new path does not begin with `/`".into(), "write `/v2/{path.id}`".into()),
+        Err(BadPath::BadByte(b'?' | b'#')) => {
+            ("the new path holds a `?` or `#`".into(), "only the path is rewritten; the query is sent on as it came".into())
+        }
+        Err(bad @ BadPath::BadByte(_)) => (
+            format!("no upstream is sent the path `{text}`: {bad}"),
+            "encode it: a space is `%20`, a letter beyond ASCII its UTF-8 bytes".into(),
+        ),
+        Err(bad) => (format!("no upstream is sent the path `{text}`{for_example}: {bad}"), "write a path such as `/v2/{path.id}`".into()),
+        Ok(Some(_)) if text.contains("/{path}") => (
+            format!("the path `{text}` is never canonical{for_example}"),
+            "`{path}` begins with `/` itself: write it without the `/` before it".into(),
+        ),
+        Ok(Some(canonical)) => {
+            let hint = format!("only canonical paths are sent; write what comes to `{}`", String::from_utf8_lossy(&canonical));
+            (format!("the path `{text}` is never canonical{for_example}"), hint)
+        }
+        Ok(None) => (
+            format!("the path `{text}` is sent for no request{for_example}: it {why}"),
+            "leave it out, or write it behind the last `/`".into(),
+        ),
+    }
+}
+
+/// The host of a redirect, with a port or without, of which this is an example. One with a dot at its end is the same for a
+/// browser.
+pub(super) fn redirect_host(text: &str, example: &str) -> Result<(), Wrong> {
+    let hint = "write host and, if need be, port: `www.example.com`, `{host}:8443`";
+    let for_example = if text == example { String::new() } else { format!(", for example `{example}`") };
+    if example.contains('/') {
+        return wrong(format!("`{text}` is not a host{for_example}"), "write the host only; `scheme` and `path` stand beside it");
+    }
+    let (host, port) = match example.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (example, None),
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if !is_host_name(name) && !is_bracketed(name) {
+        return wrong(format!("no client can be redirected to the host `{text}`{for_example}"), hint);
+    }
+    match port {
+        Some("") => wrong(format!("`{text}` has a `:` and no port behind it"), hint),
+        Some(port) if port.parse::<u16>().ok().is_none_or(|port| port == 0) => {
+            wrong(format!("`{port}` is not a port from 1 to 65535"), hint)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A path with names in the place of segments.
 pub(super) fn template(text: &str) -> Result<Template, Wrong> {
     if text.contains(['?', '#']) {

@@ -2,7 +2,6 @@
 
 use super::super::line::{date_of, is_plain};
 use super::*;
-use crate::config::check;
 use crate::config::plan::Redact;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -30,6 +29,7 @@ fn plain<'a>() -> Record<'a> {
         duration: Duration::from_micros(731),
         endpoint: None,
         tries: 1,
+        head_us: 0,
         fault: None,
         consumer: None,
         answered_by: None,
@@ -59,15 +59,13 @@ fn start_counted(path: PathBuf, metrics: &Arc<Registry>) -> AccessWriter {
 }
 
 fn settings(path: PathBuf) -> Settings {
-    let all = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
-    let redact = Redact { query: all(&check::REDACT_QUERY), headers: all(&check::REDACT_HEADERS), fields: all(&check::REDACT_FIELDS) };
     Settings {
         target: LogTarget::File(path),
         also_stdout: false,
         template: None,
         request_headers: Vec::new(),
         response_headers: Vec::new(),
-        redact,
+        redact: Redact::default(),
         rotate: None,
     }
 }
@@ -85,6 +83,7 @@ fn a_line_says_what_happened_and_nothing_else() {
     let full = Record {
         query: Some("a=1".as_bytes()),
         endpoint: Some(&endpoint),
+        head_us: 1_000_431,
         fault: Some("timeout_head"),
         consumer: Some("ada"),
         answered_by: Some("degrade"),
@@ -108,6 +107,7 @@ fn a_line_says_what_happened_and_nothing_else() {
     ] {
         assert_eq!(lines[1][name], value, "{name}");
     }
+    assert_eq!((&lines[1]["upstream_us"], &lines[1]["tries"]), (&1_000_431.into(), &1.into()));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn secrets_in_a_query_are_never_written() {
         ("+token=abc", "+token=***"),
         ("token=a=b&token=c", "token=***&token=***"),
         ("token", "token"),
-        ("tokens=1&mytoken=2", "tokens=1&mytoken=2"),
+        ("tokens=1&mytokens_used=2", "tokens=1&mytokens_used=2"),
         ("", ""),
         ("&&=&", "&&=&"),
         // What some take for another argument, and others for more of the value.

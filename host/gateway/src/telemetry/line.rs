@@ -4,7 +4,7 @@
 //! ([`Line::more`]). What must not be written is left out here, before anything leaves the core: values of query arguments,
 //! header fields and fields of bodies whose names say that they are secrets.
 
-use super::redact;
+use super::{redact, shown};
 use crate::config::plan::Redact;
 use base64::Engine as _;
 use std::borrow::Cow;
@@ -91,7 +91,7 @@ impl Line {
         if let Some(endpoint) = record.endpoint {
             out.extend_from_slice(b",\"endpoint\":\"");
             out.extend_from_slice(endpoint.text.as_bytes());
-            out.push(b'"');
+            upstream(out, record.head_us);
         }
         number(out, b",\"tries\":", record.tries.into());
         optional(out, b",\"fault\":\"", record.fault);
@@ -142,7 +142,7 @@ impl Line {
     fn headers(&self, out: &mut Vec<u8>, begin: &[u8], names: &[Box<str>], fields: &Fields) {
         let mut before = begin;
         for name in names {
-            let Some(value) = header(fields, name, &self.redact) else { continue };
+            let Some(value) = shown::header(fields, name, &self.redact) else { continue };
             out.extend_from_slice(before);
             text(out, b"\"", name);
             text(out, b"\":\"", &value);
@@ -200,23 +200,10 @@ impl Line {
                 (Shown::Text(shown.into()), whole)
             }
             None if is_json => (Shown::Text("".into()), false),
-            Some(text) if kind == "application/x-www-form-urlencoded" => (Shown::Text(self.shown_form(text).into()), true),
+            Some(text) if kind == "application/x-www-form-urlencoded" => (Shown::Text(shown::form(text, &self.redact).into()), true),
             Some(text) => (Shown::Text(text.into()), true),
             None => (Shown::Bytes(base64::engine::general_purpose::STANDARD.encode(bytes)), true),
         }
-    }
-
-    /// A form without the values of secrets, of those in queries as well.
-    fn shown_form(&self, form: &str) -> String {
-        let is_named = |name: &str| redact::names_secret(&String::from_utf8_lossy(&unescaped(name.as_bytes())), &self.redact.fields);
-        let pairs = form.split('&').map(|pair| match pair.split_once('=') {
-            Some((name, _)) if is_named(name) => format!("{name}={}", redact::HIDDEN),
-            _ => match before_secret(pair, &self.redact.query) {
-                Some(name) => format!("{name}={}", redact::HIDDEN),
-                None => pair.to_owned(),
-            },
-        });
-        pairs.collect::<Vec<_>>().join("&")
     }
 
     /// The time as text: the second is made once, the milliseconds each time.
@@ -256,28 +243,6 @@ pub(super) fn ctx_id(record: &Record<'_>) -> String {
 pub(super) fn trace_id(record: &Record<'_>) -> Option<String> {
     let trace = record.exchange?.watched.as_ref()?.trace.as_ref()?;
     Some(trace.context.trace_id())
-}
-
-/// The value of a header field as it may be written: `***` for secrets, and of a URL without the secrets of its query.
-pub(super) fn header<'f>(fields: &'f Fields, name: &str, redact: &Redacting) -> Option<Cow<'f, str>> {
-    let value = fields.joined(name.as_bytes())?;
-    if redact.headers.iter().any(|secret| **secret == *name) {
-        return Some(redact::HIDDEN.into());
-    }
-    Some(match value.split_once('?') {
-        Some((before, query)) => format!("{before}?{}", shown_query(query, redact)).into(),
-        None => value,
-    })
-}
-
-/// A query as it may be written.
-pub(super) fn shown_query(query: &str, redact: &Redacting) -> String {
-    let query = query.get(..query.floor_char_boundary(TEXT_MAX)).unwrap_or_default();
-    let shown = query.split('&').map(|argument| match before_secret(argument, &redact.query) {
-        Some(shown) => format!("{shown}={}", redact::HIDDEN),
-        None => argument.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join("&")
 }
 
 /// `2026-11-22T15:20:02.007Z`.
@@ -364,6 +329,15 @@ fn optional(out: &mut Vec<u8>, name: &[u8], value: Option<&str>) {
     if let Some(value) = value {
         text(out, name, value);
         out.push(b'"');
+    }
+}
+
+/// How long the endpoint took, behind its name. Not inlined: the road that it is on would be another.
+#[inline(never)]
+fn upstream(out: &mut Vec<u8>, micros: u32) {
+    match micros {
+        0 => out.push(b'"'),
+        micros => number(out, b"\",\"upstream_us\":", micros.into()),
     }
 }
 
@@ -483,59 +457,12 @@ fn put_query(out: &mut Vec<u8>, query: &str, redact: &[Box<str>]) {
         if at > 0 {
             out.push(b'&');
         }
-        match before_secret(argument, redact) {
-            Some(shown) => {
-                put_text(out, shown);
+        match shown::before_secret(argument, redact) {
+            Some(before) => {
+                put_text(out, before);
                 out.extend_from_slice(b"=***");
             }
             None => put_text(out, argument),
         }
     }
-}
-
-/// What may be shown of what stands between two `&`, up to the `=` behind the name of a secret; `None`: all. Some take `;`
-/// for `&`, as HTML 4 recommended (appendix B.2.2); for others it is part of the value, so what is behind it is not shown.
-fn before_secret<'a>(argument: &'a str, redact: &[Box<str>]) -> Option<&'a str> {
-    let mut begin = 0;
-    for one in argument.split(';') {
-        if let Some((name, _)) = one.split_once('=')
-            && is_secret(name, redact)
-        {
-            return argument.get(..begin + name.len());
-        }
-        begin += one.len() + 1;
-    }
-    None
-}
-
-/// Does any reading of this name name a secret: as it stands, decoded, decoded twice; and of
-/// `x[token][]` or `x%3Btoken` any part?
-fn is_secret(name: &str, redact: &[Box<str>]) -> bool {
-    if !name.contains(['%', '+', '[']) {
-        return redact.iter().any(|secret| secret.eq_ignore_ascii_case(name));
-    }
-    let names_one = |name: &[u8]| {
-        name.split(|byte| matches!(byte, b'[' | b']' | b';' | b'&'))
-            .any(|part| redact.iter().any(|secret| secret.as_bytes().eq_ignore_ascii_case(part.trim_ascii())))
-    };
-    let once = unescaped(name.as_bytes());
-    names_one(name.as_bytes()) || names_one(&once) || names_one(&unescaped(&once))
-}
-
-fn unescaped(name: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        let pair = tail.first_chunk::<2>().and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        match (byte, pair) {
-            (b'%', Some(value)) => {
-                decoded.push(value);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            (b'+', _) => decoded.push(b' '),
-            _ => decoded.push(byte),
-        }
-    }
-    decoded
 }

@@ -7,6 +7,7 @@ mod line;
 pub mod logs;
 pub mod process;
 mod redact;
+mod shown;
 mod sink;
 mod text;
 pub mod traces;

@@ -14,6 +14,9 @@ pub async fn attend(metrics: Arc<Registry>, cores: usize) {
     let time = metrics.count("wharf_process_cpu_milliseconds_total", "processor time of all threads of the process", &[]);
     let threads = metrics.level("wharf_cores", "threads that serve requests, each on a core of its own", &[]);
     threads.set(cores as i64);
+    let about = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
+    let build = metrics.level("wharf_build_info", "1; its labels say which build this is.", &about);
+    build.set(1);
     let mut each = tokio::time::interval(Duration::from_secs(1));
     let mut told: HashSet<&str> = HashSet::new();
     loop {

@@ -1,25 +1,24 @@
-//! What is left out of what is written: values whose names say that they are secrets. Pure.
+//! What is left out of JSON that is written: values whose names say that they are secrets. Pure. Queries, forms and fields are
+//! left to `shown.rs`, the names to `secret_names.rs`.
+
+use crate::secret_names::{Says, is_same, says};
 
 /// What stands in their place.
 pub(super) const HIDDEN: &str = "***";
 /// Deepest nesting of JSON that is looked into.
 const DEPTH_MAX: usize = 64;
 
-/// A piece of JSON without the values of fields with one of these names, at any depth; names are compared without regard to
-/// case, `_` and `-`. `false`: what follows is not shown, since it is no JSON, and there nobody knows which name a value has.
+/// A piece of JSON without the values of fields with one of these names or that of a secret, at any depth. `false`: what follows is not shown, since it is no JSON, and there nobody knows which name a value has.
 /// The text may be cut anywhere.
-pub(super) fn json(text: &str, names: &[Box<str>]) -> (String, bool) {
-    let mut reading = Reading { rest: text, out: String::with_capacity(text.len()), open: Vec::new(), hidden: None, names };
+pub(super) fn json(text: &str, more: &[Box<str>]) -> (String, bool) {
+    let mut reading = Reading { rest: text, out: String::with_capacity(text.len()), open: Vec::new(), hidden: None, more };
     let whole = reading.all().is_some();
     (reading.out, whole)
 }
 
-/// Is this the name of a secret?
-pub(super) fn names_secret(name: &str, names: &[Box<str>]) -> bool {
-    let plain =
-        |text: &str| text.chars().filter(|letter| !matches!(letter, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect::<String>();
-    let name = plain(name);
-    names.iter().any(|secret| plain(secret) == name)
+/// What a name says, one of these or any.
+pub(super) fn says_with(name: &str, more: &[Box<str>]) -> Says {
+    if more.iter().any(|secret| is_same(secret, name)) { Says::Secret } else { says(name.as_bytes()) }
 }
 
 /// What may come next.
@@ -41,14 +40,15 @@ struct Reading<'a> {
     open: Vec<bool>,
     /// How many were open where something hidden began.
     hidden: Option<usize>,
-    names: &'a [Box<str>],
+    /// Names that the operator has added.
+    more: &'a [Box<str>],
 }
 
 impl<'a> Reading<'a> {
     /// `None`: it is no JSON from here on.
     fn all(&mut self) -> Option<()> {
         let mut next = Next::Value;
-        let mut secret = false;
+        let mut said = Says::Nothing;
         loop {
             self.space();
             let Some(first) = self.rest.chars().next() else { return Some(()) };
@@ -57,18 +57,19 @@ impl<'a> Reading<'a> {
                     if self.open.len() == DEPTH_MAX {
                         return None;
                     }
-                    if secret && self.hidden.is_none() {
+                    if said.hides(false) && self.hidden.is_none() {
                         self.say("\"***\"");
                         self.hidden = Some(self.open.len());
                     }
-                    secret = false;
+                    said = Says::Nothing;
                     self.take(1);
                     self.open.push(first == '{');
                     if first == '{' { Next::KeyOrEnd } else { Next::ValueOrEnd }
                 }
                 (Next::Value | Next::ValueOrEnd, _) if first != ']' => {
                     let len = if first == '"' { self.string() } else { self.scalar()? };
-                    if std::mem::take(&mut secret) {
+                    let is_number = first == '-' || first.is_ascii_digit();
+                    if std::mem::replace(&mut said, Says::Nothing).hides(is_number) {
                         self.say("\"***\"");
                         self.skip(len);
                     } else {
@@ -80,7 +81,7 @@ impl<'a> Reading<'a> {
                     let len = self.string();
                     let name = self.rest.get(..len).unwrap_or_default();
                     let told: Option<String> = serde_json::from_str(name).ok();
-                    secret = told.as_deref().is_some_and(|name| names_secret(name, self.names));
+                    said = told.as_deref().map_or(Says::Nothing, |name| says_with(name, self.more));
                     // A name that is cut has no value any more; one that cannot be read might be anything.
                     if told.is_none() && len < self.rest.len() {
                         return None;
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> (String, bool) {
-        json(text, &["password".into(), "access_token".into()])
+        json(text, &["ssn".into()])
     }
 
     #[test]
@@ -179,6 +180,11 @@ mod tests {
             (r#"[{"accessToken":{"a":[1,{"b":"}"}]},"c":1}]"#, r#"[{"accessToken":"***","c":1}]"#),
             (r#"{"ACCESS-TOKEN":[],"d":{}}"#, r#"{"ACCESS-TOKEN":"***","d":{}}"#),
             (r#"{"p\u0061ssword":"a","e":"password"}"#, r#"{"p\u0061ssword":"***","e":"password"}"#),
+            (
+                r#"{"apiKey":1,"tokens":7,"max_tokens":-1,"S_S_N":2,"ssn_of":3}"#,
+                r#"{"apiKey":"***","tokens":7,"max_tokens":-1,"S_S_N":"***","ssn_of":3}"#,
+            ),
+            (r#"{"tokens":{"a":1},"tokens":["b"],"tokens_used":{"a":1}}"#, r#"{"tokens":"***","tokens":"***","tokens_used":{"a":1}}"#),
             (r#"{"f":"\"password\":\"x\""}"#, r#"{"f":"\"password\":\"x\""}"#),
             ("{\"g\":1}\n{\"password\":true}\n", "{\"g\":1}\n{\"password\":\"***\"}\n"),
             (r#""password""#, r#""password""#),

@@ -1,6 +1,7 @@
 //! Checks listeners and the admin API.
 
 use super::*;
+use std::io;
 use std::time::SystemTime;
 use wharf_http::house::Http2Limits;
 use wharf_http::tls::certs::Certificate;
@@ -128,7 +129,8 @@ impl Checker<'_> {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 let hint = "relative paths begin at the folder of this file; the gateway's user must be able to read it";
-                self.say(file.place, format!("the file {} cannot be read: {error}", path.display()), hint);
+                let mistake = Mistake::new(file.place, format!("the file {} cannot be read: {error}", path.display())).hint(hint);
+                self.mistakes.push(mistake.absent(error.kind() == io::ErrorKind::NotFound));
                 None
             }
         }

@@ -271,21 +271,22 @@ impl Checker<'_> {
                     name.parse::<usize>().is_ok_and(|number| number <= pattern.groups()) || pattern.names().any(|have| have == name)
                 };
                 let to = self.phrase(&rule.to, matches, &is_group)?;
-                self.begins_with_slash(&rule.to);
-                Some(Rewrite::Regex { pattern, to })
+                Some(self.ever_sent(Rewrite::Regex { pattern, to }, &rule.to))
             }
             file::Rewrite::Template(item) => {
                 let phrase = self.phrase(item, matches, &|_| false)?;
-                self.begins_with_slash(item);
-                Some(Rewrite::Template(phrase))
+                Some(self.ever_sent(Rewrite::Template(phrase), item))
             }
         }
     }
 
-    fn begins_with_slash(&mut self, item: &Item<String>) {
-        if item.get().is_some_and(|text| !text.starts_with('/')) {
-            self.say(item.place, "the new path does not begin with `/`", "write `/v2/{path.id}`");
+    /// One that can be sent for some request at least.
+    fn ever_sent(&mut self, rewrite: Rewrite, item: &Item<String>) -> Rewrite {
+        if let Some((example, why)) = rewrite.never() {
+            let (message, hint) = values::never_sent(item.get().map_or("", String::as_str), &example, why);
+            self.say(item.place, message, hint);
         }
+        rewrite
     }
 
     /// A text with names in it; those of the path must be named there.

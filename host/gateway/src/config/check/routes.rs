@@ -319,7 +319,17 @@ impl Checker<'_> {
             self.say(item.place, "this redirect leads to where the client asked already", "give `scheme`, `host` or `path`");
         }
         let scheme = redirect.scheme.as_ref().and_then(|scheme| self.value(scheme, values::scheme));
-        let host = redirect.host.as_ref().and_then(|host| self.phrase(host, matches, &|_| false));
+        let host = redirect.host.as_ref().and_then(|host| {
+            let phrase = self.phrase(host, matches, &|_| false)?;
+            // One that fits is enough: what the names of a request come to is not known.
+            let text = host.get().map_or("", String::as_str);
+            let judged = phrase.examples().map(|example| values::redirect_host(text, &example));
+            let wrong = judged.reduce(|one, other| if one.is_err() && other.is_ok() { other } else { one });
+            if let Some(Err((message, hint))) = wrong {
+                self.say(host.place, message, hint);
+            }
+            Some(phrase)
+        });
         let path = redirect.path.as_ref().and_then(|path| {
             let NotShort(rewrite) = path.get()?;
             self.rewriting(rewrite, path.place, matches, "path").map(Arc::new)

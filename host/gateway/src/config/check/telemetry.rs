@@ -4,56 +4,6 @@ use super::*;
 use crate::config::template::Template;
 use wharf_http::record::{Sampling, WHOLE};
 
-/// Query arguments that are never written to the access log, whatever the file says.
-pub const REDACT_QUERY: [&str; 17] = [
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-    "api_key",
-    "apikey",
-    "key",
-    "secret",
-    "client_secret",
-    "password",
-    "passwd",
-    "pwd",
-    "signature",
-    "sig",
-    "code",
-    "authorization",
-    "session",
-];
-
-/// Header fields that are never written.
-pub const REDACT_HEADERS: [&str; 8] =
-    ["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key", "x-auth-token", "x-csrf-token", "x-amz-security-token"];
-
-/// Fields of bodies that are never written. Not `code` and `key`: in bodies these are nearly always something else.
-pub const REDACT_FIELDS: [&str; 21] = [
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-    "api_key",
-    "apikey",
-    "secret",
-    "client_secret",
-    "password",
-    "passwd",
-    "pwd",
-    "passphrase",
-    "private_key",
-    "signature",
-    "authorization",
-    "cookie",
-    "session",
-    "otp",
-    "pin",
-    "cvv",
-    "card_number",
-];
-
 /// Bodies in which the names of secrets are found.
 const CAPTURED_TYPES: [&str; 3] = ["application/json", "*+json", "application/x-www-form-urlencoded"];
 
@@ -83,10 +33,7 @@ impl Checker<'_> {
         {
             self.say(item.place, "`rotate` is for a file, and the access log goes to none", "name the file by `to`, or remove `rotate`");
         }
-        let more = |list: &[Item<String>], usual: &[&str]| -> Vec<Box<str>> {
-            let more = list.iter().filter_map(Item::get).map(|name| name.to_ascii_lowercase());
-            usual.iter().map(|&name| name.to_owned()).chain(more).map(String::into_boxed_str).collect()
-        };
+        let more = |list: &[Item<String>]| list.iter().filter_map(Item::get).map(|name| name.to_ascii_lowercase().into()).collect();
         plan::AccessLog {
             target,
             also_stdout: also_stdout && is_file,
@@ -94,9 +41,9 @@ impl Checker<'_> {
             request_headers: self.each_once(of(headers, |h| &h.request), values::field_name),
             response_headers: self.each_once(of(headers, |h| &h.response), values::field_name),
             redact: plan::Redact {
-                query: more(list(of(log, |log| &log.redact_query)), &REDACT_QUERY),
-                headers: more(list(of(log, |log| &log.redact_headers)), &REDACT_HEADERS),
-                fields: more(list(of(log, |log| &log.redact_fields)), &REDACT_FIELDS),
+                query: more(list(of(log, |log| &log.redact_query))),
+                headers: more(list(of(log, |log| &log.redact_headers))),
+                fields: more(list(of(log, |log| &log.redact_fields))),
             },
             rotate: rotation,
         }

@@ -24,13 +24,13 @@ pub struct AccessLog {
     /// Header fields that are written. Default none but `user-agent`.
     #[serde(default)]
     pub headers: Opt<LoggedHeaders>,
-    /// Query arguments whose values are never written, compared without regard to case; added to those that never are: `token`, `access_token`, `refresh_token`, `id_token`, `api_key`, `apikey`, `key`, `secret`, `client_secret`, `password`, `passwd`, `pwd`, `signature`, `sig`, `code`, `authorization`, `session`.
+    /// Query arguments whose values are never written, compared without regard to case, `_` and `-`; added to those whose names say that they are secrets (docs/observability.md), `key` and `code`.
     #[serde(default)]
     pub redact_query: Opt<Vec<Item<String>>>,
-    /// Header fields whose values are never written, even if `headers` names them; added to those that never are: `authorization`, `cookie`, `set-cookie`, `proxy-authorization`, `x-api-key`, `x-auth-token`, `x-csrf-token`, `x-amz-security-token`.
+    /// Header fields whose values are never written, even if `headers` names them; added to those whose names say that they are secrets (docs/observability.md).
     #[serde(default)]
     pub redact_headers: Opt<Vec<Item<String>>>,
-    /// Fields of JSON objects and forms whose values are never written with a body; added to those that never are: `token`, `access_token`, `refresh_token`, `id_token`, `api_key`, `apikey`, `secret`, `client_secret`, `password`, `passwd`, `pwd`, `passphrase`, `private_key`, `signature`, `authorization`, `cookie`, `session`, `otp`, `pin`, `cvv`, `card_number`.
+    /// Fields of JSON objects and forms whose values are never written with a body, compared without regard to case, `_` and `-`; added to those whose names say that they are secrets (docs/observability.md).
     #[serde(default)]
     pub redact_fields: Opt<Vec<Item<String>>>,
     /// When the file is put aside and another one begun. Default never.

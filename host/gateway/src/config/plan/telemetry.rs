@@ -44,7 +44,7 @@ pub struct AccessLog {
     pub rotate: Option<Rotation>,
 }
 
-/// Names, in lower case, whose values are never written.
+/// Names, in lower case, whose values are never written, besides those that everybody takes for the names of secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
     /// Of query arguments.

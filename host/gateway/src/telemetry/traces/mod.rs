@@ -7,7 +7,7 @@
 pub mod export;
 mod otlp;
 
-use super::line;
+use super::shown;
 use crate::config::plan::Redact;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -140,7 +140,7 @@ impl wharf_http::watch::Traces for Traced {
             scheme: exchange.map_or("http", |exchange| exchange.facts.request.scheme.as_str()),
             authority: text(record.authority),
             path: text(record.path),
-            query: record.query.map(|query| line::shown_query(&text(query), &self.redact).into()),
+            query: record.query.map(|query| shown::query(&text(query), &self.redact).into()),
             route: record.route.into(),
             route_path: route_path.cloned(),
             client: record.client.to_string().into(),
