@@ -21,6 +21,9 @@ pub mod config_text;
 pub mod driver;
 #[path = "../../../host/gateway/src/telemetry/logs.rs"]
 pub mod logs;
+#[path = "../../../host/gateway/src/secret_names.rs"]
+#[allow(dead_code, reason = "some of it only the gateway uses")]
+mod secret_names;
 pub mod targets;
 pub mod wit_values;
 

@@ -17,6 +17,9 @@ pub mod edit;
 pub mod logs;
 #[path = "../../../../host/core/src/path.rs"]
 pub mod path;
+#[path = "../../../../host/gateway/src/secret_names.rs"]
+#[allow(dead_code, reason = "some of it only the gateway uses")]
+mod secret_names;
 #[path = "../../src/targets.rs"]
 pub mod targets;
 #[path = "../../src/wit_values.rs"]
