@@ -12,6 +12,10 @@
 #[cfg(not(test))]
 mod config;
 #[cfg(not(test))]
+#[path = "../../../host/gateway/src/secret_names.rs"]
+#[allow(dead_code, reason = "the gateway uses more of it")]
+mod secret_names;
+#[cfg(not(test))]
 mod serve;
 #[cfg(not(test))]
 mod telemetry;

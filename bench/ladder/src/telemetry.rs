@@ -8,6 +8,8 @@ pub mod access;
 mod line;
 #[path = "../../../host/gateway/src/telemetry/redact.rs"]
 mod redact;
+#[path = "../../../host/gateway/src/telemetry/shown.rs"]
+mod shown;
 #[path = "../../../host/gateway/src/telemetry/sink.rs"]
 mod sink;
 #[path = "../../../host/gateway/src/telemetry/text.rs"]

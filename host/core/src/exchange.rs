@@ -4,8 +4,10 @@ use crate::body::{Body, Tunnel};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
 use crate::watched::Watched;
+use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -148,6 +150,18 @@ impl Exchange {
         }
     }
 
+    /// How far its body is, for whoever judges the answer; `None`: it is no stream, and goes out with the head. The same for
+    /// all who ask.
+    // Most have none, and their road is shorter without it.
+    #[cold]
+    #[inline(never)]
+    pub fn upload(&mut self) -> Option<Rc<Upload>> {
+        match self.body {
+            Body::Stream(_) => Some(self.trail.upload.get_or_insert_default().clone()),
+            Body::Empty | Body::Full(_) => None,
+        }
+    }
+
     /// Makes it blank again, in the memory that its heads have.
     pub fn clear(&mut self) {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
@@ -174,6 +188,27 @@ pub struct Trail {
     pub fault: Option<&'static str>,
     /// The plugin that answered in the upstream's place.
     pub answered_by: Option<Arc<str>>,
+    /// Where somebody has asked for it; see [`Exchange::upload`].
+    pub upload: Option<Rc<Upload>>,
+}
+
+/// A streamed body on its way to an endpoint. Until it has gone out in full it is the client, too, that is waited for: who
+/// judges an endpoint by its time begins there.
+#[derive(Debug, Default)]
+pub struct Upload {
+    over: Cell<Option<Instant>>,
+}
+
+impl Upload {
+    /// The last byte has gone out, just now. Told by who sends it.
+    pub fn ends(&self, now: Instant) {
+        self.over.set(Some(now));
+    }
+
+    /// When it has gone out in full; `None`: not yet.
+    pub fn over(&self) -> Option<Instant> {
+        self.over.get()
+    }
 }
 
 /// An answer on its way back.
@@ -214,7 +249,8 @@ mod tests {
         exchange.body = Body::Full(bytes::Bytes::from_static(b"secret"));
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
-        exchange.trail = Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()) };
+        exchange.trail =
+            Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()), upload: Some(Rc::default()) };
         exchange.sent = Some(exchange.facts.request.fields.clone().into());
         let mut worn = ResponseHead::new(200);
         worn.fields.add(b"set-cookie", b"secret");

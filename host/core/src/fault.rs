@@ -197,6 +197,28 @@ impl Fault {
     }
 }
 
+/// Is this the word of a fault that is not the caller's: a service, a plugin or the gateway itself failed? Those are errors
+/// whatever the status says, which is 200 for calls of gRPC and for errors in an envelope. `upstream_status`, which is no
+/// fault's word but stands where theirs do, is one of them.
+pub fn is_word_of_server(word: &str) -> bool {
+    matches!(
+        word,
+        "timeout_connect"
+            | "timeout_head"
+            | "timeout_body"
+            | "timeout_whole"
+            | "timeout_plugin"
+            | "connect"
+            | "reset"
+            | "bad_answer"
+            | "no_endpoint"
+            | "overload"
+            | "plugin"
+            | "plugin_answer"
+            | "upstream_status"
+    )
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
@@ -208,6 +230,71 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who failed, for each kind there is: a new one does not compile until it says so here, and is not tried until it
+    /// stands below.
+    fn is_servers(kind: &FaultKind) -> bool {
+        match kind {
+            FaultKind::Malformed
+            | FaultKind::TooLarge { .. }
+            | FaultKind::NoRoute
+            | FaultKind::MethodRefused
+            | FaultKind::Denied
+            | FaultKind::Limited(_)
+            | FaultKind::WrongType
+            | FaultKind::BadArgument
+            | FaultKind::Misdirected
+            | FaultKind::ClientTimeout(_)
+            | FaultKind::ClientGone => false,
+            FaultKind::Timeout(Phase::Connect | Phase::Head | Phase::Body | Phase::Whole | Phase::Plugin)
+            | FaultKind::Connect
+            | FaultKind::Reset
+            | FaultKind::BadAnswer
+            | FaultKind::NoEndpoint
+            | FaultKind::Overload(_)
+            | FaultKind::Plugin(_)
+            | FaultKind::PluginAnswer(_) => true,
+        }
+    }
+
+    #[test]
+    fn every_word_says_whether_a_server_failed() {
+        let limited = Limited { limit: 1, per_ms: 1000, after_ms: 1 };
+        let phases = [Phase::Connect, Phase::Head, Phase::Body, Phase::Whole, Phase::Plugin];
+        let kinds = [
+            FaultKind::Malformed,
+            FaultKind::TooLarge { head: true },
+            FaultKind::TooLarge { head: false },
+            FaultKind::NoRoute,
+            FaultKind::MethodRefused,
+            FaultKind::Denied,
+            FaultKind::Limited(limited),
+            FaultKind::WrongType,
+            FaultKind::BadArgument,
+            FaultKind::Misdirected,
+            FaultKind::ClientTimeout(Phase::Body),
+            FaultKind::ClientGone,
+            FaultKind::Connect,
+            FaultKind::Reset,
+            FaultKind::BadAnswer,
+            FaultKind::NoEndpoint,
+            FaultKind::Overload("x"),
+            FaultKind::Plugin("x".into()),
+            FaultKind::PluginAnswer("x".into()),
+        ];
+        let mut words = Vec::new();
+        for kind in kinds.into_iter().chain(phases.map(FaultKind::Timeout)) {
+            let servers = is_servers(&kind);
+            let word = Fault::caller(kind, "x").word();
+            assert_eq!(is_word_of_server(word), servers, "{word}");
+            words.push(word);
+        }
+        let all = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), all, "a word of its own for each: {words:?}");
+        assert!(is_word_of_server("upstream_status") && !is_word_of_server("something"));
+    }
 
     #[test]
     fn a_wait_is_told_in_whole_seconds_and_never_too_short() {

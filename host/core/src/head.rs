@@ -103,6 +103,7 @@ known_names! {
     RetryAfter = "retry-after",
     ContentType = "content-type",
     ContentLength = "content-length",
+    XWharfMirror = "x-wharf-mirror",
     Authorization = "authorization",
     HttpTwoSettings = "http2-settings",
     TransferEncoding = "transfer-encoding",
@@ -140,7 +141,13 @@ impl Known {
         )
     }
 
-    /// Of those, one that the host never writes itself: whoever configures it may set it for the upstream, though no plugin may.
+    /// Is this field worth nothing from a client: what a proxy says about its client, or the mark of a copy that a mirror has
+    /// made? Who gets the mark may leave out what must happen once.
+    pub fn is_gateways_word(self) -> bool {
+        self.is_proxys_word() || self == Known::XWharfMirror
+    }
+
+    /// Of what a proxy says, one that the host never writes itself: whoever configures it may set it for the upstream, though no plugin may.
     pub fn is_left_to_operators(self) -> bool {
         matches!(
             self,
@@ -157,7 +164,8 @@ impl Known {
     /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
     /// `x_forwarded_for` for what the host vouches for.
     pub fn is_alias(name: &[u8]) -> bool {
-        name.contains(&b'_') && Known::read_as(name).is_hosts_own()
+        let guarded = |known: Known| known.is_hosts_own() || known == Known::XWharfMirror;
+        name.contains(&b'_') && guarded(Known::read_as(name))
     }
 
     /// What somebody who takes `_` for `-` reads.
@@ -617,7 +625,15 @@ mod tests {
 
     #[test]
     fn another_spelling_of_a_guarded_name_is_known() {
-        for name in ["x_forwarded_for", "x-forwarded_for", "x_real_ip", "content_length", "transfer_encoding", "x_forwarded_prefix"] {
+        for name in [
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x_real_ip",
+            "content_length",
+            "transfer_encoding",
+            "x_forwarded_prefix",
+            "x_wharf_mirror",
+        ] {
             assert!(Known::is_alias(name.as_bytes()), "{name}");
         }
         for name in ["x-forwarded-for", "x_consumer", "_", "", "content_type", "x_forwarded_for_a_very_long_way"] {

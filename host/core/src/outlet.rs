@@ -154,10 +154,12 @@ pub struct Endpoint {
     pub zone: Option<Box<str>>,
     /// What it is good for: `gray`, `v2`.
     pub tags: Box<[Box<str>]>,
-    /// Calls in flight, over all cores. Shared with [`Endpoint::relisted`] ones, as are the next three.
+    /// Calls in flight, over all cores. Shared with [`Endpoint::relisted`] ones, as are the next four.
     pub in_flight: Arc<AtomicU32>,
     /// Connections open, over all cores.
     pub connections: Arc<AtomicU32>,
+    /// Of these, those that are held by a body which its client still sends.
+    pub uploads: Arc<AtomicU32>,
     /// It has left its directory: connections to it are not kept.
     pub gone: Arc<AtomicBool>,
     /// TLS handshakes that failed: when that is told of.
@@ -182,6 +184,7 @@ impl Endpoint {
             tags,
             in_flight: Arc::default(),
             connections: Arc::default(),
+            uploads: Arc::default(),
             gone: Arc::default(),
             handshakes: Arc::default(),
         }
@@ -199,6 +202,7 @@ impl Endpoint {
             tags,
             in_flight: self.in_flight.clone(),
             connections: self.connections.clone(),
+            uploads: self.uploads.clone(),
             gone: self.gone.clone(),
             handshakes: self.handshakes.clone(),
         }

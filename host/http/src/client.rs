@@ -31,6 +31,7 @@ use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 mod dial;
 mod two;
+mod upload;
 pub mod warm;
 
 /// Read at once from an upstream. An answer of 16 KiB and its head come with one call; a stalled one holds no more.
@@ -229,6 +230,9 @@ impl Inner {
                 dialect.key(endpoint)
             }
         };
+        if !exchange.body.is_replayable() {
+            return self.send_upload(endpoint, dialect, exchange, limits).await;
+        }
         let alone = exchange.upgrade.is_some();
         let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await else {
             return Box::pin(self.send_afresh(endpoint, dialect, exchange, limits)).await;
@@ -262,7 +266,57 @@ impl Inner {
             // Its own: should the upgrade be refused, nobody else is given it.
             link.until = 0;
         }
-        Call::new::<false>(self, link, exchange, limits).run::<false>().await
+        self.run_apart(link, exchange, limits).await
+    }
+
+    /// A request whose body is passed on while it comes. It is never sent twice.
+    #[cold]
+    #[inline(never)]
+    fn send_upload<'a>(
+        self: &'a Rc<Self>,
+        endpoint: &'a EndpointRef,
+        dialect: Option<&'a Rc<Dialect>>,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        Box::pin(self.upload(endpoint, dialect, exchange, limits))
+    }
+
+    async fn upload(
+        self: &Rc<Self>,
+        endpoint: &EndpointRef,
+        dialect: Option<&Rc<Dialect>>,
+        exchange: &mut Exchange,
+        limits: &CallLimits,
+    ) -> Result<Answer, Fault> {
+        let place = upload::Place::take(endpoint, limits)?;
+        let (key, alone) = (key_of(endpoint, dialect), exchange.upgrade.is_some());
+        let link = match poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await {
+            Some(link) => link,
+            None => {
+                let (socket, counted) = self.dial(endpoint, dialect, false, exchange.deadline, limits).await?;
+                counted.keep();
+                let mut link = self.link(socket, endpoint, dialect, limits);
+                if alone {
+                    link.until = 0;
+                }
+                link
+            }
+        };
+        place.goes_with(&mut exchange.body);
+        self.run_apart(link, exchange, limits).await
+    }
+
+    /// One call off the plain road; apart, so that it takes nothing from that.
+    #[inline(never)]
+    fn run_apart<'a>(
+        self: &'a Rc<Self>,
+        link: Box<Link>,
+        exchange: &'a mut Exchange,
+        limits: &'a CallLimits,
+    ) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
+        let mut call = Call::new::<false>(self, link, exchange, limits);
+        Box::pin(async move { call.run::<false>().await })
     }
 
     async fn send_two(
@@ -276,13 +330,15 @@ impl Inner {
         if dialect.chooses()
             && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint), false))).await
         {
-            return Call::new::<false>(self, link, exchange, limits).run::<false>().await;
+            upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
+            return self.run_apart(link, exchange, limits).await;
         }
         match two::send(self, dialect, endpoint, exchange, limits).await? {
             two::Sent::Answered(answer) => Ok(answer),
             two::Sent::Older(socket) => {
+                upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
                 let link = self.link(socket, endpoint, Some(dialect), limits);
-                Call::new::<false>(self, link, exchange, limits).run::<false>().await
+                self.run_apart(link, exchange, limits).await
             }
         }
     }
@@ -400,6 +456,7 @@ impl<'a> Call<'a> {
                     self.client.out.set(self.upload.take_out());
                     if self.upload.had_stream {
                         link.alarm.set_in_until(self.limits.head, self.exchange.deadline);
+                        sent(self.exchange);
                     }
                 }
                 // An endpoint that refuses a body often answers, closes, and lets our writing break. What it said counts.
@@ -468,6 +525,9 @@ impl<'a> Call<'a> {
     fn late(&self) -> Fault {
         let endpoint = self.link.as_ref().map_or(String::new(), |link| link.endpoint.to_string());
         if Instant::now() >= self.exchange.deadline {
+            if self.upload.waits {
+                return out_of_time();
+            }
             let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
             return Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what);
         }
@@ -517,6 +577,7 @@ impl<'a> Call<'a> {
                     idle: self.limits.idle,
                     quiet,
                     armed: true,
+                    cut: None,
                 }))
             }
         };
@@ -532,6 +593,21 @@ fn switches_as_asked(head: &ResponseHead, exchange: &Exchange) -> bool {
             .as_deref()
             .zip(head.fields.known(Known::Upgrade))
             .is_some_and(|(asked, said)| said.eq_ignore_ascii_case(asked.as_bytes()))
+}
+
+/// All of a streamed body has gone out: from here on it is the endpoint that is waited for.
+#[cold]
+fn sent(exchange: &Exchange) {
+    if let Some(upload) = &exchange.trail.upload {
+        upload.ends(Instant::now());
+    }
+}
+
+/// The exchange's time is over, and its client still sends.
+#[cold]
+fn out_of_time() -> Fault {
+    let what = "the exchange's time ran out while the client was still sending its body (`timeouts.whole`)";
+    Fault::caller(FaultKind::ClientTimeout(Phase::Whole), what)
 }
 
 fn gone() -> Fault {
@@ -554,6 +630,8 @@ struct Upload {
     chunked: bool,
     /// A chunk's data is out and its end is not.
     open_chunk: bool,
+    /// Nothing is left to send until the client sends more.
+    waits: bool,
 }
 
 impl Upload {
@@ -576,7 +654,7 @@ impl Upload {
             Body::Full(all) => (all, None),
             Body::Stream(stream) => (Bytes::new(), Some(stream)),
         };
-        Upload { out, sent: 0, piece, had_stream: body.is_some(), body, chunked, open_chunk: false }
+        Upload { out, sent: 0, piece, had_stream: body.is_some(), body, chunked, open_chunk: false, waits: false }
     }
 
     fn is_over(&self) -> bool {
@@ -597,7 +675,7 @@ impl Upload {
             ready!(written).map_err(|_| Broken::Connection)?;
             let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
             self.out.clear();
-            self.sent = 0;
+            (self.sent, self.waits) = (0, false);
             if std::mem::take(&mut self.open_chunk) {
                 self.out.extend_from_slice(write::CHUNK_TAIL);
             }
@@ -617,6 +695,7 @@ impl Upload {
                 }
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(Broken::Body(fault))),
                 Poll::Pending => {
+                    self.waits = true;
                     if self.out.is_empty() {
                         return Poll::Pending;
                     }
@@ -645,6 +724,8 @@ struct AnswerBody {
     idle: Duration,
     quiet: Duration,
     armed: bool,
+    /// Why the endpoint did not get the whole request. What becomes of its answer then is not its fault.
+    cut: Option<Fault>,
 }
 
 impl BodyStream for AnswerBody {
@@ -653,7 +734,12 @@ impl BodyStream for AnswerBody {
         if let Some(upload) = &mut self.upload {
             match upload.poll(&link.socket, task) {
                 Poll::Ready(Ok(())) => self.upload = None,
-                Poll::Ready(Err(_)) => (self.upload, self.keep_alive) = (None, false),
+                Poll::Ready(Err(broken)) => {
+                    (self.upload, self.keep_alive) = (None, false);
+                    if let Broken::Body(fault) = broken {
+                        self.cut = Some(fault);
+                    }
+                }
                 Poll::Pending => {}
             }
         }
@@ -692,10 +778,16 @@ impl BodyStream for AnswerBody {
                         link.alarm.set_in(self.quiet);
                     }
                     ready!(link.alarm.poll_elapsed(task));
+                    if let Some(fault) = self.cut.take() {
+                        return Poll::Ready(Err(fault));
+                    }
                     let what = format!("endpoint {} sent nothing of the body for {:?} (`timeouts.body`)", link.endpoint, self.quiet);
                     return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Body), Retry::Never, what)));
                 }
             };
+            if let Some(fault) = self.cut.take() {
+                return Poll::Ready(Err(fault));
+            }
             let what = format!("endpoint {} {cut} in the middle of the body", link.endpoint);
             return Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)));
         }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::{Answer, Exchange, ExchangeId};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
-use wharf_core::head::{Fields, Method};
+use wharf_core::head::{Fields, Known, Method};
 use wharf_core::road;
 
 /// Between two looks whether the client is still there.
@@ -281,7 +281,7 @@ pub(crate) fn trusts(limits: &ListenerLimits, peer: IpAddr) -> bool {
 fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) -> IpAddr {
     let trusted = |address: IpAddr| trusts(limits, address);
     if limits.trusted.is_empty() || !trusted(peer) {
-        fields.remove_if(|known| known.is_proxys_word());
+        fields.remove_if(Known::is_gateways_word);
         return peer;
     }
     // From the right: each trusted proxy vouches for the address it appended; the first that none of ours wrote is the
@@ -312,6 +312,12 @@ impl Done {
         }
     }
 
+    /// When the caller of a call of gRPC waits no longer, if it says so.
+    #[cold]
+    pub(crate) fn callers_deadline(&self) -> Option<Instant> {
+        grpc::timeout(&self.exchange.facts.request.fields).and_then(|wait| self.started.checked_add(wait))
+    }
+
     /// Gives its memory to the next exchange.
     #[inline(always)]
     pub(crate) fn over(self) {
@@ -328,6 +334,10 @@ impl Done {
             None => (&self.in_flight.0.unmatched, &self.house.watch),
         };
         meters.count(status, duration, bytes_in, bytes_out);
+        let fault = fault.or(self.exchange.trail.fault);
+        if let Some(word) = fault {
+            meters.count_fault(word);
+        }
         let recorder = self.in_flight.0.recorder.as_deref();
         if recorder.is_some() || watch.is_some() {
             let Exchange { facts, trail, .. } = &*self.exchange;
@@ -340,7 +350,7 @@ impl Done {
                 endpoint: trail.endpoint.as_deref(),
                 tries: trail.tries,
                 head_us: trail.head_us,
-                fault: fault.or(trail.fault),
+                fault,
                 consumer: facts.attrs.get("consumer"),
                 answered_by: trail.answered_by.as_deref(),
                 response: Some(&self.answer.head),

@@ -48,11 +48,6 @@ pub(crate) fn code(fault: &Fault) -> &'static str {
     }
 }
 
-/// The end of a call that a fault has cut.
-pub(crate) fn trailers(fault: &Fault) -> Fields {
-    status(code(fault), fault.word())
-}
-
 /// `message` as it is sent: percent-encoded, printable ASCII.
 pub(crate) fn status(code: &str, message: &str) -> Fields {
     let mut fields = Fields::default();

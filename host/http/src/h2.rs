@@ -4,8 +4,10 @@
 //! Frames, HPACK and flow control are the library's. Each stream is a task of this core, the connection another; what the
 //! streams have to say in one turn goes out in one write.
 
+mod body;
 pub(crate) mod line;
 mod stream;
+mod writing;
 
 use crate::deadlines::Alarm;
 use crate::front::{Secured, Visit};

@@ -88,6 +88,8 @@ pub struct Meters {
     /// Answers by the first digit of their status; 0 for clients that went away unanswered. Those that few routes ever give
     /// are made by the first one.
     answers: [OnceCell<Arc<Count>>; 6],
+    /// Exchanges that ended with a fault, by its word; each made by the first one.
+    faults: RefCell<Vec<(&'static str, Arc<Count>)>>,
     registry: Arc<Registry>,
     route: Arc<str>,
     time: Arc<Times>,
@@ -106,6 +108,7 @@ impl Meters {
         let labels = [("route", &**route)];
         Meters {
             answers,
+            faults: RefCell::default(),
             registry: registry.clone(),
             route: route.clone(),
             time: registry.times("wharf_http_request_seconds", "time from the head of the request read to the end of the answer", &labels),
@@ -122,6 +125,19 @@ impl Meters {
         self.time.record(time);
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);
+    }
+
+    /// Counts an exchange that ended with a fault.
+    #[cold]
+    pub(crate) fn count_fault(&self, word: &'static str) {
+        let mut faults = self.faults.borrow_mut();
+        if let Some((_, count)) = faults.iter().find(|(have, _)| *have == word) {
+            return count.add(1);
+        }
+        let help = "exchanges that ended with a fault, by route and word";
+        let count = self.registry.count("wharf_http_faults_total", help, &[("route", &self.route), ("fault", word)]);
+        count.add(1);
+        faults.push((word, count));
     }
 
     /// Remembers the trace of an exchange that was counted with this time.

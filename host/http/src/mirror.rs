@@ -2,7 +2,8 @@
 //! made from: it is sent by a task of its own, its answer is read and thrown away, and when there is no room for it, it is
 //! dropped and counted. There is no queue.
 //!
-//! A copy says what it is (`x-wharf-mirror: 1`), so that who gets it can leave out what must happen once.
+//! A copy says what it is (`x-wharf-mirror: 1`), so that who gets it can leave out what must happen once. From a client that is
+//! no trusted proxy the field is taken off (`flow.rs`): what it asks for happens.
 
 use crate::split::number;
 use bytes::{Bytes, BytesMut};

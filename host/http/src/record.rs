@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 use wharf_core::exchange::{Exchange, ExchangeId};
+use wharf_core::fault::is_word_of_server;
 use wharf_core::head::{Known, ResponseHead};
 use wharf_core::outlet::Endpoint;
 
@@ -109,7 +110,7 @@ pub const WHOLE: u32 = 1_000_000;
 pub struct Sampling {
     /// Of a million so many, by chance; [`WHOLE`]: all.
     pub share: u32,
-    /// Statuses of 500 and above always.
+    /// Always what failed: statuses of 500 and above, and faults that are not the caller's whatever the status.
     pub errors: bool,
     /// What took longer than this always.
     pub slower: Option<Duration>,
@@ -133,8 +134,9 @@ impl Sampling {
     }
 
     /// Is it recorded, whatever chance says?
-    pub fn must(&self, status: u16, duration: Duration) -> bool {
-        (self.errors && status >= 500) || self.slower.is_some_and(|slower| duration > slower)
+    pub fn must(&self, status: u16, fault: Option<&str>, duration: Duration) -> bool {
+        let failed = || status >= 500 || fault.is_some_and(is_word_of_server);
+        (self.errors && failed()) || self.slower.is_some_and(|slower| duration > slower)
     }
 }
 
@@ -156,9 +158,11 @@ mod tests {
         assert!((9_500..10_500).contains(&taken), "{taken}");
         assert!((0..1000).all(|serial| sampling.draws(id(serial)) == sampling.draws(id(serial))));
         let quick = Duration::from_millis(1);
-        assert!(sampling.must(500, quick) && sampling.must(200, Duration::from_millis(101)));
-        assert!(!sampling.must(404, quick) && !sampling.must(200, Duration::from_millis(100)));
+        assert!(sampling.must(500, None, quick) && sampling.must(200, None, Duration::from_millis(101)));
+        assert!(!sampling.must(404, Some("no_route"), quick) && !sampling.must(200, None, Duration::from_millis(100)));
+        // A call of gRPC, a default answer, an answer that broke: the status does not tell.
+        assert!(sampling.must(200, Some("no_endpoint"), quick) && !sampling.must(200, Some("client_gone"), quick));
         let off = Sampling { share: 0, errors: false, slower: None };
-        assert!(!off.must(500, Duration::MAX) && (0..1000).all(|serial| !off.draws(id(serial))));
+        assert!(!off.must(500, Some("reset"), Duration::MAX) && (0..1000).all(|serial| !off.draws(id(serial))));
     }
 }

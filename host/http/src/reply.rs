@@ -73,10 +73,14 @@ fn limit_fields(fields: &mut Fields, limited: &Limited) {
 
 /// The same for a caller that speaks gRPC: all of it is in the head, which is the trailers as well.
 pub(crate) fn grpc_answer_for(fault: &Fault) -> Answer {
-    let (_, text) = status_of(fault);
-    let mut fields = grpc::status(grpc::code(fault), text);
+    let mut fields = grpc_trailers_for(fault);
     fields.add(b"content-type", b"application/grpc");
     Answer::full(ResponseHead { status: 200, fields }, Bytes::new())
+}
+
+/// The end of a call of gRPC that a fault has cut.
+pub(crate) fn grpc_trailers_for(fault: &Fault) -> Fields {
+    grpc::status(grpc::code(fault), said_of(fault))
 }
 
 /// An error answer in the gateway's own form.

@@ -110,7 +110,7 @@ pub(crate) fn end(watch: &Watch, recorder: Option<&dyn Recorder>, record: &Recor
     }
     let Some(recorder) = recorder else { return };
     let is_announced = watched.is_some_and(|watched| watched.is_announced);
-    if !is_announced && !watch.sampling.draws(record.id) && !watch.sampling.must(record.status, record.duration) {
+    if !is_announced && !watch.sampling.draws(record.id) && !watch.sampling.must(record.status, record.fault, record.duration) {
         return;
     }
     if !watch.two {

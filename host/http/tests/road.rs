@@ -592,3 +592,71 @@ fn a_client_that_resets_is_not_waited_for() {
     assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(false), "the upstream is let go");
     assert!(told.try_recv().is_err(), "the other one is still being served");
 }
+
+#[test]
+fn whose_time_it_was_that_ran_out_is_told_apart() {
+    let up = upstream(|_, mut stream| {
+        // Of the second one it does not read the body.
+        let head = read_head(&mut stream, &mut Vec::new()).unwrap();
+        let mut room = [0; 1024];
+        while head.contains("/unread") || stream.read(&mut room).is_ok_and(|read| read > 0) {
+            thread::park_timeout(if head.contains("/unread") { Duration::MAX } else { Duration::ZERO });
+        }
+    });
+    let address = gateway(up, Setting { whole: Duration::from_millis(500), body_bytes_max: 1 << 30, ..Setting::default() });
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
+        let mut caller = Caller::new(address);
+        let head = caller.say(format!("POST /a HTTP/1.1\r\nHost: a\r\n{framing}").as_bytes()).head();
+        assert!(head.starts_with("HTTP/1.1 408"), "the client had not sent everything: {head}");
+    }
+    let mut caller = Caller::new(address);
+    caller.say(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let mut sending = caller.stream.try_clone().unwrap();
+    thread::spawn(move || while sending.write_all(&[0; 65536]).is_ok() {});
+    let head = caller.head();
+    assert!(head.starts_with("HTTP/1.1 504"), "the endpoint had not read everything: {head}");
+}
+
+#[test]
+fn the_answer_is_not_late_while_the_body_is_still_on_its_way() {
+    let (up, _asked) = answering(b"");
+    let early = upstream(|_, mut stream| {
+        let mut room = [0; 1024];
+        while stream.read(&mut room).is_ok_and(|read| read > 0 && room[read - 1] != b'!') {}
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    for (up, status) in [(early, "HTTP/1.1 200"), (up, "HTTP/1.1 504")] {
+        let calls = CallLimits { head: Duration::from_millis(200), ..CallLimits::default() };
+        let mut caller = Caller::new(gateway(up, Setting { calls, ..Setting::default() }));
+        caller.say(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nhello");
+        caller.stream.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+        assert!(caller.stream.read(&mut [0; 1]).is_err(), "nothing was answered before the body was there");
+        caller.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let head = caller.say(b"!").head();
+        assert!(head.starts_with(status), "{head}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_has_half_of_a_request_does_not_wait_for_the_other_half() {
+    let (tell, told) = channel();
+    let up = upstream(move |_, mut stream| {
+        let (mut all, mut room) = (Vec::new(), [0; 1024]);
+        while let Ok(read @ 1..) = stream.read(&mut room) {
+            all.extend_from_slice(&room[..read]);
+        }
+        tell.send(all).unwrap();
+    });
+    let listener = ListenerLimits { body: Duration::from_millis(300), ..ListenerLimits::default() };
+    let address = gateway(up, Setting { listener, ..Setting::default() });
+    for leaves in [true, false] {
+        let mut caller = Caller::new(address);
+        caller.say(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+        if leaves {
+            caller.stream.shutdown(Shutdown::Write).unwrap();
+        }
+        assert!(caller.head().starts_with("HTTP/1.1 408"));
+        let got = told.recv_timeout(Duration::from_secs(60)).expect("its connection is closed");
+        assert!(got.ends_with(b"hello"));
+    }
+}

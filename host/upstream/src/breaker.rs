@@ -1,7 +1,8 @@
 //! A breaker: who asks a service that fails or hangs anyway is answered at once, and the service is left in peace.
 //!
 //! Closed, it counts over the last seconds; open, it refuses until its time is over; half open, it lets a few trials through,
-//! and what becomes of them closes or opens it. All cores share one. Nothing here waits, locks or reads a clock: `now` is
+//! and what becomes of them closes or opens it. Trials of which nothing becomes for a while are joined by as many others: who
+//! sends slowly, or never reads, would keep it half open for everybody. All cores share one. Nothing here waits, locks or reads a clock: `now` is
 //! milliseconds since the breaker was made, and every count is exact (one word each, compared and swapped).
 
 use crate::metrics::BreakerLevels;
@@ -25,7 +26,8 @@ pub struct BreakerPolicy {
     pub window: Duration,
     /// How long it stays open.
     pub open: Duration,
-    /// Trials while it is half open: so many good ones close it. 1 at least.
+    /// Trials while it is half open: so many good ones close it. If they have not ended within `open`, it lets as many more
+    /// through. 1 at least.
     pub trials: u32,
     /// Calls in flight at once, bodies included; more are refused, without opening it. `None`: any number.
     pub in_flight_max: Option<u32>,
@@ -94,6 +96,7 @@ struct Mode {
     state: State,
     /// Changes with every change of state, so that what was let through before does not count after.
     epoch: u64,
+    /// Until when it is open, or lets no more trials through.
     until_ms: u64,
 }
 
@@ -191,7 +194,7 @@ impl Breaker {
                 State::Closed => return Ok(Pass { epoch: mode.epoch, trial: false }),
                 State::Open if now_ms < mode.until_ms => return refuse(Refused::Open(Duration::from_millis(mode.until_ms - now_ms))),
                 State::Open => {
-                    let next = mode.next(State::HalfOpen, 0);
+                    let next = mode.next(State::HalfOpen, now_ms.saturating_add(ms(self.policy.open)));
                     if self.mode.compare_exchange(word, next.packed(), SeqCst, SeqCst).is_ok() {
                         self.levels.state.set(1);
                     }
@@ -208,10 +211,12 @@ impl Breaker {
                             _ => Some(mode.epoch << 44 | 1 << 22),
                         }
                     });
-                    return match taken {
-                        Ok(_) => Ok(Pass { epoch: mode.epoch, trial: true }),
-                        Err(_) => refuse(Refused::Open(Duration::from_secs(1))),
-                    };
+                    match taken {
+                        Ok(_) => return Ok(Pass { epoch: mode.epoch, trial: true }),
+                        Err(_) if now_ms < mode.until_ms => return refuse(Refused::Open(Duration::from_secs(1))),
+                        // Those before still count, should they end.
+                        Err(_) => self.more_trials(word, mode, now_ms),
+                    }
                 }
             }
         }
@@ -226,8 +231,9 @@ impl Breaker {
         }
         let Some(ended) = outcome else {
             if pass.trial {
-                // Somebody else may try.
-                let _ = self.trials.try_update(SeqCst, SeqCst, |word| (word >> 44 == pass.epoch).then(|| word - (1 << 22)));
+                // Somebody else may try. (It may be one of earlier trials, which are not counted any more.)
+                let back = |word: u64| (word >> 44 == pass.epoch && word >> 22 & 0x3f_ffff > 0).then(|| word - (1 << 22));
+                let _ = self.trials.try_update(SeqCst, SeqCst, back);
             }
             return;
         };
@@ -256,9 +262,25 @@ impl Breaker {
         self.in_flight.fetch_sub(1, SeqCst);
     }
 
+    /// As many trials as it has let through may come once more.
+    #[cold]
+    fn more_trials(&self, from: u64, mode: Mode, now_ms: u64) {
+        let until_ms = now_ms.saturating_add(ms(self.policy.open)) & 0x3ff_ffff_ffff;
+        // One of those that ask does it.
+        if self.mode.compare_exchange(from, Mode { until_ms, ..mode }.packed(), SeqCst, SeqCst).is_ok() {
+            let none = |word: u64| (word >> 44 == mode.epoch).then_some(word & !(0x3f_ffff << 22));
+            let _ = self.trials.try_update(SeqCst, SeqCst, none);
+        }
+    }
+
     fn turn(&self, from: u64, to: Mode) {
-        if self.mode.compare_exchange(from, to.packed(), SeqCst, SeqCst).is_err() {
-            return;
+        let mut have = from;
+        while let Err(now) = self.mode.compare_exchange(have, to.packed(), SeqCst, SeqCst) {
+            // That more trials are let through is no change of state.
+            if Mode::unpacked(now).epoch != Mode::unpacked(from).epoch {
+                return;
+            }
+            have = now;
         }
         let (what, name) = (self.guards.as_str(), &*self.name);
         match to.state {
@@ -393,6 +415,34 @@ mod tests {
     }
 
     #[test]
+    fn trials_that_never_end_do_not_keep_it_half_open() {
+        let b = breaker(BreakerPolicy::default());
+        (0..20).for_each(|n| call(&b, n, BAD).unwrap());
+        let hung: Vec<Pass> = (0..3).map(|_| b.enter(6_000).unwrap()).collect();
+        assert!(b.enter(10_999).is_err(), "they have their time");
+        let more: Vec<Pass> = (0..3).map(|_| b.enter(11_000).unwrap()).collect();
+        assert!(b.enter(11_000).is_err(), "three more, and no others");
+        // What becomes of the first counts, should it come at last.
+        b.ended(hung[0], 12_000, OK);
+        b.ended(hung[1], 12_000, None);
+        b.ended(more[0], 12_000, OK);
+        assert_eq!(b.state(), State::HalfOpen);
+        b.ended(more[1], 12_000, OK);
+        assert_eq!(b.state(), State::Closed);
+        b.ended(hung[2], 12_001, BAD);
+        assert_eq!(b.state(), State::Closed, "an older time says nothing");
+        // All of them hang, for ever: every five seconds it is tried again, and the first good ones close it.
+        (0..20).for_each(|n| call(&b, 13_000 + n, BAD).unwrap());
+        for round in 0..50 {
+            let now = 19_000 + round * 5_000;
+            (0..3).for_each(|_| assert!(b.enter(now).is_ok()));
+            assert!(b.enter(now).is_err());
+        }
+        (0..3).for_each(|_| call(&b, 270_000, OK).unwrap());
+        assert_eq!(b.state(), State::Closed);
+    }
+
+    #[test]
     fn slow_calls_open_it_too_and_calls_given_up_say_nothing() {
         let b = breaker(BreakerPolicy { errors: None, slow: Some(0.8), ..BreakerPolicy::default() });
         (0..100).for_each(|n| call(&b, n, BAD).unwrap());
@@ -425,16 +475,23 @@ mod tests {
                 calls_min: 1 + random.below(30) as u32,
                 ..BreakerPolicy::default()
             });
-            let (mut now, mut open) = (0, Vec::new());
+            let (mut now, mut open, mut through) = (0, Vec::new(), Vec::new());
             for _ in 0..2_000 {
                 now += random.below(200);
                 match b.enter(now) {
-                    Ok(pass) => open.push(pass),
+                    Ok(pass) => {
+                        if pass.trial {
+                            through.push((pass.epoch, now));
+                        }
+                        open.push(pass);
+                    }
                     Err(Refused::Open(wait)) => assert!(wait <= Duration::from_secs(5)),
                     Err(full) => panic!("{full:?}"),
                 }
-                let trials = open.iter().filter(|pass| pass.trial && pass.epoch == Mode::unpacked(b.mode.load(SeqCst)).epoch).count();
-                assert!(trials <= b.policy.trials as usize, "seed {seed}");
+                let epoch = Mode::unpacked(b.mode.load(SeqCst)).epoch;
+                let trials = open.iter().filter(|pass| pass.trial && pass.epoch == epoch).count();
+                let first = through.iter().find(|(of, _)| *of == epoch).map_or(now, |(_, at)| *at);
+                assert!(trials <= b.policy.trials as usize * (1 + (now - first) as usize / 5_000), "seed {seed}");
                 if random.below(2) == 0 && !open.is_empty() {
                     let pass = open.swap_remove(random.below(open.len() as u64) as usize);
                     b.ended(pass, now, [OK, BAD, BAD, None][random.below(4) as usize]);

@@ -11,6 +11,7 @@ use crate::care::now;
 use crate::config::{OutletConfig, SubsetMissing};
 use crate::hedge;
 use crate::hold::{self, InFlight, Place};
+use crate::judge;
 use crate::metrics::ServiceCounts;
 use crate::retry::{self, Failed};
 use crate::roster::{Roster, Row, Tried};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wharf_core::LocalBoxFuture;
 use wharf_core::body::Body;
-use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::exchange::{Answer, Exchange, Upload};
 use wharf_core::fault::{Blame, Fault, FaultKind, Retry};
 use wharf_core::outlet::{Outlet, Protocol, Wish};
 use wharf_core::trace::{self, Open};
@@ -110,6 +111,9 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
 
         // A stream can be sent once. Once taken, it leaves `Empty` behind, which must not pass for a body of nothing.
         let replayable = exchange.body.is_replayable();
+        if !replayable {
+            exchange.upload();
+        }
         let one_try = Try::of(row.clone());
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
         let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
@@ -117,8 +121,13 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         if let Some(open) = open {
             traced(exchange, open, &said, ended);
         }
-        let in_flight = one_try.ended(&said);
-        outlet.note(&row, &said, started, ended);
+        let in_flight = if replayable {
+            let in_flight = one_try.ended(&said);
+            outlet.note(&row, &said, Some(ended.saturating_duration_since(started)), ended);
+            in_flight
+        } else {
+            outlet.ended_upload(one_try, exchange.trail.upload.as_deref(), &row, &said, (started, ended))
+        };
         if said.is_ok() {
             exchange.trail.head_us = micros(ended.saturating_duration_since(started));
             return match outlet.holds_bodies() {
@@ -208,6 +217,7 @@ impl<P: Protocol> ServiceOutlet<P> {
         exchange.trail.tries += 1;
         exchange.trail.endpoint = Some(row.endpoint.clone());
         let replayable = exchange.body.is_replayable();
+        exchange.upload();
         if let Some(ask) = ask {
             let sent = Box::pin(hedge::send(self, exchange, wish, ask, tried, row)).await;
             exchange.trail.tries += sent.more;
@@ -219,11 +229,11 @@ impl<P: Protocol> ServiceOutlet<P> {
         let one_try = Try::of(row.clone());
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
         let said = self.protocol.send_apart(&row.endpoint, exchange, &self.config.limits).await;
-        let (ended, in_flight) = (now(), one_try.ended(&said));
+        let ended = now();
         if let Some(open) = open {
             traced(exchange, open, &said, ended);
         }
-        self.note(&row, &said, started, ended);
+        let in_flight = self.ended_upload(one_try, exchange.trail.upload.as_deref(), &row, &said, (started, ended));
         exchange.trail.head_us = if said.is_ok() { micros(ended.saturating_duration_since(started)) } else { 0 };
         Ok(Made { said, in_flight, ended, replayable })
     }
@@ -250,12 +260,14 @@ impl<P> ServiceOutlet<P> {
             .ok_or_else(|| self.nobody(wish))
     }
 
-    /// What one try says of its endpoint, for all cores.
+    /// What one try says of its endpoint, for all cores. `took`: where it is the endpoint's time alone.
     #[inline(always)]
-    pub(crate) fn note(&self, row: &Row, said: &Result<Answer, Fault>, started: Instant, ended: Instant) {
+    fn note(&self, row: &Row, said: &Result<Answer, Fault>, took: Option<Duration>, ended: Instant) {
         match said {
             Ok(answer) => {
-                self.core.counts.head.record(ended.saturating_duration_since(started));
+                if let Some(took) = took {
+                    self.core.counts.head.record(took);
+                }
                 if retry::is_failing_status(retry::judged_status(answer)) {
                     if self.service.answered_badly(&row.standing) {
                         self.core.roster.borrow_mut().spare(row, ended);
@@ -266,6 +278,25 @@ impl<P> ServiceOutlet<P> {
             }
             Err(fault) => self.note_failure(row, fault, ended),
         }
+    }
+
+    /// The same of a try whose client may still send its body.
+    #[cold]
+    pub(crate) fn ended_upload(
+        &self,
+        one_try: Try,
+        upload: Option<&Upload>,
+        row: &Row,
+        said: &Result<Answer, Fault>,
+        (started, ended): (Instant, Instant),
+    ) -> Option<InFlight> {
+        let failed = said.as_ref().map_or(true, |answer| retry::judged_status(answer) >= 500);
+        if failed && !judge::counts(said, started, upload, ended) {
+            return one_try.unjudged(said);
+        }
+        let in_flight = one_try.ended(said);
+        self.note(row, said, judge::took(started, upload, ended), ended);
+        in_flight
     }
 
     #[cold]
@@ -397,6 +428,16 @@ impl Try {
         match said {
             Ok(answer) => in_flight.row().counts.answered(answer.head.status),
             Err(fault) => in_flight.row().counts.failed(fault),
+        }
+        Some(in_flight)
+    }
+
+    /// It failed, and not for its endpoint's sake.
+    pub(crate) fn unjudged(mut self, said: &Result<Answer, Fault>) -> Option<InFlight> {
+        let in_flight = self.0.take()?;
+        match said {
+            Err(fault) if fault.blame == Blame::Caller => in_flight.row().counts.failed(fault),
+            _ => in_flight.row().counts.unjudged(),
         }
         Some(in_flight)
     }

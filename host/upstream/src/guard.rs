@@ -3,15 +3,21 @@
 
 use crate::breaker::{Breaker, Ended, Pass, Refused};
 use crate::care::now;
-use crate::hold;
+use crate::hold::{self, Held};
+use crate::judge;
 use crate::limit::Limiter;
 use crate::retry;
-use std::rc::Rc;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use wharf_core::LocalBoxFuture;
-use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::body::{Body, BodyStream};
+use wharf_core::exchange::{Answer, Exchange, Upload};
 use wharf_core::fault::{Fault, FaultKind};
+use wharf_core::head::Fields;
 use wharf_core::outlet::{Outlet, Wish};
 
 /// See the head of the file.
@@ -31,9 +37,9 @@ impl Guarded {
 impl Outlet for Guarded {
     fn call<'a>(&'a self, exchange: &'a mut Exchange, wish: &'a Wish) -> LocalBoxFuture<'a, Result<Answer, Fault>> {
         Box::pin(async move {
-            let mut inside = Inside::enter(self)?;
+            let mut inside = Inside::enter(self, exchange)?;
             let said = self.inner.call(exchange, wish).await;
-            inside.ended(outcome(&said));
+            inside.ended(&said);
             said.map(|answer| hold::until_the_end(answer, inside))
         })
     }
@@ -64,13 +70,80 @@ struct Said {
 /// A call that was let in; whichever way it ends, dropping this gives its places back.
 struct Inside {
     breaker: Option<(Arc<Breaker>, Option<Pass>)>,
-    limiter: Option<Arc<Limiter>>,
+    limiter: Option<Rc<Place>>,
     started: Instant,
+    upload: Option<Rc<Upload>>,
+}
+
+/// A place of an adaptive limit. It is somebody else's while the client is waited for: who sends or reads slowly takes none
+/// from those who do not, and the limit is one of what the service works on.
+struct Place {
+    limiter: Arc<Limiter>,
+    taken: Cell<bool>,
+}
+
+impl Place {
+    fn rest(&self) {
+        if self.taken.replace(false) {
+            self.limiter.left();
+        }
+    }
+
+    fn go_on(&self) {
+        if !self.taken.replace(true) {
+            self.limiter.comes_back();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+/// The body of a request whose call rests while there is nothing to send.
+struct Resting {
+    inner: Box<dyn BodyStream>,
+    /// Gone with its call.
+    place: Weak<Place>,
+}
+
+impl BodyStream for Resting {
+    fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let polled = self.inner.poll_chunk(task);
+        if let Some(place) = self.place.upgrade() {
+            if polled.is_pending() { place.rest() } else { place.go_on() }
+        }
+        polled
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.inner.trailers()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.inner.size()
+    }
+}
+
+impl Held for Inside {
+    fn rest(&self) {
+        if let Some(place) = &self.limiter {
+            place.rest();
+        }
+    }
+
+    fn go_on(&self) {
+        if let Some(place) = &self.limiter {
+            place.go_on();
+        }
+    }
 }
 
 impl Inside {
-    fn enter(guarded: &Guarded) -> Result<Inside, Fault> {
-        let mut inside = Inside { breaker: None, limiter: None, started: now() };
+    fn enter(guarded: &Guarded, exchange: &mut Exchange) -> Result<Inside, Fault> {
+        let mut inside = Inside { breaker: None, limiter: None, started: now(), upload: exchange.upload() };
         if let Some(breaker) = &guarded.breaker {
             let pass = breaker.enter(breaker.ms(inside.started)).map_err(|why| refused(breaker, why))?;
             inside.breaker = Some((breaker.clone(), Some(pass)));
@@ -83,21 +156,30 @@ impl Inside {
                 );
                 Fault::overload("adaptive_concurrency", what).after(Duration::from_secs(1))
             })?;
-            inside.limiter = Some(limiter.clone());
+            let place = Rc::new(Place { limiter: limiter.clone(), taken: Cell::new(true) });
+            exchange.body = match std::mem::take(&mut exchange.body) {
+                Body::Stream(inner) => Body::Stream(Box::new(Resting { inner, place: Rc::downgrade(&place) })),
+                here => here,
+            };
+            inside.limiter = Some(place);
         }
         Ok(inside)
     }
 
-    fn ended(&mut self, said: Option<Said>) {
+    fn ended(&mut self, said: &Result<Answer, Fault>) {
         let now = now();
-        let took = now.saturating_duration_since(self.started);
+        let upload = self.upload.as_deref();
+        let took = judge::took(self.started, upload, now);
+        let counts = judge::counts(said, self.started, upload, now);
+        let said = outcome(said).filter(|said| counts || !(said.failed || said.late));
         if let Some((breaker, pass)) = &mut self.breaker
             && let Some(pass) = pass.take()
         {
-            breaker.ended(pass, breaker.ms(now), said.as_ref().map(|said| Ended { failed: said.failed, took }));
+            breaker.ended(pass, breaker.ms(now), said.as_ref().map(|said| Ended { failed: said.failed, took: took.unwrap_or_default() }));
         }
-        if let (Some(limiter), Some(said)) = (&self.limiter, said) {
-            limiter.took(now, took, said.late);
+        if let (Some(place), Some(said)) = (&self.limiter, said) {
+            place.limiter.took(now, took, said.late);
+            place.go_on();
         }
     }
 }
@@ -107,15 +189,12 @@ impl Drop for Inside {
         if let Some((breaker, pass)) = &mut self.breaker {
             if let Some(pass) = pass.take() {
                 let now = now();
-                let took = now.saturating_duration_since(self.started);
+                let took = judge::took(self.started, self.upload.as_deref(), now);
                 // Given up by its caller: nobody knows what it would have been, but that it was slow.
-                let slow = breaker.policy().slow.is_some() && took > breaker.policy().slow_after;
-                breaker.ended(pass, breaker.ms(now), slow.then_some(Ended { failed: false, took }));
+                let slow = took.filter(|took| breaker.policy().slow.is_some() && *took > breaker.policy().slow_after);
+                breaker.ended(pass, breaker.ms(now), slow.map(|took| Ended { failed: false, took }));
             }
             breaker.left();
-        }
-        if let Some(limiter) = &self.limiter {
-            limiter.left();
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::ask::Ask;
 use crate::care::now;
 use crate::flow::{ServiceOutlet, Try, traced};
 use crate::hold::InFlight;
+use crate::judge;
 use crate::retry;
 use crate::roster::{Row, Tried};
 use std::future::{Future, poll_fn};
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 use wharf_core::body::Body;
-use wharf_core::exchange::{Answer, Exchange};
+use wharf_core::exchange::{Answer, Exchange, Upload};
 use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::outlet::{Protocol, Wish};
 use wharf_core::trace;
@@ -71,7 +72,7 @@ async fn both<P: Protocol>(
     after: Duration,
 ) -> Sent {
     let mut first = pin!(one(outlet, exchange, row, 1));
-    if let Some(sent) = within(after, first.as_mut()).await {
+    if let Some(sent) = within(after, None, first.as_mut()).await {
         return sent;
     }
     let other = outlet.choose(wish, tried, now(), Some(ask)).ok().filter(|other| !tried.has(other.endpoint.id));
@@ -124,12 +125,13 @@ async fn either<P>(
 async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, row: Rc<Row>, number: u32) -> Sent {
     let started = now();
     let one_try = Try::of(row.clone());
-    let timed = Timed { outlet, row: &row, started, over: false };
+    let upload = exchange.upload();
+    let timed = Timed { outlet, row: &row, started, upload: upload.clone(), over: false };
     let open = trace::begin_try(exchange, &row.endpoint, number, started);
     let sending = outlet.protocol.send_apart(&row.endpoint, exchange, &outlet.config.limits);
     let said = match outlet.config.retry.per_try {
         None => sending.await,
-        Some(limit) => within(limit, pin!(sending)).await.unwrap_or_else(|| {
+        Some(limit) => within(limit, upload.as_deref(), pin!(sending)).await.unwrap_or_else(|| {
             let what = format!(
                 "endpoint {} of service {:?} did not answer within {limit:?} (`retries.per_try`)",
                 row.endpoint, row.endpoint.service
@@ -141,17 +143,25 @@ async fn one<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, ro
         traced(exchange, open, &said, now());
     }
     timed.over(&said);
-    let in_flight = one_try.ended(&said);
-    outlet.note(&row, &said, started, now());
+    let in_flight = outlet.ended_upload(one_try, upload.as_deref(), &row, &said, (started, now()));
     Sent { said, in_flight, row, more: 0 }
 }
 
-/// What a future says within a time; `None`: nothing yet. It may be polled on.
-async fn within<F: Future>(limit: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+/// What a future says within a time; `None`: nothing yet. It may be polled on. The time begins when the upload is over, if
+/// there is one.
+async fn within<F: Future>(limit: Duration, upload: Option<&Upload>, mut future: Pin<&mut F>) -> Option<F::Output> {
     let mut timer = pin!(tokio::time::sleep(limit));
+    let mut waits = upload.is_some();
     poll_fn(|task| match future.as_mut().poll(task) {
         Poll::Ready(said) => Poll::Ready(Some(said)),
-        Poll::Pending => timer.as_mut().poll(task).map(|()| None),
+        // Whoever sends it says so while it is polled.
+        Poll::Pending if waits && upload.is_some_and(|upload| upload.over().is_none()) => Poll::Pending,
+        Poll::Pending => {
+            if std::mem::take(&mut waits) {
+                timer.as_mut().reset(tokio::time::Instant::now() + limit);
+            }
+            timer.as_mut().poll(task).map(|()| None)
+        }
     })
     .await
 }
@@ -161,13 +171,17 @@ struct Timed<'a, P> {
     outlet: &'a ServiceOutlet<P>,
     row: &'a Row,
     started: std::time::Instant,
+    upload: Option<Rc<Upload>>,
     over: bool,
 }
 
 impl<P> Timed<'_, P> {
     fn over(mut self, said: &Result<Answer, Fault>) {
         self.over = true;
+        let counts = judge::counts(said, self.started, self.upload.as_deref(), now());
         let failed = match said {
+            Ok(answer) if retry::judged_status(answer) >= 500 && !counts => return,
+            Err(_) if !counts => return,
             Ok(answer) => retry::judged_status(answer) >= 500,
             Err(fault) if retry::is_failure(fault) => true,
             Err(fault) if matches!(fault.kind, FaultKind::Timeout(_)) => false,
@@ -180,7 +194,10 @@ impl<P> Timed<'_, P> {
     fn record(&self, failed: bool) {
         if self.outlet.config.policy.compares_latency() {
             let now = now();
-            self.row.standing.took(&self.outlet.config.weighing, now, now.saturating_duration_since(self.started), failed);
+            let took = judge::took(self.started, self.upload.as_deref(), now);
+            // Who has failed has, however long its client took.
+            let Some(took) = took.or(failed.then_some(Duration::ZERO)) else { return };
+            self.row.standing.took(&self.outlet.config.weighing, now, took, failed);
         }
     }
 }

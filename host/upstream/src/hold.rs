@@ -57,8 +57,19 @@ impl Drop for Place {
     }
 }
 
+/// What an answer holds until it has ended.
+pub(crate) trait Held: 'static {
+    /// A piece is on its way to the client, who takes it when it likes.
+    fn rest(&self) {}
+
+    /// The client has taken it: the endpoint is waited for again.
+    fn go_on(&self) {}
+}
+
+impl Held for (Option<InFlight>, Option<Place>) {}
+
 /// Lets the answer keep what it holds until its body or tunnel ends or is dropped.
-pub(crate) fn until_the_end<T: 'static>(mut answer: Answer, held: T) -> Answer {
+pub(crate) fn until_the_end<T: Held>(mut answer: Answer, held: T) -> Answer {
     if let Some(inner) = answer.tunnel.take() {
         answer.tunnel = Some(Box::new(HeldTunnel { inner, _held: held }));
         return answer;
@@ -75,11 +86,16 @@ struct HeldStream<T> {
     held: Option<T>,
 }
 
-impl<T> BodyStream for HeldStream<T> {
+impl<T: Held> BodyStream for HeldStream<T> {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        if let Some(held) = &self.held {
+            held.go_on();
+        }
         let polled = self.inner.poll_chunk(task);
-        if matches!(polled, Poll::Ready(Ok(None) | Err(_))) {
-            self.held = None;
+        match (&polled, &self.held) {
+            (Poll::Ready(Ok(Some(_))), Some(held)) => held.rest(),
+            (Poll::Ready(_), _) => self.held = None,
+            (Poll::Pending, _) => {}
         }
         polled
     }

@@ -20,6 +20,7 @@ pub mod guard;
 pub mod health;
 mod hedge;
 mod hold;
+mod judge;
 pub mod limit;
 mod metrics;
 pub mod retry;

@@ -144,9 +144,20 @@ impl Limiter {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// A call has its answer, or none. `late`: it failed in a way that speaks of too much work.
-    pub(crate) fn took(&self, now: Instant, took: Duration, late: bool) {
-        self.sum.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    /// Takes a place again that was given back while a client was waited for. It is not refused: half of its work is done.
+    pub(crate) fn comes_back(&self) {
+        self.most.fetch_max(self.in_flight.fetch_add(1, Relaxed) + 1, Relaxed);
+    }
+
+    /// A call has its answer, or none. `late`: it failed in a way that speaks of too much work. `took`: `None`, if only its
+    /// client knows; then it has taken what the others took.
+    pub(crate) fn took(&self, now: Instant, took: Option<Duration>, late: bool) {
+        let took = match took {
+            Some(took) => u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            None if late => self.sum.load(Relaxed) / self.calls.load(Relaxed).max(1),
+            None => return,
+        };
+        self.sum.fetch_add(took, Relaxed);
         self.failed.fetch_add(u64::from(late), Relaxed);
         let calls = self.calls.fetch_add(1, Relaxed) + 1;
         let now_ms = u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX);
@@ -236,7 +247,7 @@ mod tests {
         limiter.left();
         limiter.enter().unwrap();
         let now = limiter.born + Duration::from_secs(1);
-        (0..10).for_each(|_| limiter.took(now, Duration::from_secs(5), true));
+        (0..10).for_each(|_| limiter.took(now, Some(Duration::from_secs(5)), true));
         assert_eq!(limiter.limit(), 7, "late answers shrink it");
     }
 }

@@ -11,9 +11,10 @@ use wharf_core::fault::Fault;
 use wharf_core::metrics::{Count, Level, Registry, Times};
 
 const CALLS: &str = "wharf_upstream_calls_total";
-const CALLS_HELP: &str = "Tries by endpoint and outcome: the class of the status, or the word of the fault.";
+const CALLS_HELP: &str = "Tries by endpoint and outcome: the class of the status, the word of the fault, or `unjudged`, if it failed while its client was still sending.";
 const HEAD: &str = "wharf_upstream_head_seconds";
-const HEAD_HELP: &str = "From the start of a try to the head of its answer.";
+const HEAD_HELP: &str =
+    "From the start of a try, or from the last byte of a body that was passed on while it came, to the head of its answer.";
 const RETRIES: &str = "wharf_upstream_retries_total";
 const RETRIES_HELP: &str = "Calls tried again.";
 const EXHAUSTED: &str = "wharf_upstream_retry_budget_exhausted_total";
@@ -25,7 +26,7 @@ const CHECKS: &str = "wharf_upstream_checks_total";
 const CHECKS_HELP: &str = "Health checks that have ended.";
 
 /// What a try can end in. The last one is for words that are not listed, so that the label stays a bounded set.
-const OUTCOMES: [&str; 17] = [
+const OUTCOMES: [&str; 18] = [
     "1xx",
     "2xx",
     "3xx",
@@ -42,9 +43,12 @@ const OUTCOMES: [&str; 17] = [
     "overload",
     "client_gone",
     "body_too_large",
+    "unjudged",
     "other",
 ];
 const CANCELLED: usize = 5;
+/// Failed while its client was still sending: nobody knows whose fault it was.
+const UNJUDGED: usize = 16;
 
 /// What an outcome says of the endpoint; `None`: nothing.
 fn says(outcome: &str) -> Option<Outcome> {
@@ -76,6 +80,10 @@ impl EndpointCounts {
     pub(crate) fn failed(&self, fault: &Fault) {
         let word = fault.word();
         self.add(OUTCOMES.iter().position(|outcome| *outcome == word).unwrap_or(OUTCOMES.len() - 1));
+    }
+
+    pub(crate) fn unjudged(&self) {
+        self.add(UNJUDGED);
     }
 
     pub(crate) fn cancelled(&self) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 use wharf_core::body::Body;
 use wharf_core::exchange::Answer;
-use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::fault::{Blame, Fault, FaultKind, Phase, Retry};
 
 /// Most tries of one call, whatever the configuration says: it is the size of the list of those already tried.
 pub const TRIES_MAX: usize = 8;
@@ -25,7 +25,8 @@ pub struct RetryPolicy {
     pub causes: Causes,
     /// Answers that are tried again, too, where the method is idempotent and the body is still there.
     pub statuses: Statuses,
-    /// One try takes no longer than this, from its beginning to the head of its answer. `None`: the protocol's bounds alone.
+    /// One try takes no longer than this, from its beginning, or from the last byte of a body that was passed on while it
+    /// came, to the head of its answer. `None`: the protocol's bounds alone.
     pub per_try: Option<Duration>,
     /// The wait before a second try. `None`: at once, since it goes to another endpoint.
     pub backoff: Option<Backoff>,
@@ -152,9 +153,10 @@ pub fn is_unreachable(fault: &Fault) -> bool {
 }
 
 /// Does this fault speak against the endpoint? A limit of ours does not, nor does a kept connection that had grown old, nor
-/// a deadline that may have been short from the beginning.
+/// a deadline that may have been short from the beginning. What is the caller's fault never does.
 pub fn is_failure(fault: &Fault) -> bool {
     match fault.kind {
+        _ if fault.blame == Blame::Caller => false,
         FaultKind::Connect | FaultKind::BadAnswer | FaultKind::Timeout(Phase::Connect | Phase::Head) => true,
         FaultKind::Reset => fault.retry != Retry::Safe,
         _ => false,

@@ -5,6 +5,7 @@ mod choice;
 mod guards;
 mod looked_after;
 mod second_tries;
+mod slow_clients;
 
 use crate::{Care, OutletConfig, Policy, RetryPolicy, ServiceOutlet, Services, SubsetMissing};
 use bytes::Bytes;
@@ -52,6 +53,14 @@ enum Does {
     Answer(Duration, u16, u32),
     /// Answers with 200 and this status of gRPC, without a message.
     Grpc(&'static str),
+    /// Its client takes so long to send the body; then it is answered as above.
+    Upload(Duration, Duration, u16),
+    /// After so long its client is gone, in the middle of the body.
+    Cut(Duration),
+    /// After so long it answers, with the body still on its way.
+    Early(Duration, u16),
+    /// After so long it breaks the connection, with the body still on its way.
+    Lost(Duration),
 }
 
 const OK: Does = Does::Answer(Duration::ZERO, 200, 0);
@@ -118,7 +127,7 @@ impl Protocol for Fake {
                     see(false, None);
                     return Err(Fault::upstream(FaultKind::Reset, Retry::Safe, "stale"));
                 }
-                Does::Break | Does::Answer(..) | Does::Grpc(_) => {}
+                _ => {}
             }
             see(
                 true,
@@ -127,10 +136,25 @@ impl Protocol for Fake {
                     _ => None,
                 },
             );
+            let upload = exchange.upload();
             if !exchange.body.is_replayable() {
                 drop(std::mem::take(&mut exchange.body));
             }
+            let does = match does {
+                Does::Upload(sending, wait, status) => {
+                    tokio::time::sleep(sending).await;
+                    upload.unwrap().ends(crate::care::now());
+                    Does::Answer(wait, status, 0)
+                }
+                Does::Cut(wait) | Does::Early(wait, _) | Does::Lost(wait) => {
+                    tokio::time::sleep(wait).await;
+                    does
+                }
+                _ => does,
+            };
             match does {
+                Does::Cut(_) => Err(Fault::caller(FaultKind::ClientGone, "gone")),
+                Does::Early(_, status) => Ok(Answer::full(ResponseHead::new(status), Bytes::new())),
                 Does::Answer(wait, status, pieces) => {
                     let deadline = tokio::time::Instant::from_std(exchange.deadline);
                     if tokio::time::timeout_at(deadline, tokio::time::sleep(wait)).await.is_err() {

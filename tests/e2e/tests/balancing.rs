@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use wharf_e2e::swaps::proves;
+use wharf_harness::two::{self, Two};
 use wharf_harness::upstream::ok;
-use wharf_harness::{Act, Load, Report, Setup, Upstream, Wharf, until};
+use wharf_harness::{Act, Connection, Load, Report, Setup, Upstream, Wharf, until};
 
 const MS: Duration = Duration::from_millis(1);
 /// A good answer, and the slow one's.
@@ -251,4 +252,104 @@ fn an_open_breaker_says_when_to_come_back() {
     assert!((25..=30).contains(&wait), "{wait}");
     assert_eq!(upstream.served(), 10);
     assert_eq!(connection.get("x", "/open").unwrap().status, 500, "another route to the same service is asked on");
+}
+
+/// Ten uploads that stall, break off, are malformed or too long, and one that ends well after a while: before a service whose
+/// breaker opens at the first slow call or failure, and whose endpoints are left out for one.
+fn slow_uploads_count_against_nobody(upstreams: &[Upstream], all: &str, more: &str) {
+    let wharf = Setup::new(format!(
+        r#"
+node: {{ state_dir: "@DIR@/state" }}
+admin: {{ bind: "127.0.0.1:0" }}
+access_log: {{ to: "off" }}
+listeners:
+  patient: {{ bind: "127.0.0.1:0", timeouts: {{ body: 20s }} }}
+  strict: {{ bind: "127.0.0.1:0", timeouts: {{ body: 1s }} }}
+services:
+  s:
+    endpoints: {all}
+    balance: p2c_ewma
+    {more}
+    timeouts: {{ head: 700ms }}
+    retries: {{ per_try: 500ms }}
+    ejection: {{ failures: 1, base: 60s }}
+    breaker: {{ errors: 1%, slow: 1%, slow_after: 500ms, calls_min: 1, open: 60s }}
+    adaptive_concurrency: {{}}
+routes:
+  - {{ name: short, match: {{ path: {{ prefix: /short }} }}, to: s, timeouts: {{ whole: 2s }} }}
+  - {{ name: small, match: {{ path: {{ prefix: /small }} }}, to: s, body_bytes_max: 10 }}
+  - {{ name: all, to: s }}
+"#
+    ))
+    .start()
+    .unwrap();
+    let (patient, strict) = (wharf.listener("patient"), wharf.listener("strict"));
+    let begin = |address, path: &str| {
+        let mut client = Connection::open(address).unwrap();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhello").as_bytes()).unwrap();
+        client
+    };
+    let chunked = |path: &str| {
+        let mut client = Connection::open(patient).unwrap();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").as_bytes()).unwrap();
+        client
+    };
+    let mut shorts: Vec<Connection> = (0..2).map(|_| begin(patient, "/short")).collect();
+    let mut stalled: Vec<Connection> = (0..2).map(|_| begin(strict, "/")).collect();
+    let (leaving, mut whole) = ((0..2).map(|_| begin(patient, "/")).collect::<Vec<_>>(), begin(patient, "/"));
+    let (mut malformed, mut long) = (chunked("/"), chunked("/small"));
+    let mut streams = Two::open(patient, &[]).unwrap();
+    for stream in [1, 3] {
+        let fields: [(&[u8], &[u8]); 4] = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", b"/")];
+        streams.send(&two::headers(stream, false, &fields)).unwrap();
+        streams.send(&two::frame(two::DATA, 0, stream, b"hello")).unwrap();
+    }
+    let begun =
+        || upstreams.iter().flat_map(Upstream::heard).filter(|bytes| bytes.ends_with(b"hello") || bytes.ends_with(b"hello\r\n")).count();
+    until("half of each to be with an endpoint", HANGS, || (begun() == 11).then_some(()));
+
+    // Those whose time runs out are told so, and make the others late.
+    for client in shorts.iter_mut().chain(&mut stalled) {
+        assert_eq!(client.reply("POST").unwrap().status, 408);
+    }
+    malformed.send(b"no size\r\n").unwrap();
+    assert_eq!(malformed.reply("POST").unwrap().status, 400);
+    long.send(b"6\r\nworld!\r\n").unwrap();
+    assert_eq!(long.reply("POST").unwrap().status, 413);
+    drop(leaving);
+    for stream in [1, 3] {
+        streams.send(&two::frame(two::RST_STREAM, 0, stream, &8u32.to_be_bytes())).unwrap();
+    }
+    // Whoever has got half of a request does not wait for the other half.
+    until("only the good one to be left with an endpoint", HANGS, || {
+        (upstreams.iter().map(Upstream::open).sum::<u64>() == 1).then_some(())
+    });
+    whole.send(&[b'x'; 995]).unwrap();
+    assert_eq!(whole.reply("POST").unwrap().status, 200);
+
+    let shown = wharf.admin().get("/v1/services").expect();
+    assert_eq!(shown["services"][0]["breaker"], "closed", "{shown}");
+    for row in shown["services"][0]["endpoints"].as_array().unwrap() {
+        assert_eq!(row["state"], "used", "{shown}");
+        assert!(row["latency_ms"].as_f64().unwrap_or(0.0) < 500.0, "{shown}");
+    }
+    let metrics = wharf.admin().metrics();
+    assert_eq!(metrics.get("wharf_upstream_ejections_total", &[("service", "s")]), 0.0);
+    assert_eq!(metrics.get("wharf_breaker_opened_total", &[("guards", "service"), ("name", "s")]), 0.0);
+    Load::get(patient, "x", "/").count(20).run().expect_clean();
+}
+
+#[test]
+fn clients_that_send_slowly_or_not_at_all_count_against_nobody() {
+    let upstreams: Vec<Upstream> = (0..2).map(|_| Upstream::named("x")).collect();
+    slow_uploads_count_against_nobody(&upstreams, &endpoints(&upstreams), "");
+}
+
+#[test]
+fn the_same_over_http2() {
+    let upstreams: Vec<Upstream> = (0..2).map(|_| Upstream::named("x")).collect();
+    let behind: Vec<Wharf> =
+        upstreams.iter().map(|up| start(&format!("  s: {{ endpoints: {} }}", endpoints([up])), "  - { name: all, to: s }")).collect();
+    let all: Vec<String> = behind.iter().map(|wharf| format!("\"{}\"", wharf.listener("main"))).collect();
+    slow_uploads_count_against_nobody(&upstreams, &format!("[{}]", all.join(", ")), "protocol: http2");
 }

@@ -14,6 +14,21 @@ use wharf_harness::Wharf;
 
 const WAIT: Duration = Duration::from_secs(20);
 
+/// Between two messages of a slow stream: longer than [`BRIEF`] allows a pause, and twice as much is longer than it allows a
+/// call that is no stream.
+const PAUSE: Duration = Duration::from_millis(350);
+/// So many of them are longer than [`BRIEF`] allows a silence.
+const TIMES: u32 = 4;
+
+/// Timeouts that are over soon: of a listener, a service and a route.
+const BRIEF: [&str; 3] = ["body: 150ms, quiet: 900ms", "head: 2s, body: 150ms", "whole: 500ms"];
+
+/// Nothing comes for so long.
+async fn silence(from: &mut From, time: Duration) {
+    let came = tokio::time::timeout(time, from.next()).await;
+    assert!(came.is_err(), "{came:?} in the place of silence");
+}
+
 /// A message as it is framed: not compressed.
 fn message(payload: &[u8]) -> Vec<u8> {
     [&[0][..], &(payload.len() as u32).to_be_bytes(), payload].concat()
@@ -94,6 +109,20 @@ fn server(asked: &Asked) -> Says {
                 pipe.reset();
             })
         }),
+        // A message now and then, whatever is said.
+        "/t.T/Tick" => ok_then(|mut pipe| {
+            Box::pin(async move {
+                for _ in 0..TIMES {
+                    silence(&mut pipe.from, PAUSE).await;
+                    if pipe.into.send(&message(b"tick")).await.is_err() {
+                        return;
+                    }
+                }
+                pipe.into.trailers(&[("grpc-status", "0")]);
+            })
+        }),
+        // More than anybody takes.
+        "/t.T/Flood" => ok_then(|mut pipe| Box::pin(async move { while pipe.into.send(&message(&pattern(16_000))).await.is_ok() {} })),
         "/t.T/Goes" => Says::Goes,
         "/t.T/Html" => Says::Answer { status: 503, fields: vec![("content-type", "text/html".into())], body: "<p>no</p>" },
         _ => Says::Nothing,
@@ -101,19 +130,24 @@ fn server(asked: &Asked) -> Says {
 }
 
 fn start(far: &Far) -> Wharf {
+    start_with(far, ["quiet: 5m", "head: 2s", "whole: 60s"])
+}
+
+/// With these timeouts of listener, service and route.
+fn start_with(far: &Far, [listener, service, route]: [&str; 3]) -> Wharf {
     let address = far.address();
     Wharf::start(format!(
         r#"
 node: {{ state_dir: "@DIR@/state" }}
 admin: {{ bind: "127.0.0.1:0" }}
 access_log: {{ to: "@DIR@/access.log" }}
-listeners: {{ main: {{ bind: "127.0.0.1:0" }} }}
+listeners: {{ main: {{ bind: "127.0.0.1:0", timeouts: {{ {listener} }} }} }}
 services:
-  up: {{ endpoints: ["{address}"], protocol: http2, timeouts: {{ head: 2s }} }}
+  up: {{ endpoints: ["{address}"], protocol: http2, timeouts: {{ {service} }} }}
   nowhere: {{ endpoints: ["127.0.0.1:1"], protocol: http2 }}
 routes:
-  - {{ name: t, match: {{ path: {{ prefix: /t.T }} }}, to: up }}
-  - {{ name: small, match: {{ path: {{ prefix: /s.S }} }}, to: up, body_bytes_max: 10 }}
+  - {{ name: t, match: {{ path: {{ prefix: /t.T }} }}, to: up, timeouts: {{ {route} }} }}
+  - {{ name: small, match: {{ path: {{ prefix: /s.S }} }}, to: up, rewrite: {{ prefix: /t.T }}, body_bytes_max: 10 }}
   - {{ name: rare, match: {{ path: {{ prefix: /r.R }} }}, to: up, rewrite: {{ prefix: /t.T }}, rate_limits: [{{ rate: 1/h, burst: 1 }}] }}
   - {{ name: away, match: {{ path: {{ prefix: /a.A }} }}, to: up, access: {{ sources: {{ deny: [127.0.0.1] }} }} }}
   - {{ name: nowhere, match: {{ path: {{ prefix: /n.N }} }}, to: nowhere }}
@@ -276,7 +310,7 @@ fn what_the_client_gives_up_the_server_need_not_finish() {
 #[test]
 fn a_callers_deadline_is_kept_and_told() {
     let far = Far::start(By::Two, server);
-    let wharf = start(&far);
+    let wharf = start_with(&far, ["quiet: 5m", "head: 2s", "whole: 3s"]);
     run(async {
         for timeout in ["300m", "300000u", "1S"] {
             let begun = Instant::now();
@@ -286,7 +320,7 @@ fn a_callers_deadline_is_kept_and_told() {
             assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(1_900), "{timeout}: {took:?}");
             assert_eq!(far.asked()[0].field("grpc-timeout"), timeout, "the server is told");
         }
-        // One that is none is the server's to refuse; the service's own bound holds (`timeouts.head`, 2 s).
+        // One that is none is the server's to refuse; the route's own bound holds (`timeouts.whole`).
         let (status, _) = Call(&wharf).status("/t.T/Sleep", &[("grpc-timeout", "soon")]).await;
         assert_eq!(status, "4");
     });
@@ -306,11 +340,21 @@ fn faults_are_told_in_the_callers_way_wherever_they_happen() {
         assert!(far.asked().is_empty());
         assert_eq!(call.status("/r.R/Echo", &[]).await.0, "0");
         assert_eq!(call.status("/r.R/Echo", &[]).await.0, "8");
-        // A body beyond the route's limit.
+        // What is said is what the error of an HTTP answer would say: for people, and of nothing behind the gateway.
+        assert_eq!(call.status("/x.X/Echo", &[]).await.1, "nothing is served here");
+        assert_eq!(call.status("/n.N/Echo", &[]).await.1, "the service behind cannot be reached");
+        // A body beyond the route's limit, found before there is an answer or after it has begun.
         let (_, mut pipe) = call.begin("/s.S/Echo", &[], &message(&pattern(100))).await.switched();
         pipe.into.finish().await;
         let (bytes, _) = pipe.from.rest().await;
         assert!(bytes.is_empty(), "{} bytes", bytes.len());
+        let (_, mut pipe) = call.begin("/s.S/Echo", &[], &message(b"x")).await.switched();
+        assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"x".to_vec()));
+        pipe.into.send(&message(&pattern(100))).await.unwrap();
+        assert_eq!(pipe.from.rest().await, (Vec::new(), Came::End));
+        let trailers = pipe.from.trailers().await;
+        let said = "the body has more than the 10 bytes that this route takes (`body_bytes_max`)";
+        assert_eq!((trailers.field("grpc-status").as_str(), trailers.field("grpc-message").as_str()), ("8", said));
         // A server that gives up before its head, and one that does so in the middle.
         assert_eq!(call.status("/t.T/Goes", &[]).await.0, "14");
         let (_, mut pipe) = call.begin("/t.T/Breaks", &[], &message(b"x")).await.switched();
@@ -349,6 +393,125 @@ fn many_small_messages_wait_for_a_slow_reader_and_harm_no_other_call() {
             let trailers = pipe.from.trailers().await;
             assert_eq!((trailers.field("grpc-status").as_str(), trailers.field("grpc-message").as_str()), ("10", "enough"));
         }
+    });
+}
+
+#[test]
+fn a_call_lasts_while_something_moves_in_it_one_way_or_the_other() {
+    let far = Far::start(By::Two, server);
+    let wharf = start_with(&far, BRIEF);
+    run(async {
+        let call = Call(&wharf);
+        // Pauses both ways.
+        let both = async {
+            let mut pipe = call.begin("/t.T/Echo", &[], b"").await.pipe();
+            let mut held = BytesMut::new();
+            for _ in 0..TIMES {
+                silence(&mut pipe.from, PAUSE).await;
+                pipe.into.send(&message(b"still here")).await.unwrap();
+                assert_eq!(next(&mut pipe.from, &mut held).await, Some(b"still here".to_vec()));
+            }
+            pipe.into.finish().await;
+            assert_eq!(next(&mut pipe.from, &mut held).await, None);
+            pipe.from.trailers().await.field("grpc-status")
+        };
+        // Only the server speaks, and its caller has not said that it is done; only the caller does.
+        let down = async {
+            let mut pipe = call.begin("/t.T/Tick", &[], b"").await.pipe();
+            let mut held = BytesMut::new();
+            for _ in 0..TIMES {
+                assert_eq!(next(&mut pipe.from, &mut held).await, Some(b"tick".to_vec()));
+            }
+            assert_eq!(next(&mut pipe.from, &mut held).await, None);
+            pipe.from.trailers().await.field("grpc-status")
+        };
+        let up = async {
+            let mut pipe = call.begin("/t.T/Count", &[], b"").await.pipe();
+            for _ in 0..TIMES {
+                silence(&mut pipe.from, PAUSE).await;
+                pipe.into.send(&message(b"still here")).await.unwrap();
+            }
+            pipe.into.finish().await;
+            assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(TIMES.to_string().into_bytes()));
+            assert_eq!(pipe.from.next().await, Came::End);
+            pipe.from.trailers().await.field("grpc-status")
+        };
+        let (both, down, up) = tokio::join!(both, down, up);
+        assert_eq!((both.as_str(), down.as_str(), up.as_str()), ("0", "0", "0"));
+    });
+}
+
+#[test]
+fn a_call_in_which_nothing_moves_ends_and_says_so() {
+    let far = Far::start(By::Two, server);
+    let wharf = start_with(&far, BRIEF);
+    run(async {
+        let mut pipe = Call(&wharf).begin("/t.T/Echo", &[], &message(b"hello")).await.pipe();
+        assert_eq!(next(&mut pipe.from, &mut BytesMut::new()).await, Some(b"hello".to_vec()));
+        let begun = Instant::now();
+        assert_eq!(pipe.from.rest().await, (Vec::new(), Came::End));
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(850) && took < Duration::from_secs(5), "{took:?}");
+        let trailers = pipe.from.trailers().await;
+        let said = "the service behind did not answer in time";
+        assert_eq!((trailers.field("grpc-status").as_str(), trailers.field("grpc-message").as_str()), ("4", said));
+        // Nor does one go on whose caller takes nothing of its answer.
+        let mut pipe = Call(&wharf).begin("/t.T/Flood", &[], b"").await.pipe();
+        let begun = Instant::now();
+        let end = begun + WAIT;
+        while wharf.admin().metrics().get("wharf_http_in_flight", &[]) > 0.0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await; // look again
+        }
+        assert!(begun.elapsed() > Duration::from_millis(850) && Instant::now() < end, "{:?}", begun.elapsed());
+        assert_eq!(pipe.from.rest().await.1, Came::Broken);
+    });
+    // Nor one that has no answer yet, whose caller has not said all and says nothing more.
+    let wharf = start_with(&far, ["quiet: 300ms", "head: 2s", "whole: 20s"]);
+    run(async {
+        let begun = Instant::now();
+        let (head, _) = Call(&wharf).begin("/t.T/Sleep", &[], &message(b"hello")).await.switched();
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(250) && took < Duration::from_secs(5), "{took:?}");
+        let said = "the request took too long to arrive";
+        assert_eq!((head.field("grpc-status").as_str(), head.field("grpc-message").as_str()), ("4", said));
+    });
+}
+
+#[test]
+fn what_is_no_stream_yet_or_no_call_at_all_has_the_bounds_of_others() {
+    let far = Far::start(By::Two, server);
+    let wharf = start_with(&far, BRIEF);
+    run(async {
+        // No head of the answer within `timeouts.whole`, whatever the caller says in the meantime.
+        let begun = Instant::now();
+        assert_eq!(Call(&wharf).status("/t.T/Sleep", &[("grpc-timeout", "1M")]).await.0, "4");
+        assert!(begun.elapsed() < Duration::from_millis(2_000), "{:?}", begun.elapsed());
+        // Asked by somebody who does not speak gRPC.
+        let request = Request::post("http://a.example/t.T/Tick").header("content-type", "text/plain").body(()).unwrap();
+        let begun = Instant::now();
+        let mut pipe = open_two(wharf.listener("main"), request, b"").await.pipe();
+        let (_, end) = pipe.from.rest().await;
+        assert!(begun.elapsed() < Duration::from_millis(900), "{:?} {end:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_callers_deadline_ends_a_stream_in_which_much_moves() {
+    let far = Far::start(By::Two, server);
+    let wharf = start_with(&far, BRIEF);
+    run(async {
+        let begun = Instant::now();
+        let mut pipe = Call(&wharf).begin("/t.T/Echo", &[("grpc-timeout", "1200m")], b"").await.pipe();
+        let mut held = BytesMut::new();
+        let mut ended = false;
+        while !ended {
+            let _ = pipe.into.send(&message(b"on and on")).await;
+            ended = next(&mut pipe.from, &mut held).await.is_none();
+            // Beyond the `timeouts.whole` of the route, and not beyond what the caller said.
+            assert!(begun.elapsed() < Duration::from_millis(3_000));
+        }
+        assert!(begun.elapsed() > Duration::from_millis(1_150), "{:?}", begun.elapsed());
+        assert_eq!(pipe.from.trailers().await.field("grpc-status"), "4");
     });
 }
 

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use wharf_e2e::far::{Far, Says};
+use wharf_e2e::pipes::By;
 use wharf_harness::two::{
     self, CONTINUATION, DATA, END, END_HEADERS, Ended, HEADERS, PADDED, PING, PRIORITY, RST_STREAM, SETTINGS, Two, WINDOW_UPDATE,
 };
@@ -258,6 +260,129 @@ fn ask(address: SocketAddr, path: &str) -> Ended {
     }
 }
 
+/// A client that sends a body as fast as it may, whatever it is told meanwhile.
+struct Upload {
+    two: Two,
+    /// Bytes that it may send of the stream, and of the connection.
+    room: [i64; 2],
+    sent: usize,
+    /// The body of the answer, once it is whole, and when that was.
+    answer: Option<(Vec<u8>, Instant)>,
+    /// The code by which the stream was ended.
+    reset: Option<(u32, Instant)>,
+}
+
+impl Upload {
+    /// Begins a body of so many bytes.
+    fn begin(address: SocketAddr, path: &'static str, length: usize) -> Upload {
+        let length = length.to_string();
+        let mut two = Two::open(address, &[]).unwrap();
+        let fields =
+            [(&b":method"[..], &b"POST"[..]), SCHEME, AUTHORITY, (b":path", path.as_bytes()), (b"content-length", length.as_bytes())];
+        two.send(&two::headers(1, false, &fields)).unwrap();
+        Upload { two, room: [65_535, 65_535], sent: 0, answer: None, reset: None }
+    }
+
+    /// Takes the next frame; `false`: there is none.
+    fn hear(&mut self, limit: Instant, body: &mut Vec<u8>) -> bool {
+        let Some(frame) = self.two.next(limit) else { return false };
+        match frame.kind {
+            WINDOW_UPDATE => {
+                let by = u32::from_be_bytes(frame.payload[..4].try_into().unwrap());
+                self.room[usize::from(frame.stream == 0)] += i64::from(by);
+            }
+            HEADERS | DATA if frame.stream == 1 => {
+                if frame.kind == DATA {
+                    body.extend(&frame.payload);
+                }
+                if frame.flags & END != 0 {
+                    assert!(self.reset.is_none(), "the answer is whole before the stream ends");
+                    self.answer = Some((std::mem::take(body), Instant::now()));
+                }
+            }
+            RST_STREAM if frame.stream == 1 => {
+                self.reset = Some((u32::from_be_bytes(frame.payload[..4].try_into().unwrap()), Instant::now()));
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Sends all of it, unless it is told to stop.
+    fn send_all(&mut self, length: usize) {
+        let limit = Instant::now() + WAIT;
+        let mut body = Vec::new();
+        while self.sent < length && self.reset.is_none() {
+            let room = self.room.iter().min().map_or(0, |room| (*room).max(0) as usize);
+            let piece = room.min(length - self.sent).min(16_384);
+            if piece == 0 {
+                assert!(self.hear(limit, &mut body), "no room for more after {} bytes, and no word why", self.sent);
+                continue;
+            }
+            self.sent += piece;
+            self.room = self.room.map(|room| room - piece as i64);
+            let flags = if self.sent == length { END } else { 0 };
+            self.two.send(&two::frame(DATA, flags, 1, &vec![b'x'; piece])).unwrap();
+        }
+        while self.answer.is_none() && self.hear(limit, &mut body) {}
+    }
+}
+
+#[test]
+fn an_answer_that_comes_early_is_whole_and_the_rest_of_the_request_is_taken_or_called_off() {
+    let far = Far::start(By::Two, |_| Says::Answer { status: 413, fields: Vec::new(), body: "too much, says the service" });
+    let wharf = Wharf::start(format!(
+        r#"
+node: {{ state_dir: "@DIR@/state" }}
+admin: {{ bind: "127.0.0.1:0" }}
+listeners: {{ main: {{ bind: "127.0.0.1:0" }} }}
+services: {{ up: {{ endpoints: ["{}"], protocol: http2 }} }}
+routes:
+  - {{ name: all, to: up, body_bytes_max: 64MiB }}
+  - {{ name: small, match: {{ path: {{ prefix: /small }} }}, to: up, body_bytes_max: 10 }}
+"#,
+        far.address()
+    ))
+    .unwrap();
+    let address = wharf.listener("main");
+    for (path, said) in [("/small", &b"\"body_too_large\""[..]), ("/", b"too much, says the service")] {
+        let has = |upload: &Upload| upload.answer.as_ref().is_some_and(|(body, _)| body.windows(said.len()).any(|part| part == said));
+        // Who sends all of it and then looks finds the answer, and a stream that ended in order.
+        let length = 200_000;
+        let mut upload = Upload::begin(address, path, length);
+        upload.send_all(length);
+        assert!(has(&upload) && upload.sent == length, "{path}: {:?}", upload.answer);
+        upload.two.send(&two::frame(PING, 0, 0, b"whatelse")).unwrap();
+        let limit = Instant::now() + WAIT;
+        loop {
+            let frame = upload.two.next(limit).unwrap();
+            assert!(frame.kind != RST_STREAM, "{path}: {frame:?}");
+            if frame.kind == PING && frame.flags & END != 0 {
+                break;
+            }
+        }
+        // Who sends nothing more is told after a moment that nothing more is wanted; so is who sends without an end.
+        for (length, sends) in [(1_000_000, 1_000), (32 << 20, 32 << 20)] {
+            let mut upload = Upload::begin(address, path, length);
+            upload.two.send(&two::frame(DATA, 0, 1, &[b'x'; 1_000])).unwrap();
+            (upload.sent, upload.room) = (1_000, upload.room.map(|room| room - 1_000));
+            upload.send_all(sends);
+            let limit = Instant::now() + WAIT;
+            while upload.reset.is_none() && upload.hear(limit, &mut Vec::new()) {}
+            let (code, at) = upload.reset.unwrap();
+            assert!(has(&upload) && code == 0, "{path}: {code} {:?}", upload.answer);
+            let waited = at - upload.answer.as_ref().unwrap().1;
+            assert!(waited < Duration::from_secs(3), "{path}: {waited:?}");
+            if sends < length {
+                assert!(waited > Duration::from_millis(200), "{path}: {waited:?}");
+            }
+            assert!(upload.sent < 2 << 20, "{path}: {} bytes were taken", upload.sent);
+        }
+        // The connection goes on.
+        assert!(matches!(ask(address, "/small"), Ended::Answered(413, _)));
+    }
+}
+
 /// Frames, so many of a kind, that cost their sender little.
 type Flood = (&'static str, fn(u32) -> Vec<u8>);
 
@@ -328,7 +453,7 @@ fn a_flood_is_ended_or_borne_and_costs_others_nothing() {
     let address = wharf.listener("main");
     assert_eq!(ask(address, "/warm"), Ended::Answered(200, Vec::new()));
     for (name, make) in FLOODS {
-        let (cpu, memory) = (spent(&wharf), wharf.pss_kib());
+        let (cpu, memory) = (spent(&wharf), wharf.anonymous_kib());
         let over = Arc::new(AtomicBool::new(false));
         // Somebody who behaves, all the while.
         let good = thread::spawn({
@@ -346,7 +471,7 @@ fn a_flood_is_ended_or_borne_and_costs_others_nothing() {
             }
         });
         let (sent, ended) = flood(address, make, frames);
-        let peak = wharf.pss_kib();
+        let peak = wharf.anonymous_kib();
         over.store(true, Ordering::Relaxed);
         let asked = good.join().unwrap();
         let cpu = spent(&wharf) - cpu;

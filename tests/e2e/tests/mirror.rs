@@ -52,6 +52,19 @@ fn a_copy_is_the_request_as_it_was_sent_and_says_that_it_is_a_copy() {
 }
 
 #[test]
+fn no_client_can_pass_its_request_off_as_a_copy() {
+    let (up, copies) = (Upstream::echo(), Upstream::named("thrown away"));
+    let wharf = gateway(&up, copies.address(), "");
+    let mut connection = Connection::open(wharf.listener("main")).unwrap();
+    connection.send(b"GET /a HTTP/1.1\r\nHost: a.example\r\nX-Wharf-Mirror: 1\r\nX_Wharf_Mirror: 2\r\nX-A: 1\r\n\r\n").unwrap();
+    let seen = connection.reply("GET").unwrap().text().to_ascii_lowercase();
+    assert!(seen.contains("x-a: 1") && !seen.contains("mirror"), "{seen}");
+    // Nor does it keep its request from being copied.
+    until("the copy came", Duration::from_secs(10), || (copies.served() == 1).then_some(()));
+    assert_eq!(copies.last().all("x-wharf-mirror"), ["1"]);
+}
+
+#[test]
 fn a_mirror_that_never_answers_delays_and_fails_nothing() {
     let (up, silent) = (Upstream::named("up"), Upstream::silent());
     let wharf = gateway(&up, silent.address(), ", in_flight_max: 4, timeout: 20s");

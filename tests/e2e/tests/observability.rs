@@ -160,6 +160,32 @@ routes:
 }
 
 #[test]
+fn what_failed_is_recorded_and_counted_whatever_its_status() {
+    let upstream = Upstream::sized();
+    let rest = r#"
+routes:
+  - { name: all, to: up }
+  - { name: broken, match: { path: { prefix: /broken } }, to: nowhere, envelope: {} }
+  - { name: denied, match: { path: { prefix: /denied } }, to: up, envelope: {}, access: { sources: { deny: [127.0.0.1] } } }
+"#;
+    let text = config(&upstream, "{ to: '@DIR@/access.log', sample: { share: 0% } }", rest);
+    let wharf = Wharf::start(text.replace("services: {", "services: { nowhere: { endpoints: ['127.0.0.1:1'] },")).unwrap();
+    let counted = |route: &str, fault: &str| wharf.admin().metrics().get("wharf_http_faults_total", &[("route", route), ("fault", fault)]);
+    for path in ["/", "/denied", "/broken", "/broken/again"] {
+        let said = ask(&wharf, "open", &format!("GET {path}"), b"");
+        assert_eq!(said.status, 200, "{path}");
+    }
+    // A client's own mistake is counted, and no reason to record what was not drawn.
+    let records = records(&wharf, 2);
+    let seen: Vec<_> = records.iter().map(|record| (record["path"].as_str().unwrap(), record["fault"].as_str().unwrap())).collect();
+    assert_eq!(seen, [("/broken", "connect"), ("/broken/again", "connect")]);
+    assert!((counted("broken", "connect") - 2.0).abs() < 0.1 && (counted("denied", "denied") - 1.0).abs() < 0.1);
+    let text = wharf.admin().metrics().0;
+    let series: Vec<_> = text.lines().filter(|line| line.starts_with("wharf_http_faults_total")).collect();
+    assert_eq!(series.len(), 2, "none that has not happened: {series:?}");
+}
+
+#[test]
 fn the_file_is_put_aside_when_it_has_grown_and_opened_anew_when_asked() {
     let upstream = Upstream::sized();
     let log = "{ to: '@DIR@/access.log', rotate: { size: 4KiB, keep: 3 } }";
@@ -479,6 +505,18 @@ fn what_is_not_sampled_is_passed_on_and_not_kept() {
     ask(&wharf, "open", &format!("GET /c\ntraceparent: {PARENT}"), b"");
     let spans = arrived(&collector, 2);
     assert!(spans.iter().all(|span| span.kind == 3 || span.get("url.path") == "/c"), "{spans:?}");
+}
+
+#[test]
+fn what_failed_is_an_error_in_its_trace_whatever_its_status() {
+    let (upstream, collector) = (Upstream::sized(), collector());
+    let rest = "routes: [{ name: all, to: nowhere, envelope: {} }]\n";
+    let text = traced(&upstream, &collector, "100%", rest);
+    let wharf = Wharf::start(text.replace("services: {", "services: { nowhere: { endpoints: ['127.0.0.1:1'] },")).unwrap();
+    assert_eq!(ask(&wharf, "open", "GET /a", b"").status, 200);
+    let spans = arrived(&collector, 2);
+    let whole = spans.iter().find(|span| span.kind == 2).unwrap();
+    assert_eq!((whole.get("http.response.status_code"), whole.get("error.type")), ("200", "connect"), "{spans:?}");
 }
 
 #[test]

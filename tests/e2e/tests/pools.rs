@@ -6,6 +6,7 @@
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
+use wharf_harness::two::{self, Two};
 use wharf_harness::upstream::ok;
 use wharf_harness::{Act, Connection, Setup, Upstream, Wharf, until};
 
@@ -190,6 +191,65 @@ fn a_connection_of_http2_that_is_too_old_ends_with_its_last_stream() {
     });
     assert_eq!(slow.join().unwrap(), 200);
     until("the old ones to be closed", WAIT, || (connections(&behind, "open") == 0.0).then_some(()));
+}
+
+#[test]
+fn answers_of_one_endpoint_that_nobody_reads_leave_room_for_all_others() {
+    const LARGE: usize = 1 << 20;
+    const UNREAD: u32 = 300;
+    let up = Upstream::start(|seen| match &*seen.request.target() {
+        "/large" => vec![Act::Send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").into()), Act::Fill(LARGE)],
+        _ => vec![Act::Send(ok(&[b'x'; 10_000]))],
+    });
+    let many = |services: &str| config(services, "  - { name: all, to: up }").replace("main: { ", "main: { http2: { streams_max: 1000 }, ");
+    let behind = Setup::new(many(&format!("  up: {{ endpoints: [\"{}\"] }}\n", up.address()))).start().unwrap();
+    let wharf = Setup::new(many(&format!("  up: {{ endpoints: [\"{}\"], protocol: http2 }}\n", behind.listener("main")))).start().unwrap();
+    // Its client gives no room for a single byte.
+    let mut unread = Two::open(wharf.listener("main"), &[(4, 0)]).unwrap();
+    unread.polite = false;
+    for number in 0..UNREAD {
+        unread.send(&two::get(2 * number + 1, "a.example", "/large")).unwrap();
+    }
+    let mut heads = 0;
+    while heads < UNREAD {
+        let frame = unread.next(std::time::Instant::now() + WAIT).expect("all heads come");
+        heads += u32::from(frame.kind == two::HEADERS);
+    }
+    // On either core.
+    for _ in 0..20 {
+        let began = std::time::Instant::now();
+        let reply = Connection::open(wharf.listener("main")).unwrap().get("a.example", "/").unwrap();
+        assert_eq!((reply.status, reply.body.len()), (200, 10_000));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    let made = connections(&behind, "accepted_total");
+    assert!(made <= 5.0, "{made} connections for some three hundred streams on two cores");
+}
+
+#[test]
+fn bodies_that_do_not_come_leave_connections_to_requests_that_are_here() {
+    let up = Upstream::named("up");
+    let wharf = start(&format!("  up: {{ endpoints: [\"{}\"], connections_max: 20 }}\n", up.address()));
+    let upload = |sent: &str| {
+        let mut client = Connection::open(wharf.listener("main")).unwrap();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 10\r\n\r\n{sent}").as_bytes()).unwrap();
+        client
+    };
+    // Two are left, one for each core.
+    let mut slow: Vec<Connection> = (0..18).map(|_| upload("hello")).collect();
+    until_open(&up, 18);
+    assert_eq!(upload("hello").reply("POST").unwrap().status, 503);
+    for _ in 0..8 {
+        assert_eq!(get(&wharf, "/"), 200);
+        assert_eq!(upload("helloworld").reply("POST").unwrap().status, 200, "it came with its head");
+    }
+    slow[0].send(b"world").unwrap();
+    assert_eq!(slow[0].reply("POST").unwrap().status, 200);
+    let mut next = upload("hello");
+    next.send(b"world").unwrap();
+    assert_eq!(next.reply("POST").unwrap().status, 200, "a place is given back with its body");
+    drop(slow);
+    until("the connections of the others to be closed", WAIT, || (up.open() <= 3).then_some(()));
 }
 
 #[test]

@@ -112,14 +112,14 @@ fn every_slow_client_is_ended_by_its_deadline_and_nobody_else_notices() {
     let address = wharf.listener("main");
     for kind in &KINDS {
         let good = Load::get(address, "a.example", "/b/100").connections(4).rate(200.0).start();
-        let before = wharf.pss_kib();
+        let before = wharf.anonymous_kib();
         let mut peak = 0;
         let lasted: Vec<Duration> = thread::scope(|scope| {
             let running: Vec<_> = (0..clients).map(|_| scope.spawn(|| last(address, kind))).collect();
             // All are connected and stalled for most of the time that they last.
             let stop = Stop::default();
             while !running.iter().all(thread::ScopedJoinHandle::is_finished) {
-                peak = peak.max(wharf.pss_kib());
+                peak = peak.max(wharf.anonymous_kib());
                 stop.or_at(Instant::now() + GAP);
             }
             running.into_iter().map(|client| client.join().unwrap()).collect()

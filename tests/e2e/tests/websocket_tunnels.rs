@@ -265,11 +265,11 @@ fn who_does_not_read_holds_the_other_side_back_and_no_memory_here() {
         })
     });
     each_way("a side that does not read", async |way| {
-        let before = house.wharf.pss_kib();
+        let before = house.wharf.anonymous_kib();
         sent.store(0, Relaxed);
         let mut pipe = house.open(way, b"pour").await;
         let held = until_stalled(&sent).await;
-        let grown = house.wharf.pss_kib().saturating_sub(before);
+        let grown = house.wharf.anonymous_kib().saturating_sub(before);
         println!("websocket: {held} bytes under way to a client that does not read, {grown} KiB here");
         assert!(held < HELD_MAX && grown < 2048, "{held} bytes, {grown} KiB");
         let (bytes, end) = pipe.from.rest().await;
@@ -280,7 +280,7 @@ fn who_does_not_read_holds_the_other_side_back_and_no_memory_here() {
         let Pipe { mut into, mut from } = house.open(way, b"read later").await;
         let ((), held) = tokio::join!(pour(&mut into, &sent), async {
             let held = until_stalled(&sent).await;
-            let grown = house.wharf.pss_kib().saturating_sub(before);
+            let grown = house.wharf.anonymous_kib().saturating_sub(before);
             println!("websocket: {held} bytes under way to an upstream that does not read, {grown} KiB here");
             assert!(grown < 2048, "{grown} KiB");
             go.notify_one();

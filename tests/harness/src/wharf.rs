@@ -275,7 +275,16 @@ impl Wharf {
 
     /// Proportional set size of the process and its children, KiB.
     pub fn pss_kib(&self) -> u64 {
-        family(self.pid()).iter().filter_map(|pid| pss_kib(*pid)).sum()
+        self.sized("Pss:")
+    }
+
+    /// Of that what no file stands behind, KiB: it does not grow when another gateway, which shared the binary's pages, ends.
+    pub fn anonymous_kib(&self) -> u64 {
+        self.sized("Pss_Anon:")
+    }
+
+    fn sized(&self, line: &str) -> u64 {
+        family(self.pid()).iter().filter_map(|pid| sized(*pid, line)).sum()
     }
 
     /// User and system time so far, without its children.
@@ -449,7 +458,7 @@ fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-fn pss_kib(pid: u32) -> Option<u64> {
+fn sized(pid: u32, line: &str) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_ascii_whitespace().next()?.parse().ok())
+    rollup.lines().find_map(|have| have.strip_prefix(line)?.split_ascii_whitespace().next()?.parse().ok())
 }

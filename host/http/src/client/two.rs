@@ -2,6 +2,9 @@
 //!
 //! A connection is a task of its core; a call reads and writes its stream itself. An endpoint has one connection for each
 //! core until its streams are used up, then another. Like HTTP/1.1's, connections are counted over all cores.
+//!
+//! A connection takes fewer streams than its window has room for: clients that do not read their answers use up their own
+//! streams' windows, and never that of the connection, which would stall all others.
 
 use super::{Dialect, Inner};
 use crate::codec::{HeadLimits, RefusalKind, two};
@@ -27,8 +30,15 @@ use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, ResponseHead, Scheme};
 use wharf_core::outlet::{CallLimits, EndpointRef};
 
-/// Bytes of an answer that an endpoint may send before they are passed on, for each stream; four times as much for all.
-const WINDOW: u32 = 256 * 1024;
+/// Bytes of an answer that an endpoint may send before they are passed on, for each stream.
+const WINDOW: u32 = 64 * 1024;
+/// The same for all streams of a connection: 16 MiB. It is what a connection holds at most, if nobody reads; it is not set aside.
+const WINDOW_OF_ALL: u32 = 256 * WINDOW;
+/// Streams of one connection, whatever its endpoint allows. So many that nobody reads leave room for sixteen that are read,
+/// and the next ones have another connection.
+const STREAMS_MAX: u32 = 240;
+/// Unread, all of them leave the window of the connection open.
+const _: () = assert!(STREAMS_MAX * WINDOW < WINDOW_OF_ALL);
 /// Bytes of a request that the library holds for one stream that its endpoint does not read.
 const UNSENT_MAX: usize = 64 * 1024;
 /// Given to the library at once, of a body that is larger.
@@ -88,7 +98,7 @@ impl Many {
     /// A connection with room for one more stream: the one that has the fewest.
     fn with_room(&self, now: u32) -> Option<&Shared> {
         let takes = |shared: &&Shared| {
-            let max = shared.send.current_max_send_streams().min(u32::MAX as usize) as u32;
+            let max = shared.send.current_max_send_streams().min(STREAMS_MAX as usize) as u32;
             let state = &shared.state;
             let fit = !state.over.get() && state.too_old_at > now && !state.endpoint.gone.load(Ordering::Relaxed);
             fit && state.open.get() < max
@@ -200,8 +210,8 @@ async fn make(
     builder
         .enable_push(false)
         .initial_window_size(WINDOW)
-        .initial_connection_window_size(4 * WINDOW)
-        .data_frame_budget(4 * WINDOW as usize * SMALL_FRAMES)
+        .initial_connection_window_size(WINDOW_OF_ALL)
+        .data_frame_budget(WINDOW_OF_ALL as usize * SMALL_FRAMES)
         .max_header_list_size(u32::try_from(limits.head_bytes_max + 64 * limits.fields_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(UNSENT_MAX)
         .initial_max_send_streams(STREAMS_AT_FIRST);
@@ -272,6 +282,8 @@ impl Drop for Making<'_> {
 #[derive(Default)]
 struct Upload {
     over: Cell<bool>,
+    /// Nothing is left to send until the client sends more.
+    waits: Cell<bool>,
     /// The client's side, or a limit: the body could not be read.
     fault: RefCell<Option<Fault>>,
     told: Notify,
@@ -386,13 +398,17 @@ async fn answer(
             if sending && told.as_mut().poll(task).is_ready() {
                 sending = false;
                 alarm.set_in_until(limits.head, exchange.deadline);
-                if let Some(fault) = uploading.as_ref().and_then(|uploading| uploading.0.fault.borrow_mut().take()) {
+                if let Some(fault) = cut(uploading.as_ref()) {
                     return Poll::Ready(Err(fault));
                 }
+                super::sent(exchange);
             }
             match Pin::new(&mut response).poll(task) {
                 Poll::Ready(answered) => Poll::Ready(answered.map_err(|error| broken(endpoint, &error, false))),
-                Poll::Pending => alarm.poll_elapsed(task).map(|()| Err(slow(endpoint, exchange, limits))),
+                Poll::Pending => alarm.poll_elapsed(task).map(|()| {
+                    let clients = sending && uploading.as_ref().is_some_and(|uploading| uploading.0.waits.get());
+                    Err(if clients { super::out_of_time() } else { slow(endpoint, exchange, limits) })
+                }),
             }
         })
         .await?
@@ -420,8 +436,9 @@ async fn answer(
         }
         _ => Bytes::new(),
     };
-    // An event stream is bounded by whoever passes it on.
-    let quiet = if head.is_event_stream() { Duration::MAX } else { limits.body };
+    // An event stream is bounded by whoever passes it on, and so is a call of gRPC.
+    let is_call = grpc::is_grpc(&head.fields) && grpc::is_grpc(&exchange.facts.request.fields);
+    let quiet = if is_call || head.is_event_stream() { Duration::MAX } else { limits.body };
     alarm.set_in(quiet);
     let body = AnswerBody {
         endpoint: endpoint.clone(),
@@ -434,7 +451,7 @@ async fn answer(
         quiet,
         limits: head_limits,
         _stream: stream,
-        _uploading: uploading,
+        uploading,
         _using: using,
     };
     let _ = client;
@@ -461,9 +478,15 @@ async fn settled(handle: &SendRequest<Bytes>, alarm: &Alarm, endpoint: &Endpoint
     .await
 }
 
+/// Why the endpoint did not get the whole request, if the client let it down. What becomes of its answer then is not its
+/// fault.
+fn cut(uploading: Option<&Uploading>) -> Option<Fault> {
+    uploading?.0.fault.borrow_mut().take()
+}
+
 async fn upload_all(upload: Rc<Upload>, mut body: Box<dyn BodyStream>, mut stream: SendStream<Bytes>) {
     let mut piece = Bytes::new();
-    let done = poll_fn(|task| poll_upload(&mut body, &mut stream, &mut piece, task)).await;
+    let done = poll_fn(|task| poll_upload(&upload.waits, &mut body, &mut stream, &mut piece, task)).await;
     if let Err(fault) = done {
         if fault.is_some() {
             stream.send_reset(Reason::CANCEL);
@@ -476,11 +499,13 @@ async fn upload_all(upload: Rc<Upload>, mut body: Box<dyn BodyStream>, mut strea
 
 /// `Err(None)`: the endpoint wants no more; what it says counts.
 fn poll_upload(
+    waits: &Cell<bool>,
     body: &mut Box<dyn BodyStream>,
     stream: &mut SendStream<Bytes>,
     piece: &mut Bytes,
     task: &mut Context<'_>,
 ) -> Poll<Result<(), Option<Fault>>> {
+    waits.set(false);
     loop {
         stream.reserve_capacity(piece.len().clamp(1, PIECE_MAX));
         if stream.capacity() == 0 {
@@ -502,7 +527,10 @@ fn poll_upload(
                     return Poll::Ready(sent.map_err(|_| None));
                 }
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(Some(fault))),
-                Poll::Pending => return stream.poll_reset(task).map(|_| Err(None)),
+                Poll::Pending => {
+                    waits.set(true);
+                    return stream.poll_reset(task).map(|_| Err(None));
+                }
             }
         }
         let next = piece.split_to(piece.len().min(PIECE_MAX));
@@ -546,7 +574,7 @@ struct AnswerBody {
     limits: HeadLimits,
     /// Dropped, it would end the stream.
     _stream: Option<SendStream<Bytes>>,
-    _uploading: Option<Uploading>,
+    uploading: Option<Uploading>,
     _using: Using,
 }
 
@@ -560,8 +588,7 @@ impl BodyStream for AnswerBody {
                     piece = next;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let what = format!("endpoint {} ended the stream in the middle of the body: {error}", self.endpoint);
-                    return Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)));
+                    return Poll::Ready(Err(self.broken("in the middle of the body", &error)));
                 }
                 Poll::Ready(None) => return self.poll_end(task),
                 Poll::Pending => return self.poll_late(task),
@@ -582,6 +609,15 @@ impl BodyStream for AnswerBody {
 }
 
 impl AnswerBody {
+    #[cold]
+    fn broken(&self, place: &str, error: &h2::Error) -> Fault {
+        // Perhaps it was ended on our side, for what became of the request's body: then that is what happened.
+        cut(self.uploading.as_ref()).unwrap_or_else(|| {
+            let what = format!("endpoint {} ended the stream {place}: {error}", self.endpoint);
+            Fault::upstream(FaultKind::Reset, Retry::Never, what)
+        })
+    }
+
     fn poll_end(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         match self.received.poll_trailers(task) {
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
@@ -592,10 +628,7 @@ impl AnswerBody {
                 }
                 Err(what) => Poll::Ready(Err(bad_answer(&self.endpoint, what))),
             },
-            Poll::Ready(Err(error)) => {
-                let what = format!("endpoint {} ended the stream before its trailers: {error}", self.endpoint);
-                Poll::Ready(Err(Fault::upstream(FaultKind::Reset, Retry::Never, what)))
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.broken("before its trailers", &error))),
             Poll::Pending => self.poll_late(task),
         }
     }

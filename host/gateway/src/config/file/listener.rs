@@ -62,16 +62,16 @@ pub struct ListenerTimeouts {
     /// For a whole head, from its first byte. Default 10s.
     #[serde(default)]
     pub head: Opt<Time>,
-    /// Between two pieces of a request's body, and for a client that does not read its answer. Default 5s.
+    /// Between two pieces of a request's body, and for a client that does not read its answer; not for gRPC. Default 5s.
     #[serde(default)]
     pub body: Opt<Time>,
-    /// For a whole body, if the route's `timeouts.whole` does not end it before (event streams). Default 10m.
+    /// For a whole body, if the route's `timeouts.whole` does not end it before (event streams); not for gRPC. Default 10m.
     #[serde(default)]
     pub upload: Opt<Time>,
     /// Idle between two requests. Default 60s.
     #[serde(default)]
     pub keep_alive: Opt<Time>,
-    /// A WebSocket or an event stream in which nothing moves. Default 5m.
+    /// A WebSocket, an event stream or a call of gRPC in which nothing moves. Default 5m.
     #[serde(default)]
     pub quiet: Opt<Time>,
 }

@@ -228,7 +228,7 @@ pub struct Fixed {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTimeouts {
-    /// From its head to the end of the answer, retries included; not for WebSockets and event streams. Default 60s.
+    /// From its head to the end of the answer, retries included; not for WebSockets and event streams; of gRPC to the head of the answer. Default 60s.
     #[serde(default)]
     pub whole: Opt<Time>,
 }

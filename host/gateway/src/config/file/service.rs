@@ -55,7 +55,7 @@ pub struct Service {
     /// Answers for a service that fails or hangs, at once. Default none.
     #[serde(default)]
     pub breaker: Opt<Breaker>,
-    /// Calls in flight over all cores, bodies included; more are answered with 503. Default no bound but those of the listeners.
+    /// Calls in flight over all cores, bodies included, also those that wait for their clients; more are answered with 503. Default no bound but those of the listeners.
     #[serde(default)]
     pub in_flight_max: Opt<Whole>,
     /// Finds out by itself how many calls may be in flight. Default off.
@@ -67,7 +67,7 @@ pub struct Service {
     /// How long its endpoints are waited for.
     #[serde(default)]
     pub timeouts: Opt<ServiceTimeouts>,
-    /// Connections to one endpoint, over all cores. Default 1,000.
+    /// Connections to one endpoint, over all cores. Bodies that their clients still send hold nine tenths of them at most. Default 1,000.
     #[serde(default)]
     pub connections_max: Opt<Whole>,
     /// Connections that are kept ready to each endpoint that gets calls, over all cores; each core has the same part of them, rounded up. Default 0; at most half of `connections_max`.
@@ -273,7 +273,7 @@ pub struct Breaker {
     /// The part of calls within `window` that were slower than `slow_after`. Default never for that.
     #[serde(default)]
     pub slow: Opt<Percent>,
-    /// What is slow, to the head of the answer; 1s, if nothing is said.
+    /// What is slow, from the request sent to the head of the answer; 1s, if nothing is said.
     #[serde(default)]
     pub slow_after: Opt<Time>,
     /// Calls within `window` below which it never opens. Default 20.
@@ -285,10 +285,10 @@ pub struct Breaker {
     /// How long it stays open before it tries again. Default 5s.
     #[serde(default)]
     pub open: Opt<Time>,
-    /// Trials that must go well before it closes. Default 3.
+    /// Trials that must go well before it closes. Those that hang are joined by as many others after another `open`. Default 3.
     #[serde(default)]
     pub trials: Opt<Whole>,
-    /// Calls in flight at once, bodies included; more are answered with 503. Default any number.
+    /// Calls in flight at once, bodies included, also those that wait for their clients; more are answered with 503. Default any number.
     #[serde(default)]
     pub in_flight_max: Opt<Whole>,
 }
@@ -315,10 +315,10 @@ pub struct ServiceTimeouts {
     /// To open a connection. Default 2s.
     #[serde(default)]
     pub connect: Opt<Time>,
-    /// From the request sent to the head of the answer. Default 5s.
+    /// From the request sent, in full, to the head of the answer. Default 5s.
     #[serde(default)]
     pub head: Opt<Time>,
-    /// Between two pieces of the answer's body. Default 5s.
+    /// Between two pieces of the answer's body; not for event streams and gRPC. Default 5s.
     #[serde(default)]
     pub body: Opt<Time>,
     /// Idle connections are kept this long. Default 30s.
@@ -339,7 +339,7 @@ pub struct Retries {
     /// Retries may be at most this share of the calls. Default 20%.
     #[serde(default)]
     pub budget: Opt<Percent>,
-    /// For one try, to the head of its answer. Default only what `timeouts` say.
+    /// For one try, to the head of its answer; from the last byte of a body that is passed on while it comes. Default only what `timeouts` say.
     #[serde(default)]
     pub per_try: Opt<Time>,
     /// What is tried again, of that which is safe to try again. Default all of it.

@@ -98,7 +98,7 @@ pub struct Sample {
     /// So many of them, by chance. Default 100%.
     #[serde(default)]
     pub share: Opt<Percent>,
-    /// And all with a status of 500 and above. Default true.
+    /// And all that failed: a status of 500 and above, or a fault that is not the client's. Default true.
     #[serde(default)]
     pub errors: Opt<bool>,
     /// And all that take longer than this. Default none.

@@ -3,6 +3,7 @@
 
 use super::Finished;
 use std::time::Instant;
+use wharf_core::fault::is_word_of_server;
 use wharf_core::trace::{Span, Trace, What};
 
 const SERVER: u64 = 2;
@@ -206,7 +207,8 @@ fn server(span: &mut Message, finished: &Finished) {
         }
         status => {
             span.whole(9, "http.response.status_code", status.into());
-            if status >= 500 {
+            // Where errors are 200 (gRPC, envelopes) the fault tells.
+            if status >= 500 || finished.fault.as_deref().is_some_and(is_word_of_server) {
                 let kind = finished.fault.as_deref().map_or_else(|| status.to_string(), str::to_owned);
                 span.text(9, "error.type", &kind);
                 failed(span, &kind);
