@@ -12,8 +12,8 @@
 #[cfg(not(test))]
 mod config;
 #[cfg(not(test))]
-#[allow(dead_code, reason = "the gateway uses more of it")]
 #[path = "../../../host/gateway/src/secret_names.rs"]
+#[allow(dead_code, reason = "the gateway uses more of it")]
 mod secret_names;
 #[cfg(not(test))]
 mod serve;

@@ -23,7 +23,7 @@ pub mod driver;
 pub mod logs;
 #[path = "../../../host/gateway/src/secret_names.rs"]
 #[allow(dead_code, reason = "some of it only the gateway uses")]
-pub mod secret_names;
+mod secret_names;
 pub mod targets;
 pub mod wit_values;
 

@@ -19,7 +19,7 @@ pub mod logs;
 pub mod path;
 #[path = "../../../../host/gateway/src/secret_names.rs"]
 #[allow(dead_code, reason = "some of it only the gateway uses")]
-pub mod secret_names;
+mod secret_names;
 #[path = "../../src/targets.rs"]
 pub mod targets;
 #[path = "../../src/wit_values.rs"]
