@@ -26,17 +26,20 @@ impl Says {
 }
 
 /// A secret is called so: one word, or several in whatever way they are joined.
-const WORDS: &str = "accesskey accountkey apikey assertion authcode authkey authorization bearer cardno cardnumber ccnumber codeverifier \
-     connectionstring cookie cred credential creds creditcard csrf cvc cvv encryptionkey jwt licensekey masterkey mfacode otp \
-     pass passcode passphrase passwd password pin privatekey psk pwd samlresponse secret secretkey securitycode session \
-     sessid sessionid sharedkey sig signature signingkey sshkey subscriptionkey token totp userpass verificationcode xsrf";
+const WORDS: &str = "accesscode accesskey accountkey apikey assertion auth authcode authentication authkey authorization bearer cardno cardnumber ccnumber codeverifier \
+     connectionstring cookie cred credential creds creditcard csrf cvc cvv dbpass encryptionkey jwt licensekey masterkey mfacode newpass oldpass otp \
+     pass passcode passphrase passwd password pin privatekey psk pswd pw pwd recoverycode samlresponse secret secretkey securitycode session sessionkey \
+     sessid sessionid sharedkey sid sig signature signingkey sshkey subscriptionkey token totp userpass verificationcode xsrf";
 
 /// Those that are found behind others in one word as well: `userpassword`, `csrfmiddlewaretoken`.
-const WITHIN: [&str; 10] =
-    ["apikey", "credential", "passphrase", "passwd", "password", "secret", "sessid", "sessionid", "signature", "token"];
+const WITHIN: [&str; 12] =
+    ["accesskey", "apikey", "credential", "passphrase", "passwd", "password", "pwd", "secret", "sessid", "sessionid", "signature", "token"];
+
+/// These are found before others in one word, too: `passwordhash`, `newpasswordrepeat`.
+const ANYWHERE: [&str; 4] = ["credential", "passphrase", "passwd", "password"];
 
 /// What ends with one of these tells how much, when or which of a secret, and is none: `token_type`, `passwordMinLength`.
-const ABOUT: &str = "age alg algorithm at bytes count counts date details duration enabled expiration expired expires expiry in len length \
+const ABOUT: &str = "age alg algorithm at bytes count counts date details duration enabled expiration expired expires expiresin expiry len length \
      limit max min ms name names policy remaining required seconds size status total ttl type used version";
 
 /// The words that end with each letter, and whether they are found within one.
@@ -75,6 +78,9 @@ pub(crate) fn says(name: &[u8]) -> Says {
         {
             found = Says::Several;
         }
+    }
+    if found == Says::Nothing && ANYWHERE.iter().any(|word| holds(name, word.as_bytes())) {
+        found = Says::Secret;
     }
     if found != Says::Nothing && ends_with_any(name.get(..last).unwrap_or_default(), ABOUT.split_ascii_whitespace()) {
         return Says::Nothing;
@@ -119,6 +125,10 @@ fn is_end(name: &[u8], at: usize) -> bool {
     is_letter(byte(name, at - 1)) && (!is_letter(byte(name, at)) || is_begin(name, at))
 }
 
+fn holds(name: &[u8], word: &[u8]) -> bool {
+    name.windows(word.len()).any(|some| some.eq_ignore_ascii_case(word))
+}
+
 fn ends_with_word(name: &[u8]) -> bool {
     let words = name.last().and_then(|&letter| place(letter)).and_then(|at| ENDS.get(at));
     words.into_iter().flatten().any(|(word, within)| ends_with(name, word, *within))
@@ -158,7 +168,8 @@ mod tests {
          X-Amz-Credential|credentials|signature|sig|session|sessionId|PHPSESSID|JSESSIONID|cookie|set-cookie|Cookie2|\
          authorization|proxy-authorization|Authorization|pin|pinCode|otp|totpCode|cvv|cvc2|card_number|cardNumber|\
          credit_card|xsrf|code_verifier|SAMLResponse|Ocp-Apim-Subscription-Key|client_assertion|auth_code|\
-         connectionString";
+         connectionString|pw|auth|pswd|userpwd|oldpass|passwordconfirm|newpasswordrepeat|passwordhash|secretaccesskey|sid|\
+         password_in|recovery_code";
     const SEVERAL: &str = "tokens|max_tokens|prompt_tokens|completionTokens|passwords|secrets|cookies|sessions|apiKeys";
     const NOTHING: &str = "-|42|name|user|key|keys|code|sort_key|public_key|postal_code|tokens_used|token_count|tokenType|token_type|\
          token_expires_in|expires_in|passwordMinLength|password_updated_at|secret_name|session_duration|cookie_name|\

@@ -246,6 +246,14 @@ routes: [{name: a, to: s, plugins: [{plugin: auth, config: {secret: '${file:no/s
     std::fs::write(&file, text.replace("to: s,", "to: t,")).unwrap();
     let said = wharf(&["check", path, "--elsewhere"]);
     assert!(said.exit == Exit::Config && said.err.contains("1 mistake in") && !said.err.contains("no/such"), "{said:?}");
+    // However many there are: a mistake is not lost among them.
+    let many: String = (0..300).map(|number| format!("  n{number}: {{bind: '192.0.2.1:${{WHARF_TEST_NO_SUCH_{number}}}'}}\n")).collect();
+    std::fs::write(&file, text.replace("access_log", &format!("{many}access_log"))).unwrap();
+    let said = wharf(&["check", path, "--elsewhere"]);
+    assert!(said.exit == Exit::Done && said.out.contains("100 notes"), "{said:?}");
+    std::fs::write(&file, text.replace("access_log", &format!("{many}access_log")).replace("to: s,", "to: t,")).unwrap();
+    let said = wharf(&["check", path, "--elsewhere"]);
+    assert!(said.exit == Exit::Config && said.err.contains("1 mistake in"), "{said:?}");
     // A folder in the place of a file is no absence.
     std::fs::write(&file, text.replace("/etc/no/such.pem", "/etc")).unwrap();
     assert_eq!(wharf(&["check", path, "--elsewhere"]).exit, Exit::Config);

@@ -17,6 +17,8 @@ pub struct Mistakes {
     pub list: Vec<Mistake>,
     /// How many more there are: who has made a thousand mends the first hundred and asks again.
     pub more: usize,
+    /// Of these, those of what is only not here.
+    more_absent: usize,
     /// The names of all files, by number.
     names: Vec<String>,
     /// The lines that mistakes are on, by file and line, without what looks like a secret.
@@ -33,8 +35,18 @@ impl Mistakes {
     pub(crate) fn new(file: &str, files: &[SourceFile], mut list: Vec<Mistake>) -> Mistakes {
         list.sort();
         list.dedup();
-        let more = list.len().saturating_sub(LIST_MAX);
-        list.truncate(LIST_MAX);
+        // What is only not here takes no room from what is wrong.
+        let all = list.len();
+        let all_absent = list.iter().filter(|mistake| mistake.absent).count();
+        let (mut room, mut room_absent) = (LIST_MAX, LIST_MAX.saturating_sub(all - all_absent));
+        list.retain(|mistake| {
+            let room = if mistake.absent { &mut room_absent } else { &mut room };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            fits
+        });
+        let more = all - list.len();
+        let more_absent = all_absent - list.iter().filter(|mistake| mistake.absent).count();
         let wanted: BTreeSet<(u32, u32)> = list.iter().map(|mistake| (mistake.place.file, mistake.place.line)).collect();
         let mut lines = BTreeMap::new();
         for (number, file) in (0..).zip(files) {
@@ -47,13 +59,13 @@ impl Mistakes {
             }
         }
         let names = files.iter().map(|file| file.name.clone()).collect();
-        Mistakes { file: file.to_owned(), list, more, names, lines }
+        Mistakes { file: file.to_owned(), list, more, more_absent, names, lines }
     }
 
     /// About the file as a whole, of which nothing is shown.
     pub(crate) fn whole(file: &str, message: String, hint: &str) -> Mistakes {
         let list = vec![Mistake::new(Place::default(), message).hint(hint)];
-        Mistakes { file: file.to_owned(), list, more: 0, names: vec![file.to_owned()], lines: BTreeMap::new() }
+        Mistakes { file: file.to_owned(), list, more: 0, more_absent: 0, names: vec![file.to_owned()], lines: BTreeMap::new() }
     }
 
     /// These apart from what is only not here: the mistakes, if any are left, and what is absent with its place in text.
@@ -65,7 +77,7 @@ impl Mistakes {
         });
         let absent = absent.collect();
         self.list = list;
-        // Of those that were not told nothing is known.
+        self.more -= std::mem::take(&mut self.more_absent);
         ((!self.list.is_empty() || self.more > 0).then_some(self), absent)
     }
 

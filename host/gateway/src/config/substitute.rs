@@ -249,12 +249,28 @@ pub(crate) fn told(written: &str) -> String {
 
 /// Is this the name of something that is not to be shown? Of plugins' settings, whose meaning is not known here.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    // What says where a secret is found is none. (`proxy_pass` is what people write who come from elsewhere.)
-    const WHERE: [&str; 13] =
-        ["file", "path", "dir", "folder", "env", "ref", "header", "headers", "field", "url", "uri", "endpoint", "pass"];
+    // What says where a secret is found is none.
+    const WHERE: [&str; 10] = ["file", "path", "dir", "folder", "env", "ref", "header", "headers", "field", "url"];
     // In a configuration these are what something is done by, or the names of fields.
-    const MEANS: [&str; 12] =
-        ["assertion", "authorization", "bearer", "cookie", "cookies", "csrf", "jwt", "otp", "session", "sessions", "signature", "totp"];
+    const MEANS: [&str; 16] = [
+        "assertion",
+        "auth",
+        "authentication",
+        "authorization",
+        "bearer",
+        "cookie",
+        "cookies",
+        "csrf",
+        "jwt",
+        "otp",
+        // What people write who come from elsewhere.
+        "proxy_pass",
+        "session",
+        "sessions",
+        "sid",
+        "signature",
+        "totp",
+    ];
     let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(name));
     is_one_of(&["key", "keys"]) || (is_secret(name) && !is_one_of(&MEANS) && !ends_with_any(name.as_bytes(), WHERE))
 }
