@@ -253,6 +253,7 @@ pub(super) fn may_trail(known: Known, name: &[u8]) -> bool {
     let needed_before = known.is_hosts_own()
         || Known::is_alias(name)
         || known.is_hop_by_hop()
+        || known == Known::XWharfMirror
         || matches!(
             known,
             Known::Authorization | Known::Cookie | Known::SetCookie | Known::Expect | Known::ContentType | Known::CacheControl

@@ -236,6 +236,7 @@ fn trailers_are_checked_and_bounded() {
         "X-Forwarded-Port",
         "Forwarded",
         "X-Real-IP",
+        "X-Wharf-Mirror",
     ] {
         check(Framing::Chunked, &[(&format!("0\r\nX: 1\r\n{name}: 1\r\n\r\n"), " 400 trailer_field")]);
     }
