@@ -1,6 +1,7 @@
 //! One journey: a request, what is known about it, and the time it has left.
 
 use crate::body::{Body, Tunnel};
+use crate::fault::Blame;
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::outlet::EndpointRef;
 use crate::watched::Watched;
@@ -119,6 +120,8 @@ pub struct Exchange {
     pub body: Body,
     /// The whole exchange ends here; every wait on the road is bounded by it.
     pub deadline: Instant,
+    /// It is the caller that wants it over by then (`grpc-timeout`), not the route.
+    pub callers_time: bool,
     /// The upgrade that the client asked for (`websocket`), lower case. Outlets that cannot tunnel ignore it.
     pub upgrade: Option<Box<str>>,
     /// The upstream is told the client's host; else its own address.
@@ -141,6 +144,7 @@ impl Exchange {
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             body: Body::Empty,
             deadline,
+            callers_time: false,
             upgrade: None,
             keep_host: true,
             trail: Trail::default(),
@@ -162,16 +166,21 @@ impl Exchange {
         }
     }
 
+    /// Who is to blame when its time has run out. A caller may give as little as it likes, and that speaks against nobody.
+    pub fn whose_time(&self) -> Blame {
+        if self.callers_time { Blame::Caller } else { Blame::Upstream }
+    }
+
     /// Makes it blank again, in the memory that its heads have.
     pub fn clear(&mut self) {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
-        let Exchange { facts, peer, body, deadline: _, upgrade, keep_host, trail, sent, worn, watched } = self;
+        let Exchange { facts, peer, body, deadline: _, callers_time, upgrade, keep_host, trail, sent, worn, watched } = self;
         facts.clear();
         if let Some(head) = worn {
             head.clear();
         }
         (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
-        (*keep_host, *trail, *sent, *watched) = (true, Trail::default(), None, None);
+        (*callers_time, *keep_host, *trail, *sent, *watched) = (false, true, Trail::default(), None, None);
     }
 }
 
@@ -249,6 +258,7 @@ mod tests {
         exchange.body = Body::Full(bytes::Bytes::from_static(b"secret"));
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
+        exchange.callers_time = true;
         exchange.trail =
             Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()), upload: Some(Rc::default()) };
         exchange.sent = Some(exchange.facts.request.fields.clone().into());
@@ -263,6 +273,7 @@ mod tests {
         assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
         assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", Some(ResponseHead::default())));
         assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
+        assert_eq!(exchange.callers_time, blank.callers_time);
         assert!(matches!(exchange.body, Body::Empty) && exchange.sent.is_none() && exchange.watched.is_none());
     }
 }

@@ -182,6 +182,8 @@ impl Fault {
             FaultKind::Timeout(Phase::Connect) => "timeout_connect",
             FaultKind::Timeout(Phase::Head) => "timeout_head",
             FaultKind::Timeout(Phase::Body) => "timeout_body",
+            // The time that the caller gave it: see `Exchange::whose_time`.
+            FaultKind::Timeout(Phase::Whole) if self.blame == Blame::Caller => "client_timeout",
             FaultKind::Timeout(Phase::Whole) => "timeout_whole",
             FaultKind::Timeout(Phase::Plugin) => "timeout_plugin",
             FaultKind::ClientTimeout(_) => "client_timeout",
@@ -285,7 +287,7 @@ mod tests {
         let mut words = Vec::new();
         for kind in kinds.into_iter().chain(phases.map(FaultKind::Timeout)) {
             let servers = is_servers(&kind);
-            let word = Fault::caller(kind, "x").word();
+            let word = Fault::upstream(kind, Retry::Never, "x").word();
             assert_eq!(is_word_of_server(word), servers, "{word}");
             words.push(word);
         }
@@ -293,6 +295,8 @@ mod tests {
         words.sort_unstable();
         words.dedup();
         assert_eq!(words.len(), all, "a word of its own for each: {words:?}");
+        // How little time a caller gives is its own affair.
+        assert!(!is_word_of_server(Fault::caller(FaultKind::Timeout(Phase::Whole), "x").word()));
         assert!(is_word_of_server("upstream_status") && !is_word_of_server("something"));
     }
 

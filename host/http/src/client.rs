@@ -259,7 +259,7 @@ impl Inner {
         exchange: &mut Exchange,
         limits: &CallLimits,
     ) -> Result<Answer, Fault> {
-        let (socket, counted) = self.dial(endpoint, dialect, false, exchange.deadline, limits).await?;
+        let (socket, counted) = self.dial(endpoint, dialect, false, (exchange.deadline, exchange.whose_time()), limits).await?;
         counted.keep();
         let mut link = self.link(socket, endpoint, dialect, limits);
         if exchange.upgrade.is_some() {
@@ -294,7 +294,7 @@ impl Inner {
         let link = match poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await {
             Some(link) => link,
             None => {
-                let (socket, counted) = self.dial(endpoint, dialect, false, exchange.deadline, limits).await?;
+                let (socket, counted) = self.dial(endpoint, dialect, false, (exchange.deadline, exchange.whose_time()), limits).await?;
                 counted.keep();
                 let mut link = self.link(socket, endpoint, dialect, limits);
                 if alone {
@@ -330,17 +330,24 @@ impl Inner {
         if dialect.chooses()
             && let Some(link) = poll_fn(|task| Poll::Ready(self.take_kept(task, dialect.key(endpoint), false))).await
         {
-            upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
-            return self.run_apart(link, exchange, limits).await;
+            return self.run_held(link, exchange, limits).await;
         }
         match two::send(self, dialect, endpoint, exchange, limits).await? {
             two::Sent::Answered(answer) => Ok(answer),
             two::Sent::Older(socket) => {
-                upload::Place::held_by(&mut exchange.body, endpoint, limits)?;
                 let link = self.link(socket, endpoint, Some(dialect), limits);
-                self.run_apart(link, exchange, limits).await
+                self.run_held(link, exchange, limits).await
             }
         }
+    }
+
+    /// A call by HTTP/1.1 where that was not sure before. The connection is kept if there is no place for the body.
+    async fn run_held(self: &Rc<Self>, link: Box<Link>, exchange: &mut Exchange, limits: &CallLimits) -> Result<Answer, Fault> {
+        if let Err(fault) = upload::Place::held_by(&mut exchange.body, &link.endpoint, limits) {
+            self.keep(link, limits.idle);
+            return Err(fault);
+        }
+        self.run_apart(link, exchange, limits).await
     }
 
     fn link(&self, socket: Socket, endpoint: &EndpointRef, dialect: Option<&Rc<Dialect>>, limits: &CallLimits) -> Box<Link> {
@@ -529,7 +536,7 @@ impl<'a> Call<'a> {
                 return out_of_time();
             }
             let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
-            return Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what);
+            return Fault::new(FaultKind::Timeout(Phase::Whole), self.exchange.whose_time(), Retry::Never, what);
         }
         let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", self.limits.head);
         Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what)

@@ -135,6 +135,7 @@ pub(crate) async fn answer<G: Gone>(
             exchange.facts.route = entry.name.clone();
             exchange.deadline = started + entry.whole;
             if let Some(callers) = grpc.then(|| grpc::timeout(&exchange.facts.request.fields)).flatten() {
+                exchange.callers_time = callers < entry.whole;
                 exchange.deadline = exchange.deadline.min(started + callers);
             }
             if let Some(steps) = &entry.steps
@@ -206,7 +207,7 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: imp
         Some(_) => entry.rules_for(exchange.facts.request.authority()),
     };
     exchange.keep_host = entry.keep_host;
-    let deadline = exchange.deadline;
+    let (deadline, whose) = (exchange.deadline, exchange.whose_time());
     alarm.set_in(LOOK.min(entry.whole));
     let mut road = std::pin::pin!(road::answer(exchange, rules, &entry.target, &entry.memory));
     std::future::poll_fn(|task| {
@@ -223,8 +224,8 @@ async fn within(exchange: &mut Exchange, entry: &Entry, alarm: &Alarm, gone: imp
             }
             // Whoever waits on the road knows the deadline; this is for whoever forgot.
             if Instant::now() >= deadline {
-                let what = format!("the exchange took longer than {:?} (`timeouts.whole`)", entry.whole);
-                return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what)));
+                let what = format!("the exchange took longer than {:?} (`timeouts.whole`), or than its caller wants", entry.whole);
+                return Poll::Ready(Err(Fault::new(FaultKind::Timeout(Phase::Whole), whose, Retry::Never, what)));
             }
             alarm.set_in_until(LOOK, deadline);
         }
@@ -289,13 +290,19 @@ fn client_address(fields: &mut Fields, peer: IpAddr, limits: &ListenerLimits) ->
     let chain = fields.joined(b"x-forwarded-for").unwrap_or_default().into_owned();
     let mut client = peer;
     for part in chain.rsplit(',') {
-        let Ok(address) = part.trim().parse::<IpAddr>() else { break };
+        let Some(address) = address_of(part.trim()) else { break };
         client = address;
         if !trusted(address) {
             break;
         }
     }
     client
+}
+
+/// An address as proxies write it: alone, or, as some do, with a port or in brackets.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let alone = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    alone.parse().ok().or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
 }
 
 impl Done {
@@ -419,3 +426,27 @@ pub(crate) fn refused(
 }
 
 use std::future::Future as _;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_proxies_write_it() {
+        for (text, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1:4711", Some("192.0.2.1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("192.0.2.1:", None),
+            ("192.0.2.1:70000", None),
+            ("[192.0.2.1", None),
+            ("unknown", None),
+            ("_hidden", None),
+            ("", None),
+        ] {
+            assert_eq!(address_of(text).map(|address| address.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+}

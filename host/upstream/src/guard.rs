@@ -80,6 +80,8 @@ struct Inside {
 struct Place {
     limiter: Arc<Limiter>,
     taken: Cell<bool>,
+    /// The answer is there: the request's body has no say any more.
+    answered: Cell<bool>,
 }
 
 impl Place {
@@ -99,6 +101,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.rest();
+        self.limiter.closed();
     }
 }
 
@@ -112,7 +115,7 @@ struct Resting {
 impl BodyStream for Resting {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         let polled = self.inner.poll_chunk(task);
-        if let Some(place) = self.place.upgrade() {
+        if let Some(place) = self.place.upgrade().filter(|place| !place.answered.get()) {
             if polled.is_pending() { place.rest() } else { place.go_on() }
         }
         polled
@@ -156,7 +159,7 @@ impl Inside {
                 );
                 Fault::overload("adaptive_concurrency", what).after(Duration::from_secs(1))
             })?;
-            let place = Rc::new(Place { limiter: limiter.clone(), taken: Cell::new(true) });
+            let place = Rc::new(Place { limiter: limiter.clone(), taken: Cell::new(true), answered: Cell::new(false) });
             exchange.body = match std::mem::take(&mut exchange.body) {
                 Body::Stream(inner) => Body::Stream(Box::new(Resting { inner, place: Rc::downgrade(&place) })),
                 here => here,
@@ -175,10 +178,16 @@ impl Inside {
         if let Some((breaker, pass)) = &mut self.breaker
             && let Some(pass) = pass.take()
         {
-            breaker.ended(pass, breaker.ms(now), said.as_ref().map(|said| Ended { failed: said.failed, took: took.unwrap_or_default() }));
+            // Whether it was slow only its client knows: where that is asked, it says nothing.
+            let known = |failed: bool| failed || took.is_some() || breaker.policy().slow.is_none();
+            let said = said.as_ref().filter(|said| known(said.failed));
+            breaker.ended(pass, breaker.ms(now), said.map(|said| Ended { failed: said.failed, took: took.unwrap_or_default() }));
         }
-        if let (Some(place), Some(said)) = (&self.limiter, said) {
-            place.limiter.took(now, took, said.late);
+        if let Some(place) = &self.limiter {
+            place.answered.set(true);
+            if let Some(said) = said {
+                place.limiter.took(now, took, said.late);
+            }
             place.go_on();
         }
     }

@@ -57,6 +57,10 @@ pub struct Window {
     pub failed: f64,
 }
 
+/// Calls for each that the limit may ever allow, with those that wait for their clients: enough that slow ones lock nobody out,
+/// and few enough that all of them at once are no flood.
+const OPEN_SHARE: u32 = 8;
+
 /// What is known after it.
 pub fn decide(policy: &LimiterPolicy, known: Known, window: Window) -> Known {
     let (min, max) = (f64::from(policy.min.max(1)), f64::from(policy.max.max(policy.min).max(1)));
@@ -87,6 +91,8 @@ pub struct Limiter {
     policy: LimiterPolicy,
     born: Instant,
     in_flight: AtomicU32,
+    /// With those that wait for their clients, which may come back at any moment, all at once.
+    open: AtomicU32,
     limit: AtomicU32,
     fine: AtomicU64,
     calm: AtomicU64,
@@ -105,9 +111,24 @@ impl Limiter {
         // Not from the least: a start under load is no time to refuse nearly everybody.
         let start = (policy.min.max(1) * 4).min(policy.max.max(policy.min).max(1));
         levels.limit.set(i64::from(start));
-        let (in_flight, ends, calls, sum, failed, most, calm) = Default::default();
+        let (in_flight, open, ends, calls, sum, failed, most, calm) = Default::default();
         let (limit, fine) = (AtomicU32::new(start), AtomicU64::new(f64::from(start).to_bits()));
-        Limiter { name: name.into(), policy, born: Instant::now(), in_flight, limit, fine, calm, ends, calls, sum, failed, most, levels }
+        Limiter {
+            name: name.into(),
+            policy,
+            born: Instant::now(),
+            in_flight,
+            open,
+            limit,
+            fine,
+            calm,
+            ends,
+            calls,
+            sum,
+            failed,
+            most,
+            levels,
+        }
     }
 
     /// Of which service.
@@ -125,12 +146,20 @@ impl Limiter {
         self.limit.load(Relaxed)
     }
 
-    /// Takes a place, which [`Limiter::left`] gives back. `Err`: the limit that is reached.
+    /// Takes a place, which [`Limiter::left`] gives back, and opens a call, which [`Limiter::closed`] ends. `Err`: the limit
+    /// that is reached.
     pub(crate) fn enter(&self) -> Result<(), u32> {
         let limit = self.limit();
+        let open_max = self.policy.max.max(limit).saturating_mul(OPEN_SHARE);
+        if self.open.fetch_add(1, Relaxed) >= open_max {
+            self.closed();
+            self.levels.refused.add_shared(1);
+            return Err(open_max);
+        }
         let flying = self.in_flight.fetch_add(1, Relaxed) + 1;
         if flying > limit {
-            self.in_flight.fetch_sub(1, Relaxed);
+            self.left();
+            self.closed();
             // That it was reached counts, too.
             self.most.fetch_max(limit, Relaxed);
             self.levels.refused.add_shared(1);
@@ -144,9 +173,14 @@ impl Limiter {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
+    pub(crate) fn closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
     /// Takes a place again that was given back while a client was waited for. It is not refused: half of its work is done.
     pub(crate) fn comes_back(&self) {
-        self.most.fetch_max(self.in_flight.fetch_add(1, Relaxed) + 1, Relaxed);
+        let flying = self.in_flight.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(flying.min(self.limit()), Relaxed);
     }
 
     /// A call has its answer, or none. `late`: it failed in a way that speaks of too much work. `took`: `None`, if only its
@@ -246,6 +280,15 @@ mod tests {
         assert_eq!(limiter.enter(), Err(8));
         limiter.left();
         limiter.enter().unwrap();
+        // Calls that wait for their clients are bounded as well.
+        let all = limiter.policy.max * OPEN_SHARE;
+        (9..all).for_each(|_| {
+            limiter.left();
+            limiter.enter().unwrap();
+        });
+        limiter.left();
+        assert_eq!(limiter.enter(), Err(all));
+        (0..all).for_each(|_| limiter.closed());
         let now = limiter.born + Duration::from_secs(1);
         (0..10).for_each(|_| limiter.took(now, Some(Duration::from_secs(5)), true));
         assert_eq!(limiter.limit(), 7, "late answers shrink it");

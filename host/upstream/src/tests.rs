@@ -158,7 +158,10 @@ impl Protocol for Fake {
                 Does::Answer(wait, status, pieces) => {
                     let deadline = tokio::time::Instant::from_std(exchange.deadline);
                     if tokio::time::timeout_at(deadline, tokio::time::sleep(wait)).await.is_err() {
-                        return Err(Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, "slow"));
+                        return Err(match exchange.callers_time {
+                            true => Fault::new(FaultKind::Timeout(Phase::Whole), exchange.whose_time(), Retry::Never, "slow"),
+                            false => Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, "slow"),
+                        });
                     }
                     let mut answer = Answer::full(ResponseHead::new(status), Bytes::new());
                     if pieces > 0 {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::fault::{Blame, Fault, FaultKind, Phase, Retry};
 use wharf_core::outlet::{CallLimits, EndpointRef};
 
 /// How old connections become: a little less than they may, each something else, so that those which were made together do
@@ -54,13 +54,13 @@ impl Inner {
     }
 
     /// A new connection, ready for a request, and its place among those of the endpoint. `two`: HTTP/2 is wanted, or may be
-    /// chosen. `deadline`: of the exchange that it is for, if that comes before `limits.connect` is over.
+    /// chosen. `deadline`: of the exchange that it is for, if that comes before `limits.connect` is over; and whose it is.
     pub(super) async fn dial<'e>(
         &self,
         endpoint: &'e EndpointRef,
         dialect: Option<&Rc<Dialect>>,
         two: bool,
-        deadline: Instant,
+        (deadline, whose): (Instant, Blame),
         limits: &CallLimits,
     ) -> Result<(Socket, Counted<'e>), Fault> {
         // One that rests makes room for one that must be new.
@@ -102,11 +102,7 @@ impl Inner {
             Some(Ok(stream)) => stream,
             Some(Err(error)) => return Err(refused(format!("cannot be connected to: {error}"))),
             None if Instant::now() >= deadline => {
-                return Err(Fault::upstream(
-                    FaultKind::Timeout(Phase::Whole),
-                    Retry::Never,
-                    format!("the exchange's time ran out while connecting to endpoint {endpoint}"),
-                ));
+                return Err(out_of_time(endpoint, whose));
             }
             None => {
                 return Err(Fault::upstream(
@@ -131,12 +127,19 @@ impl Inner {
         });
         match shaken.await {
             Ok(()) => Ok((socket, counted)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && Instant::now() >= deadline => Err(out_of_time(endpoint, whose)),
             Err(error) => {
                 tell_handshake(endpoint, &error);
                 Err(refused(format!("failed the TLS handshake: {error}")))
             }
         }
     }
+}
+
+#[cold]
+fn out_of_time(endpoint: &EndpointRef, whose: Blame) -> Fault {
+    let what = format!("the exchange's time ran out while connecting to endpoint {endpoint}");
+    Fault::new(FaultKind::Timeout(Phase::Whole), whose, Retry::Never, what)
 }
 
 /// Counts one more connection, if there may be one more.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wharf_core::body::{Body, BodyStream, Tunnel};
 use wharf_core::exchange::{Answer, Exchange};
-use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::fault::{Blame, Fault, FaultKind, Phase, Retry};
 use wharf_core::head::{Fields, ResponseHead, Scheme};
 use wharf_core::outlet::{CallLimits, EndpointRef};
 
@@ -183,13 +183,16 @@ async fn handle(
             Poll::Pending => alarm.poll_elapsed(task).map(|()| false),
         });
         if !in_time.await {
+            if Instant::now() >= exchange.deadline {
+                return Err(slow(endpoint, exchange, limits));
+            }
             let what =
                 format!("endpoint {endpoint} of service {:?} did not open a connection within {:?}", endpoint.service, limits.connect);
             return Err(Fault::upstream(FaultKind::Timeout(Phase::Connect), Retry::Safe, what));
         }
     }
     // Ours to make; whoever waits is told, however it ends.
-    make(client, dialect, endpoint, exchange.deadline, limits, Making { client, key }).await
+    make(client, dialect, endpoint, (exchange.deadline, exchange.whose_time()), limits, Making { client, key }).await
 }
 
 /// Makes a connection for those who want one. It is used once when it is handed back.
@@ -197,7 +200,7 @@ async fn make(
     client: &Rc<Inner>,
     dialect: &Rc<Dialect>,
     endpoint: &EndpointRef,
-    deadline: Instant,
+    deadline: (Instant, Blame),
     limits: &CallLimits,
     making: Making<'_>,
 ) -> Result<Got, Fault> {
@@ -258,7 +261,7 @@ pub(super) async fn make_ready(
         return Ok(None);
     }
     client.shared.borrow_mut().entry(key).or_default().making = Some(Rc::default());
-    Ok(match make(client, dialect, endpoint, deadline, limits, Making { client, key }).await? {
+    Ok(match make(client, dialect, endpoint, (deadline, Blame::Upstream), limits, Making { client, key }).await? {
         Got::Handle(..) => None,
         Got::Older(socket) => Some(socket),
     })
@@ -551,7 +554,7 @@ fn broken(endpoint: &EndpointRef, error: &h2::Error, unsent: bool) -> Fault {
 fn slow(endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits) -> Fault {
     if Instant::now() >= exchange.deadline {
         let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
-        return Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what);
+        return Fault::new(FaultKind::Timeout(Phase::Whole), exchange.whose_time(), Retry::Never, what);
     }
     let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", limits.head);
     Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what)

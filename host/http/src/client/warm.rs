@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use wharf_core::fault::Fault;
+use wharf_core::fault::{Blame, Fault};
 use wharf_core::metrics::Count;
 use wharf_core::outlet::{CallLimits, EndpointRef};
 
@@ -217,7 +217,7 @@ impl Inner {
                 None => return Ok(()),
             },
             None => {
-                let (socket, counted) = self.dial(endpoint, dialect, false, deadline, limits).await?;
+                let (socket, counted) = self.dial(endpoint, dialect, false, (deadline, Blame::Upstream), limits).await?;
                 counted.keep();
                 socket
             }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::Answer;
-use wharf_core::fault::{Fault, FaultKind, Phase, Retry};
+use wharf_core::fault::{Blame, Fault, FaultKind, Phase, Retry};
 use wharf_core::head::Known;
 
 /// Given to the library at once, of a body that is larger.
@@ -195,7 +195,11 @@ impl<'a> Writing<'a> {
             // Looked at whenever it is waited: a call in which much moves ends in time as well.
             if self.deadline.is_some_and(|end| deadlines.about_now() >= end) {
                 let what = "the time that the caller gave the call ran out (`grpc-timeout`)";
-                return Poll::Ready(Err(Fault::upstream(FaultKind::Timeout(Phase::Whole), Retry::Never, what)));
+                return Poll::Ready(Err(match clients {
+                    // Trailers would stand behind what it does not take.
+                    true => Fault::caller(FaultKind::ClientTimeout(Phase::Whole), what),
+                    false => Fault::new(FaultKind::Timeout(Phase::Whole), Blame::Caller, Retry::Never, what),
+                }));
             }
             let silent = TICK * deadlines.tick().wrapping_sub(self.stream.moved.get());
             if silent >= self.quiet {

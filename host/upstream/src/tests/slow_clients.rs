@@ -115,6 +115,27 @@ async fn slow_uploads_and_those_that_are_cut_open_no_breaker_and_close_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_little_time_a_caller_gives_is_held_against_nobody() {
+    let house = House::new(&[(1, 1)], |_| Does::Answer(100 * MS, 200, 0));
+    house.care(Care { ejection: EjectionPolicy { failures: 1, ..EjectionPolicy::default() }, ..Care::default() });
+    house.watched();
+    let policy = BreakerPolicy { slow: None, ..STRICT };
+    let breaker = house.services.breaker(Guards::Service, "s", policy);
+    let limiter = house.services.limiter("s", LimiterPolicy::default());
+    let outlet = Guarded::outlet(Rc::new(house.outlet(config(Policy::P2cEwma))), Some(breaker.clone()), Some(limiter.clone()));
+    let before = limiter.limit();
+    for _ in 0..100 {
+        let mut hasty = exchange(Method::Get, "/", Body::Empty);
+        (hasty.deadline, hasty.callers_time) = (crate::care::now() + 10 * MS, true);
+        let fault = outlet.call(&mut hasty, &Wish::default()).await.err().unwrap();
+        assert_eq!((fault.kind.clone(), fault.word()), (FaultKind::Timeout(Phase::Whole), "client_timeout"));
+    }
+    assert_eq!((breaker.state(), limiter.limit()), (State::Closed, before));
+    assert_eq!(standings(&house)[0].0.failing(), 0);
+    assert_eq!(standings(&house)[0].0.latency(&Default::default(), crate::care::now()), None, "it says nothing of the endpoint");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_of_a_try_begins_when_its_body_has_gone_out() {
     let house = House::new(&[(1, 1)], |_| Does::Upload(MINUTE, 90 * MS, 200));
     let outlet = house
