@@ -147,6 +147,11 @@ impl Known {
         self.is_proxys_word() || self == Known::XWharfMirror
     }
 
+    /// Is this field taken from nobody in another spelling, nor behind a body: the host's own, or the mark of a copy?
+    pub fn is_guarded(self) -> bool {
+        self.is_hosts_own() || self == Known::XWharfMirror
+    }
+
     /// Of what a proxy says, one that the host never writes itself: whoever configures it may set it for the upstream, though no plugin may.
     pub fn is_left_to_operators(self) -> bool {
         matches!(
@@ -164,8 +169,7 @@ impl Known {
     /// programs, and many frameworks, read both letters as one (RFC 3875 section 4.1.18), so that an upstream would take
     /// `x_forwarded_for` for what the host vouches for.
     pub fn is_alias(name: &[u8]) -> bool {
-        let guarded = |known: Known| known.is_hosts_own() || known == Known::XWharfMirror;
-        name.contains(&b'_') && guarded(Known::read_as(name))
+        name.contains(&b'_') && Known::read_as(name).is_guarded()
     }
 
     /// What somebody who takes `_` for `-` reads.

@@ -259,6 +259,18 @@ impl Inner {
         exchange: &mut Exchange,
         limits: &CallLimits,
     ) -> Result<Answer, Fault> {
+        let link = self.afresh(endpoint, dialect, exchange, limits).await?;
+        self.run_apart(link, exchange, limits).await
+    }
+
+    /// A connection that was made for this exchange.
+    async fn afresh(
+        &self,
+        endpoint: &EndpointRef,
+        dialect: Option<&Rc<Dialect>>,
+        exchange: &Exchange,
+        limits: &CallLimits,
+    ) -> Result<Box<Link>, Fault> {
         let (socket, counted) = self.dial(endpoint, dialect, false, (exchange.deadline, exchange.whose_time()), limits).await?;
         counted.keep();
         let mut link = self.link(socket, endpoint, dialect, limits);
@@ -266,7 +278,7 @@ impl Inner {
             // Its own: should the upgrade be refused, nobody else is given it.
             link.until = 0;
         }
-        self.run_apart(link, exchange, limits).await
+        Ok(link)
     }
 
     /// A request whose body is passed on while it comes. It is never sent twice.
@@ -293,15 +305,7 @@ impl Inner {
         let (key, alone) = (key_of(endpoint, dialect), exchange.upgrade.is_some());
         let link = match poll_fn(|task| Poll::Ready(self.take_kept(task, key, alone))).await {
             Some(link) => link,
-            None => {
-                let (socket, counted) = self.dial(endpoint, dialect, false, (exchange.deadline, exchange.whose_time()), limits).await?;
-                counted.keep();
-                let mut link = self.link(socket, endpoint, dialect, limits);
-                if alone {
-                    link.until = 0;
-                }
-                link
-            }
+            None => self.afresh(endpoint, dialect, exchange, limits).await?,
         };
         place.goes_with(&mut exchange.body);
         self.run_apart(link, exchange, limits).await

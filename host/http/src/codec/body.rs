@@ -250,10 +250,9 @@ impl Decoder {
 /// May this field come behind a body? Not what frames, routes, authenticates or says what the body is: it was needed
 /// before (RFC 9110 section 6.5.1).
 pub(super) fn may_trail(known: Known, name: &[u8]) -> bool {
-    let needed_before = known.is_hosts_own()
+    let needed_before = known.is_guarded()
         || Known::is_alias(name)
         || known.is_hop_by_hop()
-        || known == Known::XWharfMirror
         || matches!(
             known,
             Known::Authorization | Known::Cookie | Known::SetCookie | Known::Expect | Known::ContentType | Known::CacheControl
