@@ -30,6 +30,7 @@ use wharf_core::head::{Fields, Known, Method, ResponseHead};
 use wharf_core::outlet::{CallLimits, EndpointRef, Protocol};
 
 mod dial;
+mod line;
 mod two;
 mod upload;
 pub mod warm;

@@ -6,10 +6,10 @@
 //! A connection takes fewer streams than its window has room for: clients that do not read their answers use up their own
 //! streams' windows, and never that of the connection, which would stall all others.
 
+use super::line::{Line, SMALL_FRAMES};
 use super::{Dialect, Inner};
 use crate::codec::{HeadLimits, RefusalKind, two};
 use crate::deadlines::Alarm;
-use crate::h2::line::{Line, SMALL_FRAMES};
 use crate::io::Socket;
 use crate::{grpc, websocket};
 use bytes::Bytes;

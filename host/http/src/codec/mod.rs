@@ -14,6 +14,8 @@
 
 pub mod body;
 mod fields;
+pub mod frame;
+pub mod hpack;
 mod lanes;
 mod refusal;
 pub mod request;

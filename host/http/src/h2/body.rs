@@ -1,11 +1,10 @@
 //! The body of a request on its way in, as its stream brings it; and what is left of it when its answer is complete.
 
 use super::stream::Stream;
-use crate::codec::{HeadLimits, two};
+use crate::codec::two::Received;
 use crate::deadlines::Alarm;
 use crate::pace::{Late, Pace};
 use bytes::Bytes;
-use h2::RecvStream;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -27,24 +26,21 @@ pub(super) enum Rest {
     Read,
     /// Somebody reads it. The waker is of who waits for it to be given back.
     Lent(Option<Waker>),
-    /// It was given back before its end.
-    Back(RecvStream),
+    /// Nobody does any more, and its end has not come.
+    Back,
 }
 
-/// What is there of a body already. The usual case for small ones: all of it.
-pub(super) fn first_piece(received: &mut RecvStream, task: &mut Context<'_>) -> Option<(Bytes, bool)> {
-    match received.poll_data(task) {
-        Poll::Ready(Some(Ok(piece))) => {
-            let _ = received.flow_control().release_capacity(piece.len());
-            Some((piece, received.is_end_stream()))
-        }
+/// What is there of a body already, and whether that is all of it: the usual case for small ones.
+pub(super) fn first_piece(stream: &Stream, task: &mut Context<'_>) -> Option<(Bytes, bool)> {
+    match stream.common.wire.poll_piece(&stream.flow, task) {
+        Poll::Ready(Some(Ok(piece))) => Some((piece, stream.flow.is_over())),
         // Ends and errors are met again by whoever reads the body.
         _ => None,
     }
 }
 
 /// The body of a stream's request; `first` has come already.
-pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes, bool)>, asked: &two::Received, grpc: bool) -> Body {
+pub(super) fn of(stream: &Rc<Stream>, first: Option<(Bytes, bool)>, asked: &Received, grpc: bool) -> Body {
     let piece = match first {
         Some((all, true)) => {
             stream.bytes_in.set(all.len() as u64);
@@ -56,7 +52,6 @@ pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes
     *stream.rest.borrow_mut() = Rest::Lent(None);
     Body::Stream(Box::new(ClientBody {
         stream: stream.clone(),
-        received: Some(received),
         left: asked.length,
         piece,
         trailers: None,
@@ -68,9 +63,8 @@ pub(super) fn of(stream: &Rc<Stream>, received: RecvStream, first: Option<(Bytes
     }))
 }
 
-/// Takes some more of a body whose request has had its whole answer. What still comes then is not wanted, and the library
-/// says so when the stream is dropped: RST_STREAM with NO_ERROR behind the last frame of the answer (RFC 9113 section 8.1).
-/// To reset it here would take back what of the answer is not on the wire yet.
+/// Takes some more of a body whose request has had its whole answer. What still comes then is not wanted, which is
+/// said when the stream is closed: RST_STREAM with NO_ERROR behind the last frame of the answer (RFC 9113 section 8.1).
 pub(super) async fn throw_away(stream: &Stream, alarm: &Alarm) {
     alarm.set_in(THROWN_AWAY_FOR);
     let mut left = THROWN_AWAY_MAX;
@@ -79,12 +73,9 @@ pub(super) async fn throw_away(stream: &Stream, alarm: &Alarm) {
             Rest::Read => return Poll::Ready(()),
             // The task that sent it on has been ended, and has its turn for that soon.
             Rest::Lent(waker) => *waker = Some(task.waker().clone()),
-            Rest::Back(received) => loop {
-                match received.poll_data(task) {
-                    Poll::Ready(Some(Ok(piece))) if piece.len() <= left => {
-                        left -= piece.len();
-                        let _ = received.flow_control().release_capacity(piece.len());
-                    }
+            Rest::Back => loop {
+                match stream.common.wire.poll_piece(&stream.flow, task) {
+                    Poll::Ready(Some(Ok(piece))) if piece.len() <= left => left -= piece.len(),
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => break,
                 }
@@ -98,9 +89,7 @@ pub(super) async fn throw_away(stream: &Stream, alarm: &Alarm) {
 /// The body of a request on its way in.
 struct ClientBody {
     stream: Rc<Stream>,
-    /// `None`: only once it is dropped.
-    received: Option<RecvStream>,
-    /// Of what `content-length` says; the library holds the body to it.
+    /// Of what `content-length` says; `wire` holds the body to it.
     left: Option<u64>,
     /// Came before anybody asked.
     piece: Bytes,
@@ -116,10 +105,7 @@ struct ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        let rest = match self.received.take() {
-            Some(received) if !received.is_end_stream() => Rest::Back(received),
-            _ => Rest::Read,
-        };
+        let rest = if self.stream.flow.is_over() { Rest::Read } else { Rest::Back };
         if let Rest::Lent(Some(waker)) = self.stream.rest.replace(rest) {
             waker.wake();
         }
@@ -129,27 +115,20 @@ impl Drop for ClientBody {
 impl BodyStream for ClientBody {
     fn poll_chunk(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         if std::mem::take(&mut self.held) {
-            let mut go_on = http::Response::new(());
-            *go_on.status_mut() = http::StatusCode::CONTINUE;
             // Whoever has gone is noticed below.
-            let _ = self.stream.respond.borrow_mut().send_informational(go_on);
+            self.stream.common.wire.put_continue(&self.stream.flow);
         }
         let mut piece = std::mem::take(&mut self.piece);
-        let Some(received) = &mut self.received else { return Poll::Ready(Ok(None)) };
         while piece.is_empty() {
-            match received.poll_data(task) {
-                Poll::Ready(Some(Ok(next))) => {
-                    // Somebody wanted it: the client may send as much again.
-                    let _ = received.flow_control().release_capacity(next.len());
-                    piece = next;
-                }
+            match self.stream.common.wire.poll_piece(&self.stream.flow, task) {
+                Poll::Ready(Some(Ok(next))) => piece = next,
                 Poll::Ready(Some(Err(_))) => {
                     return Poll::Ready(Err(Fault::caller(
                         FaultKind::ClientGone,
                         "the client gave the request up in the middle of its body",
                     )));
                 }
-                Poll::Ready(None) => return self.poll_trailers(task),
+                Poll::Ready(None) => return Poll::Ready(self.end()),
                 Poll::Pending if self.grpc => return self.poll_silence(task),
                 Poll::Pending => {
                     let bounds = self.stream.common.limits.upload();
@@ -200,27 +179,17 @@ impl ClientBody {
         Poll::Pending
     }
 
-    fn poll_trailers(&mut self, task: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let limits = &self.stream.common.limits;
-        let refused = |what: String| Poll::Ready(Err(Fault::caller(FaultKind::Malformed, what)));
-        let Some(received) = &mut self.received else { return Poll::Ready(Ok(None)) };
-        match received.poll_trailers(task) {
-            Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
-            Poll::Ready(Ok(Some(map))) => {
-                let head_limits = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
-                match two::trailers(&map, &head_limits) {
-                    Ok(trailers) => {
-                        self.trailers = trailers;
-                        Poll::Ready(Ok(None))
-                    }
-                    Err(what) => {
-                        self.stream.common.core.count_refused(what.word());
-                        refused(what.to_string())
-                    }
-                }
+    /// It is all here. What stands behind it?
+    fn end(&mut self) -> Result<Option<Bytes>, Fault> {
+        match self.stream.flow.take_trailers() {
+            Ok(trailers) => {
+                self.trailers = trailers.or(self.trailers.take());
+                Ok(None)
             }
-            Poll::Ready(Err(_)) => refused("the client gave the request up before its trailers".into()),
-            Poll::Pending => Poll::Pending,
+            Err(what) => {
+                self.stream.common.core.count_refused(what.word());
+                Err(Fault::caller(FaultKind::Malformed, what.to_string()))
+            }
         }
     }
 }

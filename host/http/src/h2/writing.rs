@@ -1,30 +1,29 @@
 //! An answer on its way out, in the frames of its stream.
 
 use super::stream::Stream;
-use crate::codec::two;
+use crate::codec::frame::Reason;
 use crate::deadlines::Alarm;
 use crate::deadlines::TICK;
 use crate::flow::Done;
 use crate::pace::{Bounds, Late, Pace};
 use crate::{grpc, reply};
 use bytes::Bytes;
-use h2::{Reason, SendStream};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::exchange::Answer;
 use wharf_core::fault::{Blame, Fault, FaultKind, Phase, Retry};
-use wharf_core::head::Known;
+use wharf_core::head::{Known, ResponseHead};
 
-/// Given to the library at once, of a body that is larger.
+/// Written in one piece, of a tunnel's bytes.
 pub(super) const PIECE_MAX: usize = 32 * 1024;
 
 /// An answer on its way out.
 pub(super) struct Writing<'a> {
     stream: &'a Stream,
     alarm: &'a Alarm,
-    head: Option<http::Response<()>>,
-    send: Option<SendStream<Bytes>>,
+    /// Not written yet, and what is said of it beside it.
+    head: Option<(Option<u64>, [u8; 29])>,
     piece: Bytes,
     body: Option<Box<dyn BodyStream>>,
     pub(super) bytes_out: u64,
@@ -60,7 +59,6 @@ impl<'a> Writing<'a> {
             size if no_body => said().filter(|_| head.status != 204).or(size.filter(|&size| head_method && size > 0)),
             size => size,
         };
-        let response = two::response(head, length, &date);
         let (piece, body) = match std::mem::take(body) {
             _ if no_body => (Bytes::new(), None),
             Body::Empty => (Bytes::new(), None),
@@ -70,8 +68,7 @@ impl<'a> Writing<'a> {
         Writing {
             stream,
             alarm,
-            head: response.ok(),
-            send: None,
+            head: Some((length, date)),
             piece,
             body,
             bytes_out: 0,
@@ -85,53 +82,50 @@ impl<'a> Writing<'a> {
         }
     }
 
-    pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        if let Some(head) = self.head.take() {
+    /// `head` is the answer's own, which stays where it is.
+    pub(super) fn poll(&mut self, head: &ResponseHead, task: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let (wire, flow) = (&self.stream.common.wire, &self.stream.flow);
+        if let Some((length, date)) = &self.head {
+            match wire.poll_head_room(flow, task) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(gone())),
+                Poll::Pending => return self.poll_late(task, true),
+            }
             let ends = self.piece.is_empty() && self.body.is_none();
-            self.bytes_out += head.headers().iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum::<u64>();
-            match self.stream.respond.borrow_mut().send_response(head, ends) {
-                Ok(_) if ends => return Poll::Ready(Ok(())),
-                Ok(send) => self.send = Some(send),
-                Err(_) => return Poll::Ready(Err(gone())),
+            self.bytes_out += wire.put_answer(flow, head, *length, date, ends);
+            self.head = None;
+            if ends {
+                return Poll::Ready(Ok(()));
             }
         }
-        let Some(send) = &mut self.send else {
-            let what = "the answer has a field that HTTP/2 cannot say";
-            return Poll::Ready(Err(Fault::upstream(FaultKind::BadAnswer, Retry::Never, what)));
-        };
         loop {
             // Room first, then the body: what the client does not take is not read from upstream.
-            send.reserve_capacity(self.piece.len().clamp(1, PIECE_MAX));
-            if send.capacity() == 0 {
-                match send.poll_capacity(task) {
-                    Poll::Ready(Some(Ok(0))) => continue,
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return Poll::Ready(Err(gone())),
-                    Poll::Pending => return self.poll_late(task, true),
-                }
-            }
+            let room = match wire.poll_room(flow, task) {
+                Poll::Ready(Ok(room)) => room,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(gone())),
+                Poll::Pending => return self.poll_late(task, true),
+            };
             if self.piece.is_empty() {
                 let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
                 match body.poll_chunk(task) {
                     Poll::Ready(Ok(Some(piece))) => self.piece = piece,
                     Poll::Ready(Ok(None)) => {
-                        let trailers = body.trailers().and_then(|trailers| two::trailers_to(&trailers).ok()).filter(|map| !map.is_empty());
-                        let sent = match trailers {
-                            Some(trailers) => send.send_trailers(trailers),
-                            None => send.send_data(Bytes::new(), true),
-                        };
-                        return Poll::Ready(sent.map_err(|_| gone()));
+                        match body.trailers() {
+                            Some(trailers) => wire.put_trailers(flow, &trailers),
+                            None => wire.put_data(flow, &[], true),
+                        }
+                        return Poll::Ready(Ok(()));
                     }
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                     Poll::Pending => {
-                        if send.poll_reset(task).is_ready() {
+                        if flow.poll_reset(task).is_ready() {
                             return Poll::Ready(Err(gone()));
                         }
                         return self.poll_late(task, false);
                     }
                 }
             }
-            let piece = self.piece.split_to(self.piece.len().min(PIECE_MAX));
+            let piece = self.piece.split_to(self.piece.len().min(room));
             // A sized body without trailers ends with its last piece, not with an empty one behind it.
             let ends = self.piece.is_empty() && self.body.as_ref().is_none_or(|body| body.size() == Some(0));
             self.bytes_out += piece.len() as u64;
@@ -139,9 +133,7 @@ impl<'a> Writing<'a> {
             let tick = self.stream.common.core.deadlines.tick();
             self.pace.moved(piece.len() as u64, tick);
             self.stream.moved.set(tick);
-            if send.send_data(piece, ends).is_err() {
-                return Poll::Ready(Err(gone()));
-            }
+            wire.put_data(flow, &piece, ends);
             if ends {
                 // Whoever made the body learns that it was taken to its end, and keeps its connection.
                 if let Some(body) = &mut self.body {
@@ -225,24 +217,16 @@ impl<'a> Writing<'a> {
     pub(super) fn cut(&mut self, fault: &Fault) {
         let reason = match fault.kind {
             FaultKind::ClientGone => return,
-            FaultKind::ClientTimeout(_) => Reason::CANCEL,
-            _ => Reason::INTERNAL_ERROR,
+            FaultKind::ClientTimeout(_) => Reason::Cancel,
+            _ => Reason::Internal,
         };
-        match &mut self.send {
-            Some(send) => {
-                // A caller of gRPC is told in its own way, if what it has is whole messages or not. Trailers stand behind what
-                // was said before: who takes nothing of that would keep the stream open by them.
-                if self.grpc
-                    && reason != Reason::CANCEL
-                    && let Ok(trailers) = two::trailers_to(&reply::grpc_trailers_for(fault))
-                    && send.send_trailers(trailers).is_ok()
-                {
-                    return;
-                }
-                send.send_reset(reason);
-            }
-            None => self.stream.respond.borrow_mut().send_reset(reason),
+        let (wire, flow) = (&self.stream.common.wire, &self.stream.flow);
+        // A caller of gRPC is told in its own way, if what it has is whole messages or not. Trailers stand behind what
+        // was said before: who takes nothing of that would keep the stream open by them.
+        if self.grpc && self.head.is_none() && reason != Reason::Cancel && flow.reset.get().is_none() {
+            return wire.put_trailers(flow, &reply::grpc_trailers_for(fault));
         }
+        wire.reset(flow, reason);
     }
 }
 
