@@ -303,7 +303,8 @@ class Rig:
         if "tls" in running.way and "TLSv1.3" not in said:
             raise Broken(f"{running.row.name} does not speak TLS 1.3; h2load said {said[-300:]!r}")
         done, bad = int(good.group(1)), sum(int(counts.group(at)) for at in (3, 4, 5))
-        return done, done / seconds, bad + int(counts.group(1)) - done
+        # What is still on its way when the time is over is neither.
+        return done, done / seconds, bad + max(0, int(counts.group(1)) - done)
 
     def _h2load(self, running, path, words, seconds, fields):
         headers = [word for line in fields for word in ("-H", line)]

@@ -10,6 +10,7 @@ use crate::config::tree::nearest_or_all;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use wharf_core::head::{Method, RequestHead, Scheme};
+use wharf_http::cors;
 use wharf_http::routes::{Arrival, Found, HostTable, Routes, Verdict};
 
 mod steps;
@@ -45,8 +46,16 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
     let routes = Routes::compile(plan.routes.iter().map(|route| route.matches.clone()).collect());
     let client = question.source.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let from = Arrival { client, listener: listener.map_or("", |listener| &*listener.name) };
+    // A preflight goes to the route that it asks about, if that has a policy.
+    let asked = cors::asked_method(&head).and_then(|method| {
+        let mut as_asked = head.clone();
+        as_asked.method = method;
+        let found = routes.find(&as_asked, from);
+        let has_policy = |at: usize| plan.routes.get(at).is_some_and(|route| route.cors.is_some());
+        found.route().is_some_and(has_policy).then_some((as_asked, found))
+    });
     let mut tried = Vec::new();
-    for judged in routes.explain(&head, from) {
+    for judged in routes.explain(asked.as_ref().map_or(&head, |(as_asked, _)| as_asked), from) {
         let Some(route) = plan.routes.get(judged.route) else { continue };
         let taken = judged.verdict == Verdict::Fits;
         tried.push(json!({ "route": &*route.name, "verdict": judged.verdict.to_string() }));
@@ -68,7 +77,7 @@ pub fn explain(plan: &Plan, document: Option<&Document>, question: &Question, ve
         });
         answer.insert("source".into(), trusts.collect());
     }
-    let found = routes.find(&head, from);
+    let found = asked.map_or_else(|| routes.find(&head, from), |(_, found)| found);
     let Some(route) = found.route().and_then(|at| plan.routes.get(at)) else {
         let status = if found == Found::MethodRefused { 405 } else { 404 };
         answer.insert("answer".into(), status.into());

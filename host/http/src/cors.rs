@@ -150,16 +150,20 @@ pub(crate) fn is_preflight(method: &Method, fields: &Fields) -> bool {
     *method == Method::Options && has(b"origin") && has(b"access-control-request-method")
 }
 
+/// The method that a preflight asks about; `None`: it is none.
+pub fn asked_method(head: &RequestHead) -> Option<Method> {
+    if !is_preflight(&head.method, &head.fields) {
+        return None;
+    }
+    Some(Method::from_token(&head.fields.joined(b"access-control-request-method")?))
+}
+
 /// The route that a preflight asks about, if that has a policy. It is the one of the method that will be used: a route for
 /// POST must not need to name OPTIONS as well.
 #[cold]
 pub(crate) fn asked_about(house: &House, exchange: &Exchange, from: Arrival<'_>) -> Option<Found> {
     let head = &exchange.facts.request;
-    if !is_preflight(&head.method, &head.fields) {
-        return None;
-    }
-    let method = Method::from_token(&head.fields.joined(b"access-control-request-method")?);
-    let found = house.routes.find_as(head, from, &method);
+    let found = house.routes.find_as(head, from, &asked_method(head)?);
     let steps = house.entries.get(found.route()?)?.steps.as_ref()?;
     steps.cors.is_some().then_some(found)
 }

@@ -28,7 +28,7 @@ impl HeaderEdits {
     }
 
     fn said(&self, facts: &Facts) -> Vec<Edit> {
-        self.0.iter().map(|edit| edit.said(facts)).collect()
+        self.0.iter().filter_map(|edit| edit.said(facts)).collect()
     }
 
     /// What can be made of it when all of it cannot: whoever asks has a say in what a value with names in it comes to, and
@@ -41,8 +41,8 @@ impl HeaderEdits {
         };
         let mut left = EDIT_TEXT_MAX.saturating_sub(self.0.iter().map(least).sum());
         let fits = |edit: &HeaderEdit| {
-            let said = edit.said(facts);
-            let more = said.text_len() - least(edit);
+            let said = edit.said(facts)?;
+            let more = said.text_len().saturating_sub(least(edit));
             if more <= left && Edits::for_response(vec![said.clone()], &facts.attrs).is_ok() {
                 left -= more;
                 return Some(said);
@@ -85,11 +85,17 @@ impl HeaderEdits {
 }
 
 impl HeaderEdit {
-    fn said(&self, facts: &Facts) -> Edit {
+    /// What it comes to. Where the names in a value stand for nothing there is no field: an empty one would be taken for
+    /// a value by whoever asks only whether it is there.
+    fn said(&self, facts: &Facts) -> Option<Edit> {
+        let comes_to = |value: &Phrase| Some(value.say(facts)).filter(|said| !said.is_empty() || value.fixed().is_some());
         match self {
-            HeaderEdit::Set(name, value) => Edit::Set(name.to_string(), value.say(facts)),
-            HeaderEdit::Add(name, value) => Edit::Add(name.to_string(), value.say(facts)),
-            HeaderEdit::Remove(name) => Edit::Remove(name.to_string()),
+            HeaderEdit::Set(name, value) => Some(match comes_to(value) {
+                Some(said) => Edit::Set(name.to_string(), said),
+                None => Edit::Remove(name.to_string()),
+            }),
+            HeaderEdit::Add(name, value) => Some(Edit::Add(name.to_string(), comes_to(value)?)),
+            HeaderEdit::Remove(name) => Some(Edit::Remove(name.to_string())),
         }
     }
 }
@@ -103,6 +109,22 @@ mod tests {
     use super::*;
     use std::time::Instant;
     use wharf_core::head::{Method, RequestHead, ResponseHead};
+
+    #[test]
+    fn names_that_stand_for_nothing_leave_no_field() {
+        let phrase = |text: &str| Phrase::new(text).unwrap();
+        let edits = HeaderEdits(vec![
+            HeaderEdit::Set("x-consumer".into(), phrase("{attr.consumer}")),
+            HeaderEdit::Add("x-also".into(), phrase("{attr.consumer}")),
+            HeaderEdit::Set("x-empty".into(), phrase("")),
+        ]);
+        let mut exchange = Exchange::blank(Instant::now());
+        exchange.facts.request = RequestHead::from_text(Method::Get, "h", "/", None);
+        exchange.facts.request.fields.add(b"x-consumer", b"invented");
+        edits.apply_to_request(&mut exchange).unwrap();
+        let get = |name: &str| exchange.facts.request.fields.get(name.as_bytes());
+        assert_eq!((get("x-consumer"), get("x-also"), get("x-empty")), (None, None, Some(&b""[..])));
+    }
 
     #[test]
     fn who_asks_for_a_long_path_undoes_no_edit_of_the_answer() {

@@ -26,7 +26,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use wharf_core::LocalBoxFuture;
 use wharf_core::exchange::Facts;
@@ -91,6 +92,33 @@ pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer
     })
 }
 
+/// What a client may still send to a connection that we are ending, before it is cut.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long a connection that we end waits for its client to read what was said last.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Ends a connection so that the client can still read what was said last: closing with unread bytes in the socket would make
+/// the kernel reset it (RFC 9112 section 9.6).
+pub(crate) async fn linger(socket: &Socket, alarm: &Alarm) {
+    alarm.set_in(LINGER);
+    let (mut scrap, mut left) = (BytesMut::new(), LINGER_BYTES_MAX);
+    poll_fn(|task| {
+        let _ = ready!(socket.poll_shutdown(task));
+        loop {
+            match socket.poll_scrap(task, &mut scrap) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(read)) if read > left => return Poll::Ready(()),
+                Poll::Ready(Ok(read)) => {
+                    left -= read;
+                    scrap.clear();
+                }
+                Poll::Pending => return alarm.poll_elapsed(task),
+            }
+        }
+    })
+    .await;
+}
+
 /// The connection, what was read of it already, whether it speaks HTTP/2, and its place among those of its source. Refusals
 /// are counted, and nobody is answered but who speaks HTTP where TLS is spoken: for others there is no protocol yet to do it in.
 async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool, Option<OfSource>), ()> {
@@ -142,6 +170,8 @@ async fn open(mut visit: Visit) -> Result<(Visit, BytesMut, bool, Option<OfSourc
             return Err(());
         }
         refused(&visit, "tls", &error);
+        // The alert says what is wrong; by TLS 1.3 the client may have sent a request meanwhile.
+        linger(&visit.socket, &visit.alarm).await;
         return Err(());
     }
     let (secured, http2) = match visit.socket.tls() {

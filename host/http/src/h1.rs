@@ -9,7 +9,7 @@ use crate::codec::body::{Decoder, Piece};
 use crate::codec::{Framing, HeadLimits, Refusal, RefusalKind, Version, request, take, write};
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
-use crate::front::{Secured, Visit};
+use crate::front::{Secured, Visit, linger};
 use crate::h2;
 use crate::house::{Core, ListenerLimits};
 use crate::io::{Socket, poll_write_all};
@@ -35,12 +35,8 @@ pub(crate) const READ_ROOM: usize = 16 * 1024;
 const LOOK_ALWAYS: usize = 4 * 1024;
 /// A head on its way out, nearly always, and a small body with it.
 const OUT_ROOM: usize = 4 * 1024;
-/// What a client may still send to a connection that we are ending, before it is cut.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// A connection that has been silent for this long gives up all that a request in progress needs.
 const WARM: Duration = Duration::from_secs(1);
-/// How long a connection that we end waits for its client to read the last answer.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one connection to its end. `early` was read of it before.
 ///
@@ -397,28 +393,9 @@ impl Front {
         Next::Close
     }
 
-    /// Ends a connection so that the client can still read the last answer: closing with unread bytes in the socket
-    /// would make the kernel reset it (RFC 9112 section 9.6).
     async fn linger(&self) {
         self.buf.take();
-        self.alarm.set_in(LINGER);
-        let mut scrap = BytesMut::new();
-        let mut left = LINGER_BYTES_MAX;
-        poll_fn(|task| {
-            let _ = ready!(self.socket.poll_shutdown(task));
-            loop {
-                match self.socket.poll_read(task, &mut scrap) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(read)) if read > left => return Poll::Ready(()),
-                    Poll::Ready(Ok(read)) => {
-                        left -= read;
-                        scrap.clear();
-                    }
-                    Poll::Pending => return self.alarm.poll_elapsed(task),
-                }
-            }
-        })
-        .await;
+        linger(&self.socket, &self.alarm).await;
     }
 
     /// The upstream has switched protocols: from here on bytes are carried, not understood.

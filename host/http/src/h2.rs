@@ -9,9 +9,9 @@ mod stream;
 mod wire;
 mod writing;
 
-use crate::codec::HeadLimits;
+use crate::codec::{HeadLimits, used};
 use crate::deadlines::{Alarm, TICK};
-use crate::front::{Secured, Visit};
+use crate::front::{Secured, Visit, linger};
 use crate::house::{Core, Http2Limits, ListenerLimits};
 use crate::io::Socket;
 use bytes::{Buf as _, BytesMut};
@@ -63,6 +63,9 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     let mut line = Line { common: &common, socket: &socket, inbox: early, drain, opened: false, broken: false, second: 0 };
     poll_fn(|task| line.poll(task)).await;
     common.wire.lost();
+    if line.broken {
+        return linger(&socket, &common.alarm).await;
+    }
     poll_fn(|task| match socket.poll_shutdown(task) {
         Poll::Ready(_) => Poll::Ready(()),
         Poll::Pending => common.alarm.poll_elapsed(task),
@@ -134,7 +137,7 @@ impl Line<'_, '_> {
                 }
             }
             match wire.take(&self.inbox, &mut Doors(self.common)) {
-                Ok(taken) => self.inbox.advance(taken),
+                Ok(taken) => used(&mut self.inbox, taken),
                 Err(_) => {
                     self.broken = true;
                     alarm.set_in(FAREWELL);

@@ -274,6 +274,11 @@ impl Socket {
         }
     }
 
+    /// Reads what nobody wants any more, as it comes over the wire.
+    pub(crate) fn poll_scrap(&self, task: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.wire.poll_read(task, &self.spare, into)
+    }
+
     /// Reads into a library's buffer, as far as it goes.
     pub(crate) fn poll_read_slice(&self, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &self.tls {

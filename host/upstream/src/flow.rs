@@ -118,18 +118,19 @@ async fn call<P: Protocol>(outlet: &ServiceOutlet<P>, exchange: &mut Exchange, w
         let open = trace::begin_try(exchange, &row.endpoint, exchange.trail.tries, started);
         let said = outlet.protocol.send(&row.endpoint, exchange, &outlet.config.limits).await;
         let ended = now();
+        let took = ended.saturating_duration_since(started);
         if let Some(open) = open {
             traced(exchange, open, &said, ended);
         }
         let in_flight = if replayable {
             let in_flight = one_try.ended(&said);
-            outlet.note(&row, &said, Some(ended.saturating_duration_since(started)), ended);
+            outlet.note(&row, &said, Some(took), ended);
             in_flight
         } else {
             outlet.ended_upload(one_try, exchange.trail.upload.as_deref(), &row, &said, (started, ended))
         };
         if said.is_ok() {
-            exchange.trail.head_us = micros(ended.saturating_duration_since(started));
+            exchange.trail.head_us = micros(took);
             return match outlet.holds_bodies() {
                 // As it is: an answer is large enough for every move of it to be felt.
                 false => said,

@@ -296,6 +296,10 @@ routes:
     assert_eq!(good.field("access-control-allow-methods").as_deref(), Some("PUT"));
     assert_eq!(preflight("https://evil.example", "/api", "PUT").status, 403);
     assert_eq!(up.served(), 0);
+    let asks = ["-H", "origin: https://app.example", "-H", "access-control-request-method: PUT"];
+    let output = wharf.cli(&[&["explain", "OPTIONS", "http://a.example/api", "--json", "--config", "wharf.yaml"], &asks[..]].concat());
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(said["route"], "write", "{said}");
     // Where there is no policy the upstream is asked.
     assert_eq!(preflight("https://evil.example", "/other", "PUT").text(), "up");
     let marked = ask(&wharf, "PUT", "/api", &["Origin: https://app.example"], "x");

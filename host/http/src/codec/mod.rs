@@ -81,11 +81,18 @@ pub(crate) fn take(buf: &mut BytesMut, len: usize) -> Bytes {
     match buf.get(..len) {
         Some(piece) if len <= COPIED_MAX => {
             let piece = Bytes::copy_from_slice(piece);
-            buf.advance(len);
+            used(buf, len);
             piece
         }
         _ => buf.split_to(len).freeze(),
     }
+}
+
+/// Lets go of `len` bytes at the front of what was read. Where nothing is left the whole buffer is there for the next read: to move
+/// its front forward, and to take it back for that, costs more than the rest of either.
+#[inline(always)]
+pub(crate) fn used(buf: &mut BytesMut, len: usize) {
+    if len == buf.len() { buf.clear() } else { buf.advance(len) }
 }
 
 /// Protocol version of a message.

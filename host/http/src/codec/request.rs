@@ -5,7 +5,7 @@
 use super::fields::{Survey, field_refusal, is_token, span, spans};
 use super::lanes::{self, LANES};
 use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -80,7 +80,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, scheme: Scheme, head: &mut
     };
     let fields = &mut head.fields;
     fields.receive(buf.get(..end).unwrap_or_default(), list);
-    buf.advance(end);
+    super::used(buf, end);
     let path = match (new_path, target.path) {
         (None, Path::Given(at)) => received(at),
         (new, _) => fields.keep(new.as_deref().unwrap_or(b"/")),

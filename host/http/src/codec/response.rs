@@ -2,7 +2,7 @@
 
 use super::fields::{Survey, field_refusal, spans};
 use super::{Framing, HeadLimits, Refusal, RefusalKind, Version, split};
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use std::mem::MaybeUninit;
 use wharf_core::head::{Field, Known, ResponseHead};
 
@@ -62,7 +62,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, head: &mut 
             return Err(bad(RefusalKind::InterimBody));
         }
         if status != 101 {
-            buf.advance(end);
+            super::used(buf, end);
             return Ok(Some(Event::Interim(status)));
         }
         if !asked.upgrade || !survey.switches || survey.upgrade.is_none() || version != Version::Http11 {
@@ -84,7 +84,7 @@ pub fn parse(buf: &mut BytesMut, limits: &HeadLimits, asked: &Asked, head: &mut 
     head.status = status;
     let fields = &mut head.fields;
     fields.receive(buf.get(..end).unwrap_or_default(), list);
-    buf.advance(end);
+    super::used(buf, end);
     if status == 204 && said.is_some() {
         fields.remove_if(|known| known == Known::ContentLength);
     }
