@@ -9,7 +9,7 @@ mod stream;
 mod wire;
 mod writing;
 
-use crate::codec::{HeadLimits, used};
+use crate::codec::{HeadLimits, RefusalKind, used};
 use crate::deadlines::{Alarm, TICK};
 use crate::front::{Secured, Visit, linger};
 use crate::house::{Core, Http2Limits, ListenerLimits};
@@ -60,7 +60,9 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     let common = Rc::new(Common { core, limits, alarm, peer, secured, wire, going: Cell::new(false) });
     common.alarm.set_in(common.limits.head);
     let drain = pin!(common.core.drain.notified());
-    let mut line = Line { common: &common, socket: &socket, inbox: early, drain, opened: false, broken: false, second: 0 };
+    let head = common.core.deadlines.alarm();
+    let mut line =
+        Line { common: &common, socket: &socket, inbox: early, drain, opened: false, broken: false, second: 0, head, within_head: false };
     poll_fn(|task| line.poll(task)).await;
     common.wire.lost();
     if line.broken {
@@ -86,6 +88,9 @@ struct Line<'a, 'd> {
     broken: bool,
     /// The core's tick when the client was last forgiven.
     second: u32,
+    /// For the rest of a head that has begun to come.
+    head: Alarm,
+    within_head: bool,
 }
 
 impl Line<'_, '_> {
@@ -100,13 +105,26 @@ impl Line<'_, '_> {
             if self.poll_read(task).is_ready() {
                 return Poll::Ready(());
             }
-            let written = self.poll_write(task);
-            match written {
+            let stopped = !self.broken && !wire.may_read();
+            match self.poll_write(task) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) if self.broken || wire.is_done() => return Poll::Ready(()),
+                // Nobody waits for what there is to read.
+                Poll::Ready(Ok(())) if stopped => continue,
                 _ => {}
             }
+            if self.within_head && self.head.poll_elapsed(task).is_ready() {
+                core.count_refused(RefusalKind::SlowHead.word());
+                wire.give_up();
+                self.break_off();
+                continue;
+            }
             ready!(alarm.poll_elapsed(task));
+            if !wire.is_idle() && !self.broken {
+                // The waker of a connection with streams is kept for however long they last.
+                alarm.set_in(LONG);
+                continue;
+            }
             if going.get() || self.broken {
                 return Poll::Ready(());
             }
@@ -139,12 +157,16 @@ impl Line<'_, '_> {
             match wire.take(&self.inbox, &mut Doors(self.common)) {
                 Ok(taken) => used(&mut self.inbox, taken),
                 Err(_) => {
-                    self.broken = true;
-                    alarm.set_in(FAREWELL);
+                    self.break_off();
                     // Whoever begins and gives up costs us an upstream call each time.
                     core.count_refused(if wire.lost_patience() { "rapid_reset" } else { "http2" });
                 }
             }
+            let within_head = wire.is_within_head(&self.inbox);
+            if within_head && !self.within_head {
+                self.head.set_in(limits.head);
+            }
+            self.within_head = within_head && !self.broken;
             if self.inbox.is_empty() {
                 self.socket.give(&mut self.inbox);
             }
@@ -156,6 +178,13 @@ impl Line<'_, '_> {
             }
         }
         Poll::Pending
+    }
+
+    /// Nothing more is read of the client: what there is to say to it goes out, and that is all.
+    fn break_off(&mut self) {
+        (self.broken, self.within_head) = (true, false);
+        self.common.going.set(true);
+        self.common.alarm.set_in(FAREWELL);
     }
 
     /// Ready when everything is with the kernel.

@@ -123,7 +123,6 @@ impl Flow {
             return Err(Reason::FlowControl);
         }
         way_in.window -= i64::from(all);
-        way_in.unsaid += all - piece.len() as u32;
         if let Some(left) = &mut way_in.left {
             *left = left.checked_sub(piece.len() as u64).ok_or(Reason::Protocol)?;
         }
@@ -193,6 +192,7 @@ impl Flow {
     /// Forgets what nobody will read; returns how many bytes that were.
     pub(super) fn forget(&self) -> u32 {
         let mut way_in = self.way_in.borrow_mut();
+        way_in.trailers = Ok(None);
         std::mem::take(&mut way_in.pieces).len() as u32
     }
 }

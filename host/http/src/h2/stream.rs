@@ -165,20 +165,25 @@ impl Stream {
         let answer = reply::error(refusal.status, what.word(), &what.to_string(), &id.to_string());
         let Body::Full(body) = answer.body else { return };
         let alarm = core.deadlines.alarm();
-        alarm.set_in(limits.body);
         let date = core.date(time_ms);
         let bytes_out = self.say(&alarm, &answer.head, body, &date).await.unwrap_or(0);
         flow::refused(core, limits, *peer, PROTOCOL, (id, time_ms), started, refusal.status, what.word(), bytes_out);
     }
 
-    /// Writes a small answer. `None`: the client has gone, or has not taken it in time.
-    async fn say(&self, alarm: &Alarm, head: &ResponseHead, mut body: Bytes, date: &[u8; 29]) -> Option<u64> {
-        let (wire, flow, len) = (&self.common.wire, &self.flow, body.len() as u64);
-        poll_fn(|task| match wire.poll_head_room(flow, task) {
+    /// Waits until a head may be written. `None`: the client has gone, or takes nothing in time.
+    async fn head_room(&self, alarm: &Alarm) -> Option<()> {
+        alarm.set_in(self.common.limits.body);
+        poll_fn(|task| match self.common.wire.poll_head_room(&self.flow, task) {
             Poll::Ready(room) => Poll::Ready(room.ok()),
             Poll::Pending => alarm.poll_elapsed(task).map(|()| None),
         })
-        .await?;
+        .await
+    }
+
+    /// Writes a small answer. `None`: the client has gone, or has not taken it in time.
+    async fn say(&self, alarm: &Alarm, head: &ResponseHead, mut body: Bytes, date: &[u8; 29]) -> Option<u64> {
+        let (wire, flow, len) = (&self.common.wire, &self.flow, body.len() as u64);
+        self.head_room(alarm).await?;
         wire.put_answer(flow, head, Some(len), date, false);
         while !body.is_empty() {
             let room = poll_fn(|task| match wire.poll_room(flow, task) {
@@ -197,7 +202,7 @@ impl Stream {
         let (limits, wire) = (&self.common.limits, &self.common.wire);
         done.answer.head.status = 200;
         done.answer.head.fields.remove(websocket::ACCEPT);
-        if poll_fn(|task| wire.poll_head_room(&self.flow, task)).await.is_err() {
+        if self.head_room(alarm).await.is_none() {
             return done.finish(&limits.name, 0, 0, 0, Some("client_gone"));
         }
         wire.put_answer(&self.flow, &done.answer.head, None, &done.date(), false);

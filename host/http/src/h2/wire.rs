@@ -108,8 +108,9 @@ struct State {
     streams: Vec<Rc<Flow>>,
     /// Those of them that count against the limit.
     open: u32,
-    /// The highest number that the client has used.
+    /// The highest number that the client has used, and that of a stream which was taken.
     last: u32,
+    begun: u32,
     /// Streams that ended lately, and whether it was us who reset them.
     over: VecDeque<(u32, bool)>,
     patience: u32,
@@ -159,6 +160,7 @@ impl Wire {
             streams: Vec::new(),
             open: 0,
             last: 0,
+            begun: 0,
             over: VecDeque::new(),
             patience: PATIENCE,
             useless: 0,
@@ -250,6 +252,17 @@ impl Wire {
         }
     }
 
+    /// Ends the connection for what its client does not do in time.
+    pub(super) fn give_up(&self) {
+        self.0.borrow_mut().say_goodbye(Reason::EnhanceYourCalm);
+    }
+
+    /// Has a head begun to come, of which the rest is not here? `rest` is what was not taken.
+    pub(super) fn is_within_head(&self, rest: &[u8]) -> bool {
+        let is_part = |head: frame::Head| matches!(head.kind, kind::HEADERS | kind::CONTINUATION);
+        self.0.borrow().block.is_some() || frame::Head::read(rest).is_some_and(is_part)
+    }
+
     /// Tells the client that the connection ends. What it has begun, and what is on its way, is answered.
     pub(super) fn say_farewell(&self) {
         let state = &mut *self.0.borrow_mut();
@@ -318,7 +331,7 @@ impl Wire {
 
     /// Tells the client to go on with its body.
     pub(super) fn put_continue(&self, flow: &Flow) {
-        if flow.reset.get().is_none() {
+        if flow.reset.get().is_none() && !flow.answered.get() {
             let mut state = self.0.borrow_mut();
             state.put_block(flow, false, |encoder, out| {
                 encoder.begin(out);
@@ -576,7 +589,8 @@ impl State {
         if let Ok(at) = self.find(id) {
             return self.trailers(at, ends && !own_parent, block);
         }
-        if id <= self.last || id % 2 == 0 || self.farewell == Farewell::Final {
+        let late = self.farewell == Farewell::Final && id > self.last;
+        if id <= self.last || id % 2 == 0 || late {
             let mut left = self.limits.head.bytes_max;
             let read = self.decoder.decode(block, |said| {
                 left = left.saturating_sub(said.name.len() + said.value.len() + 1);
@@ -584,14 +598,21 @@ impl State {
             });
             read.map_err(|_| Reason::Compression)?;
             return match self.ended(id) {
-                _ if id > self.last && id % 2 == 1 => Ok(()),
+                // Sent before our last word was heard, as what follows of it (RFC 9113 section 6.8).
+                None if late && id % 2 == 1 => {
+                    self.last = id;
+                    self.remember(id, true);
+                    Ok(())
+                }
                 // On its way when we reset the stream.
                 Some(true) => Ok(()),
                 Some(false) => Err(Reason::StreamClosed),
+                // Perhaps so long ago that it is forgotten.
+                None if id % 2 == 1 && self.over.len() >= OVER_KEPT => self.is_closed(id),
                 None => Err(Reason::Protocol),
             };
         }
-        self.last = id;
+        (self.last, self.begun) = (id, id);
         let mut exchange = to.blank();
         let State { limits, room, decoder, .. } = self;
         let mut asking = Asking::new(&limits.head, room, &mut exchange.facts.request);
@@ -677,8 +698,7 @@ impl State {
             if self.ended(head.stream) == Some(true) {
                 return Ok(());
             }
-            frame::put(self.out(), kind::RST_STREAM, 0, head.stream, &(Reason::StreamClosed as u32).to_be_bytes());
-            return self.lose_patience();
+            return self.is_closed(head.stream);
         };
         let Some(flow) = self.streams.get(at).cloned() else { return Err(Reason::Internal) };
         if let Err(reason) = flow.receive(piece, all) {
@@ -686,7 +706,12 @@ impl State {
             return self.fail(&flow, reason);
         }
         // Padding is read as soon as it is here.
-        self.credit(all - piece.len() as u32);
+        let padding = all - piece.len() as u32;
+        self.credit(padding);
+        let more = if padding > 0 { flow.taken(padding, self.limits.window / 2) } else { 0 };
+        if more > 0 {
+            frame::put(self.out(), kind::WINDOW_UPDATE, 0, flow.id, &more.to_be_bytes());
+        }
         if !piece.is_empty() {
             self.useless = 0;
         }
@@ -748,12 +773,18 @@ impl State {
         if !rest.is_empty() {
             return Err(Reason::FrameSize);
         }
+        self.useless += settings.len() as u32;
+        if self.useless > USELESS_MAX {
+            return Err(Reason::EnhanceYourCalm);
+        }
+        let mut first_room = None;
         for &[s0, s1, a, b, c, d] in settings {
             let value = u32::from_be_bytes([a, b, c, d]);
             match u16::from_be_bytes([s0, s1]) {
                 setting::HEADER_TABLE_SIZE => self.encoder.resize(value as usize),
                 setting::ENABLE_PUSH | setting::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Reason::Protocol),
-                setting::INITIAL_WINDOW_SIZE => self.resize_windows(i32::try_from(value).map_err(|_| Reason::FlowControl)?)?,
+                // Of several the last one counts: each would have to be told to all streams.
+                setting::INITIAL_WINDOW_SIZE => first_room = Some(i32::try_from(value).map_err(|_| Reason::FlowControl)?),
                 setting::MAX_FRAME_SIZE => {
                     if !(CONTENT_MAX as u32..1 << 24).contains(&value) {
                         return Err(Reason::Protocol);
@@ -761,6 +792,9 @@ impl State {
                 }
                 _ => {}
             }
+        }
+        if let Some(first_room) = first_room {
+            self.resize_windows(first_room)?;
         }
         self.stage = Stage::Open;
         frame::put(self.out(), kind::SETTINGS, flag::ACK, 0, &[]);
@@ -790,7 +824,7 @@ impl State {
         } else if self.farewell == Farewell::Said && content == FAREWELL_PING {
             // Everything that was sent before the client heard of it is here.
             self.farewell = Farewell::Final;
-            let last = self.last;
+            let last = self.begun;
             put_goaway(self.out(), last, Reason::NoError);
         }
         Ok(())
@@ -798,7 +832,7 @@ impl State {
 
     fn say_goodbye(&mut self, reason: Reason) {
         self.farewell = Farewell::Final;
-        let last = self.last;
+        let last = self.begun;
         put_goaway(self.out(), last, reason);
     }
 
@@ -828,6 +862,12 @@ impl State {
         if self.patience == 0 { Err(Reason::EnhanceYourCalm) } else { Ok(()) }
     }
 
+    /// The client says something on a stream that is over.
+    fn is_closed(&mut self, id: u32) -> Result<(), Reason> {
+        frame::put(self.out(), kind::RST_STREAM, 0, id, &(Reason::StreamClosed as u32).to_be_bytes());
+        self.lose_patience()
+    }
+
     /// Ends a stream for what its client did.
     fn fail(&mut self, flow: &Flow, reason: Reason) -> Result<(), Reason> {
         self.remove(flow, reason, true);
@@ -838,7 +878,10 @@ impl State {
     /// Takes a stream out of those that the client knows of.
     fn remove(&mut self, flow: &Flow, reason: Reason, by_us: bool) {
         flow.end(reason);
-        flow.queued.set(false);
+        if flow.queued.replace(false) {
+            // Behind one that cannot move it would wait as long as that one does.
+            self.waiting.retain(|other| other.id != flow.id);
+        }
         self.settle(flow);
         let unread = flow.forget();
         if self.credit(unread) {

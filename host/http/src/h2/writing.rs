@@ -27,7 +27,8 @@ pub(super) struct Writing<'a> {
     piece: Bytes,
     body: Option<Box<dyn BodyStream>>,
     pub(super) bytes_out: u64,
-    armed: bool,
+    /// Whose time the alarm measures: the client's, or that of whoever makes the body.
+    armed: Option<bool>,
     pace: Pace,
     late: Late,
     deadline: Option<Instant>,
@@ -72,7 +73,7 @@ impl<'a> Writing<'a> {
             piece,
             body,
             bytes_out: 0,
-            armed: false,
+            armed: None,
             pace: Pace::begin(tick),
             late: Late::Quiet,
             deadline,
@@ -105,6 +106,11 @@ impl<'a> Writing<'a> {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(gone())),
                 Poll::Pending => return self.poll_late(task, true),
             };
+            if self.armed == Some(true) {
+                // The client has taken something, or says that it will: from here on it is another's time.
+                self.armed = None;
+                self.pace.moved(0, self.stream.common.core.deadlines.tick());
+            }
             if self.piece.is_empty() {
                 let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
                 match body.poll_chunk(task) {
@@ -129,7 +135,7 @@ impl<'a> Writing<'a> {
             // A sized body without trailers ends with its last piece, not with an empty one behind it.
             let ends = self.piece.is_empty() && self.body.as_ref().is_none_or(|body| body.size() == Some(0));
             self.bytes_out += piece.len() as u64;
-            self.armed = false;
+            self.armed = None;
             let tick = self.stream.common.core.deadlines.tick();
             self.pace.moved(piece.len() as u64, tick);
             self.stream.moved.set(tick);
@@ -150,7 +156,7 @@ impl<'a> Writing<'a> {
             return self.poll_silence(task, clients);
         }
         let bounds = Bounds { quiet: self.quiet, ..self.stream.common.limits.download() };
-        if !std::mem::replace(&mut self.armed, true) {
+        if self.armed.replace(clients) != Some(clients) {
             let mut wait = self.quiet;
             if clients {
                 (wait, self.late) = self.pace.wait(self.stream.common.core.deadlines.tick(), &bounds);
@@ -201,7 +207,7 @@ impl<'a> Writing<'a> {
                     false => Fault::upstream(FaultKind::Timeout(Phase::Body), Retry::Never, what),
                 }));
             }
-            if !std::mem::replace(&mut self.armed, true) {
+            if self.armed.replace(clients).is_none() {
                 let wait = self.quiet.saturating_sub(silent);
                 match self.deadline {
                     Some(end) => self.alarm.set_in_until(wait, end),
@@ -209,7 +215,7 @@ impl<'a> Writing<'a> {
                 }
             }
             ready!(self.alarm.poll_elapsed(task));
-            self.armed = false;
+            self.armed = None;
         }
     }
 

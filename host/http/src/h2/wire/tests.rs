@@ -307,6 +307,92 @@ fn a_head_larger_than_a_frame_is_continued() {
     assert_eq!(fields, 12);
 }
 
+#[test]
+fn what_was_sent_before_the_last_word_was_heard_harms_nothing_that_was_taken() {
+    let mut client = Client::new();
+    let flow = client.begin(1, true);
+    client.wire.say_farewell();
+    client.says(&frame(kind::PING, flag::ACK, 0, FAREWELL_PING)).unwrap();
+    // All of another request, which it had begun before it knew.
+    client.says(&frame(kind::HEADERS, flag::END_HEADERS, 3, POST)).unwrap();
+    client.says(&frame(kind::WINDOW_UPDATE, 0, 3, &[0, 0, 0, 1])).unwrap();
+    client.says(&frame(kind::DATA, 0, 3, b"late")).unwrap();
+    client.says(&frame(kind::RST_STREAM, 0, 3, &[0, 0, 0, 8])).unwrap();
+    assert_eq!((client.kept.0.len(), flow.reset.get()), (1, None));
+    client.wire.put_answer(&flow, &ResponseHead::default(), Some(0), &[b'0'; 29], true);
+    assert!(client.hears().iter().any(|(head, _)| head.kind == kind::HEADERS && head.stream == 1));
+}
+
+#[test]
+fn who_waits_and_is_given_up_is_kept_by_nobody() {
+    let mut client = Client::new();
+    let first = client.begin(1, true);
+    client.wire.put_answer(&first, &ResponseHead::default(), None, &[b'0'; 29], false);
+    while let Poll::Ready(Ok(room)) = client.wire.poll_room(&first, &task()) {
+        client.wire.put_data(&first, &vec![0; room], false);
+        client.hears();
+    }
+    // The connection's window is used up, and the first keeps it so. The others wait behind it, with trailers, until they are given up.
+    first.room.set(1);
+    assert!(client.wire.poll_room(&first, &task()).is_pending());
+    for nth in 1..=500 {
+        let flow = client.begin(2 * nth + 1, false);
+        client.says(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, flow.id, b"\x00\x01x\x01y")).unwrap();
+        client.wire.put_answer(&flow, &ResponseHead::default(), None, &[b'0'; 29], false);
+        assert!(client.wire.poll_room(&flow, &task()).is_pending());
+        client.says(&frame(kind::RST_STREAM, 0, flow.id, &[0, 0, 0, 8])).unwrap();
+        assert!(matches!(flow.take_trailers(), Ok(None)), "forgotten with its stream");
+        client.wire.close(&flow);
+        client.kept.0.pop();
+        client.hears();
+        assert_eq!(Rc::strong_count(&flow), 1);
+    }
+}
+
+#[test]
+fn settings_are_worth_what_they_say_last_and_many_of_them_are_too_many() {
+    let mut client = Client::new();
+    let flow = client.begin(1, true);
+    let setting = |value: u32| [&[0, 4][..], &value.to_be_bytes()].concat();
+    client.says(&frame(kind::SETTINGS, 0, 0, &[setting(5), setting(70_000), setting(9)].concat())).unwrap();
+    assert_eq!(flow.room.get(), 9);
+    let many = frame(kind::SETTINGS, 0, 0, &setting(1).repeat(2700));
+    client.says(&many).unwrap();
+    assert_eq!(client.wire.take(&many, &mut client.kept), Err(Reason::EnhanceYourCalm));
+}
+
+#[test]
+fn padding_uses_up_no_window_for_good() {
+    let mut client = Client::new();
+    let flow = client.begin(1, false);
+    for _ in 0..100 {
+        client.says(&frame(kind::DATA, flag::PADDED, 1, &[&[200][..], b"x", &[0; 200]].concat())).unwrap();
+        assert!(matches!(piece(&client, &flow), Poll::Ready(Some(Ok(_)))));
+        client.hears();
+    }
+    let mut alone = Client::new();
+    alone.begin(1, false);
+    for _ in 0..100 {
+        alone.says(&frame(kind::DATA, flag::PADDED, 1, &[&[200][..], &[0; 200]].concat())).unwrap();
+        alone.hears();
+    }
+}
+
+#[test]
+fn a_stream_that_is_forgotten_is_no_reason_to_end_the_others() {
+    let mut client = Client::new();
+    let flow = client.begin(1, false);
+    for nth in 1..=200 {
+        client.begin(2 * nth + 1, true);
+        let flow = client.kept.0.pop().unwrap().flow;
+        client.wire.put_answer(&flow, &ResponseHead::default(), Some(0), &[b'0'; 29], true);
+        client.wire.close(&flow);
+    }
+    client.hears();
+    client.says(&frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 3, b"\x00\x01x\x01y")).unwrap();
+    assert_eq!((client.is_reset(3), flow.reset.get()), (Some(Reason::StreamClosed as u32), None));
+}
+
 /// Whatever a client sends: nothing panics, and all that it can make us hold stays within its bounds.
 #[test]
 fn whatever_a_client_sends_stays_within_its_bounds() {
