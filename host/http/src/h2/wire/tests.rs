@@ -1,6 +1,7 @@
 //! Frames by hand, and a client that makes all it can of its freedom, against what must hold whatever it does.
 
 use super::*;
+use std::task::Waker;
 use std::time::Instant;
 use wharf_core::head::Method;
 
