@@ -4,6 +4,7 @@
 //! - [`driver`]: seeded mutation of a corpus, a dictionary and made inputs; no coverage instruments, but targets note
 //!   what they saw, and an input that showed something new joins the corpus
 //! - [`targets`]: the wire codec, both directions, and the path canonicaliser, each against a naive second reading
+//! - [`blocks`]: heads of HTTP/2, and what an upstream reads of them by HTTP/1.1
 //! - [`wit_values`]: what plugins give back, and the messages that it is written into
 //! - [`config_text`]: the checker of the configuration file
 //! - [`house`]: the code under test. `planted/` compiles the same targets against a copy with bugs in it
@@ -14,6 +15,7 @@
 //! `tests/fuzz.rs` runs each target for `WHARF_FUZZ_SECONDS`. Another room joins with one more [`driver::Target`] in a
 //! test of its own (see README.md).
 
+pub mod blocks;
 #[path = "../../../host/gateway/src/config/mod.rs"]
 #[allow(dead_code, reason = "some of it only the gateway uses")]
 pub mod config;

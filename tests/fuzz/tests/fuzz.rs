@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use wharf_fuzz::driver::{self, Budget, Target};
-use wharf_fuzz::{config_text, targets, wit_values};
+use wharf_fuzz::{blocks, config_text, targets, wit_values};
 
 fn check(target: &Target) {
     check_with(target, Vec::new());
@@ -24,6 +24,11 @@ fn check_with(target: &Target, more: Vec<Vec<u8>>) {
 #[test]
 fn no_client_bytes_break_the_request_codec() {
     check(&targets::REQUEST);
+}
+
+#[test]
+fn no_block_of_fields_becomes_another_request_than_it_says() {
+    check(&blocks::BLOCKS);
 }
 
 #[test]

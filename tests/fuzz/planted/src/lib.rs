@@ -4,6 +4,8 @@
 //! Nothing else is built with that cfg, so no binary of the house can have such a bug, and a plain `cargo test` shows
 //! both: that the house holds, and that a house with a hole in it would not.
 
+#[path = "../../src/blocks.rs"]
+pub mod blocks;
 #[path = "../../../../host/http/src/codec/mod.rs"]
 pub mod codec;
 #[path = "../../../../host/gateway/src/config/mod.rs"]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 use wharf_fuzz_planted::driver::{self, Budget, Target};
-use wharf_fuzz_planted::{config_text, targets, wit_values};
+use wharf_fuzz_planted::{blocks, config_text, targets, wit_values};
 
 fn finds(target: &Target, expected: &[&str]) {
     let budget = Budget { time: Duration::from_secs(60), executions_min: 0, ..Budget::from_env() };
@@ -31,6 +31,12 @@ fn the_bug_in_the_request_codec_is_found() {
 #[test]
 fn the_bug_in_the_answer_codec_is_found() {
     finds(&targets::ANSWER, &[""]);
+}
+
+/// A line may end within a value.
+#[test]
+fn the_bug_in_the_heads_of_http_2_is_found() {
+    finds(&blocks::BLOCKS, &["by HTTP/1.1 it is no request", "an upstream reads other fields", "something stands behind", "a line ends"]);
 }
 
 /// A slash that hides behind two encodings is taken.

