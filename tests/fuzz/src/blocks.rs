@@ -154,7 +154,7 @@ fn make(random: &mut Random) -> Vec<u8> {
 
 /// A field as it stands, put into the table or not.
 fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
-    block.push(if value.len() % 2 == 0 { 0x40 } else { 0 });
+    block.push(if value.len().is_multiple_of(2) { 0x40 } else { 0 });
     for part in [name, value] {
         block.push(part.len() as u8);
         block.extend_from_slice(part.as_bytes());
