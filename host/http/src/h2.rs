@@ -15,7 +15,6 @@ use crate::front::{Secured, Visit, linger};
 use crate::house::{Core, Http2Limits, ListenerLimits};
 use crate::io::Socket;
 use bytes::{Buf as _, BytesMut};
-use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -43,8 +42,6 @@ struct Common {
     peer: SocketAddr,
     secured: Option<Rc<Secured>>,
     wire: Wire,
-    /// It has been told that no more streams are taken.
-    going: Cell<bool>,
 }
 
 /// Serves one connection to its end. `early` was read of it before.
@@ -57,7 +54,7 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
     let head = HeadLimits { bytes_max: limits.head_bytes_max, fields_max: limits.fields_max };
     let scheme = if secured.is_some() { Scheme::Https } else { Scheme::Http };
     let wire = Wire::new(Limits { head, scheme, streams_max, window }, core.spare.clone());
-    let common = Rc::new(Common { core, limits, alarm, peer, secured, wire, going: Cell::new(false) });
+    let common = Rc::new(Common { core, limits, alarm, peer, secured, wire });
     common.alarm.set_in(common.limits.head);
     let drain = pin!(common.core.drain.notified());
     let head = common.core.deadlines.alarm();
@@ -96,9 +93,9 @@ struct Line<'a, 'd> {
 impl Line<'_, '_> {
     /// Ready when the connection is over.
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        let Common { core, alarm, wire, going, .. } = &**self.common;
+        let Common { core, alarm, wire, .. } = &**self.common;
         wire.watch(task);
-        if !going.get() && (core.sends_away() || self.drain.as_mut().poll(task).is_ready()) {
+        if !wire.is_going() && (core.sends_away() || self.drain.as_mut().poll(task).is_ready()) {
             self.common.say_farewell();
         }
         loop {
@@ -125,7 +122,7 @@ impl Line<'_, '_> {
                 alarm.set_in(LONG);
                 continue;
             }
-            if going.get() || self.broken {
+            if wire.is_going() {
                 return Poll::Ready(());
             }
             if !self.opened {
@@ -183,7 +180,6 @@ impl Line<'_, '_> {
     /// Nothing more is read of the client: what there is to say to it goes out, and that is all.
     fn break_off(&mut self) {
         (self.broken, self.within_head) = (true, false);
-        self.common.going.set(true);
         self.common.alarm.set_in(FAREWELL);
     }
 
@@ -226,7 +222,6 @@ impl Requests for Doors<'_> {
 impl Common {
     /// No more streams; those that are open end in their own time.
     fn say_farewell(&self) {
-        self.going.set(true);
         self.wire.say_farewell();
         if self.wire.is_idle() {
             self.alarm.set_in(FAREWELL);

@@ -21,8 +21,6 @@ pub(crate) const SMALL_FRAMES: usize = 2;
 
 pub(crate) struct Line {
     socket: Rc<Socket>,
-    /// Read before the library was asked.
-    early: BytesMut,
     /// Not yet given to TLS.
     gathered: BytesMut,
     /// Read in this turn.
@@ -30,8 +28,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(socket: Rc<Socket>, early: BytesMut) -> Line {
-        Line { socket, early, gathered: BytesMut::new(), turn: 0 }
+    pub(crate) fn new(socket: Rc<Socket>) -> Line {
+        Line { socket, gathered: BytesMut::new(), turn: 0 }
     }
 
     fn poll_hand_over(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -48,15 +46,6 @@ impl Line {
 
 impl AsyncRead for Line {
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.early.is_empty() {
-            let len = self.early.len().min(into.remaining());
-            into.put_slice(self.early.get(..len).unwrap_or_default());
-            self.early.advance(len);
-            if self.early.is_empty() {
-                self.early = BytesMut::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
         if self.turn >= TURN {
             self.turn = 0;
             task.waker().wake_by_ref();

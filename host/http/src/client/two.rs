@@ -218,7 +218,7 @@ async fn make(
         .max_header_list_size(u32::try_from(limits.head_bytes_max + 64 * limits.fields_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(UNSENT_MAX)
         .initial_max_send_streams(STREAMS_AT_FIRST);
-    let (send, connection) = builder.handshake(Line::new(Rc::new(socket), bytes::BytesMut::new())).await.map_err(|error| {
+    let (send, connection) = builder.handshake(Line::new(Rc::new(socket))).await.map_err(|error| {
         let what = format!("endpoint {endpoint} of service {:?} does not speak HTTP/2: {error}", endpoint.service);
         Fault::upstream(FaultKind::Connect, Retry::Safe, what)
     })?;

@@ -9,7 +9,6 @@ pub mod front;
 
 use super::body::may_trail;
 use super::fields::number;
-use super::request::authority;
 use super::write::{NOT_COPIED, bit};
 use super::{HeadLimits, RefusalKind};
 use bytes::Bytes;
@@ -19,41 +18,6 @@ use http::header::{
 use std::net::IpAddr;
 use wharf_core::dotted::Dotted;
 use wharf_core::head::{Fields, Known, RequestHead, ResponseHead, Scheme};
-
-/// Longest authority: a name of 253 letters and a port, with room to spare.
-const AUTHORITY_MAX: usize = 272;
-
-/// What a request says beside its head.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Received {
-    /// Bytes of the body, as `content-length` says.
-    pub length: Option<u64>,
-    /// The client waits for a 100 before it sends the body.
-    pub expects_continue: bool,
-    /// The protocol of an extended CONNECT (RFC 8441), which has become a GET with an upgrade.
-    pub upgrade: Option<Box<str>>,
-}
-
-/// Takes the length down, which is said once.
-fn say_length(length: &mut Option<u64>, value: &[u8]) -> Result<(), RefusalKind> {
-    match length.replace(number(value).ok_or(RefusalKind::Length)?) {
-        None => Ok(()),
-        Some(_) => Err(RefusalKind::LengthTwice),
-    }
-}
-
-/// A host in its one form.
-fn plain<'r>(host: &[u8], room: &'r mut [u8; AUTHORITY_MAX]) -> Result<&'r [u8], RefusalKind> {
-    room.get_mut(..host.len()).ok_or(RefusalKind::Host)?.copy_from_slice(host);
-    // With the room behind it, which lets it be read in blocks.
-    let named = authority(room, 0..host.len())?;
-    if let Some(rewritten) = named.rewritten {
-        let len = rewritten.len();
-        room.get_mut(..len).ok_or(RefusalKind::Host)?.copy_from_slice(&rewritten);
-        return Ok(room.get(..len).unwrap_or_default());
-    }
-    Ok(room.get(..host.len()).unwrap_or_default())
-}
 
 /// What an upstream is told about where a request came from; see `write::Forwarded`.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +107,8 @@ pub fn answer(parts: &http::response::Parts, limits: &HeadLimits, head: &mut Res
         }
         let known = Known::of(name);
         match known {
-            Known::ContentLength => say_length(&mut length, value)?,
+            Known::ContentLength if length.is_some() => return Err(RefusalKind::LengthTwice),
+            Known::ContentLength => length = Some(number(value).ok_or(RefusalKind::Length)?),
             Known::TransferEncoding => return Err(RefusalKind::Coding),
             other if other.is_hop_by_hop() => continue,
             _ => {}

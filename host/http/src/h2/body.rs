@@ -1,7 +1,7 @@
 //! The body of a request on its way in, as its stream brings it; and what is left of it when its answer is complete.
 
 use super::stream::Stream;
-use crate::codec::two::Received;
+use crate::codec::two::front::Received;
 use crate::deadlines::Alarm;
 use crate::pace::{Late, Pace};
 use bytes::Bytes;

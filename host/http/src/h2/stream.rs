@@ -7,6 +7,7 @@ use super::wire::Asked;
 use super::writing::{PIECE_MAX, Writing};
 use super::{Common, FAREWELL, LONG};
 use crate::codec::RefusalKind;
+use crate::codec::frame::Reason;
 use crate::deadlines::Alarm;
 use crate::flow::{self, Came, Done, Gone};
 use crate::{grpc, reply, tunnel, websocket};
@@ -37,10 +38,10 @@ struct Open(Rc<Common>, Rc<Flow>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let Common { limits, alarm, wire, going, .. } = &*self.0;
+        let Common { limits, alarm, wire, .. } = &*self.0;
         wire.close(&self.1);
         if wire.is_idle() {
-            alarm.set_in(if going.get() { FAREWELL } else { limits.keep_alive });
+            alarm.set_in(if wire.is_going() { FAREWELL } else { limits.keep_alive });
         }
     }
 }
@@ -173,11 +174,7 @@ impl Stream {
     /// Waits until a head may be written. `None`: the client has gone, or takes nothing in time.
     async fn head_room(&self, alarm: &Alarm) -> Option<()> {
         alarm.set_in(self.common.limits.body);
-        poll_fn(|task| match self.common.wire.poll_head_room(&self.flow, task) {
-            Poll::Ready(room) => Poll::Ready(room.ok()),
-            Poll::Pending => alarm.poll_elapsed(task).map(|()| None),
-        })
-        .await
+        unless(alarm, |task| self.common.wire.poll_head_room(&self.flow, task)).await
     }
 
     /// Writes a small answer. `None`: the client has gone, or has not taken it in time.
@@ -186,11 +183,7 @@ impl Stream {
         self.head_room(alarm).await?;
         wire.put_answer(flow, head, Some(len), date, false);
         while !body.is_empty() {
-            let room = poll_fn(|task| match wire.poll_room(flow, task) {
-                Poll::Ready(room) => Poll::Ready(room.ok()),
-                Poll::Pending => alarm.poll_elapsed(task).map(|()| None),
-            });
-            let room = room.await?;
+            let room = unless(alarm, |task| wire.poll_room(flow, task)).await?;
             let piece = body.split_to(room.min(body.len()));
             wire.put_data(flow, &piece, body.is_empty());
         }
@@ -210,6 +203,15 @@ impl Stream {
         let (up, down) = tunnel::carry(&mut ends, other_side).await;
         done.finish(&limits.name, 101, up, down, None);
     }
+}
+
+/// What is waited for. `None`: the stream has ended, or the alarm was first.
+async fn unless<T>(alarm: &Alarm, mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Reason>>) -> Option<T> {
+    poll_fn(|task| match poll(task) {
+        Poll::Ready(got) => Poll::Ready(got.ok()),
+        Poll::Pending => alarm.poll_elapsed(task).map(|()| None),
+    })
+    .await
 }
 
 /// As the client's end of a tunnel.

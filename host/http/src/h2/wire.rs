@@ -10,11 +10,10 @@ mod state;
 use super::flow::{Flow, Piece};
 use crate::codec::frame::{self, CONTENT_MAX, Reason, WINDOW, WINDOW_MAX, flag, kind, setting};
 use crate::codec::hpack::{Decoder, Encoder};
-use crate::codec::two::{Received, front};
+use crate::codec::two::front::{self, Received, Room};
 use crate::codec::{HeadLimits, RefusalKind};
 use crate::io::Spare;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use front::Room;
 use state::{Farewell, Stage, State};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -143,6 +142,11 @@ impl Wire {
     /// Has it streams that have not ended?
     pub(super) fn is_idle(&self) -> bool {
         self.0.borrow().streams.is_empty()
+    }
+
+    /// Was the client told that no more streams are taken?
+    pub(super) fn is_going(&self) -> bool {
+        self.0.borrow().farewell != Farewell::Unsaid
     }
 
     /// A farewell was said, and nothing more is to be done.
@@ -318,8 +322,7 @@ impl Wire {
     pub(super) fn reset(&self, flow: &Flow, reason: Reason) {
         if flow.reset.get().is_none() {
             let mut state = self.0.borrow_mut();
-            state.remove(flow, reason, true);
-            frame::put(state.out(), kind::RST_STREAM, 0, flow.id, &(reason as u32).to_be_bytes());
+            state.reset(flow, reason);
             state.wake();
         }
     }
@@ -334,9 +337,7 @@ impl Wire {
                 state.remove(flow, Reason::NoError, false);
             } else {
                 // Behind a whole answer it means: no need to send the rest (RFC 9113 section 8.1).
-                let reason = if whole { Reason::NoError } else { Reason::Cancel };
-                state.remove(flow, reason, true);
-                frame::put(state.out(), kind::RST_STREAM, 0, flow.id, &(reason as u32).to_be_bytes());
+                state.reset(flow, if whole { Reason::NoError } else { Reason::Cancel });
                 state.wake();
             }
         }
@@ -355,11 +356,7 @@ impl Wire {
                 let mut state = self.0.borrow_mut();
                 // Somebody wanted it: the client may send as much again.
                 let len = piece.len() as u32;
-                let more = flow.taken(len, state.limits.window / 2);
-                if more > 0 {
-                    frame::put(state.out(), kind::WINDOW_UPDATE, 0, flow.id, &more.to_be_bytes());
-                }
-                if state.credit(len) || more > 0 {
+                if state.credit_stream(flow, len) | state.credit(len) {
                     state.wake();
                 }
                 Poll::Ready(Some(Ok(piece)))

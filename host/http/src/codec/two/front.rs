@@ -7,14 +7,27 @@ use super::super::body::may_trail;
 use super::super::fields::{is_token, number};
 use super::super::hpack::{Encoder, Said};
 use super::super::lanes;
-use super::super::request::protocol;
+use super::super::request::{authority, protocol};
 use super::super::write::{NOT_COPIED, bit};
 use super::super::{HeadLimits, RefusalKind};
-use super::{AUTHORITY_MAX, Received, plain};
 use bytes::BytesMut;
 use std::ops::Range;
 use wharf_core::head::{Fields, Known, Method, RequestHead, ResponseHead, Scheme};
 use wharf_core::path;
+
+/// Longest authority: a name of 253 letters and a port, with room to spare.
+const AUTHORITY_MAX: usize = 272;
+
+/// What a request says beside its head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes of the body, as `content-length` says.
+    pub length: Option<u64>,
+    /// The client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+    /// The protocol of an extended CONNECT (RFC 8441), which has become a GET with an upgrade.
+    pub upgrade: Option<Box<str>>,
+}
 
 /// Why a head is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +36,15 @@ pub enum Wrong {
     Malformed(&'static str),
     /// It is one that is not taken here.
     Refused(RefusalKind),
+}
+
+impl Wrong {
+    /// The first that was found counts; but a malformed head is malformed, whatever else may be said about it.
+    fn note(self, wrong: &mut Option<Wrong>) {
+        if !matches!((*wrong, self), (Some(Wrong::Malformed(_)), _) | (Some(_), Wrong::Refused(_))) {
+            *wrong = Some(self);
+        }
+    }
 }
 
 impl From<RefusalKind> for Wrong {
@@ -118,10 +140,7 @@ impl<'a> Asking<'a> {
             return self.size <= BEYOND * self.limits.bytes_max && self.count <= self.limits.bytes_max;
         }
         if let Err(wrong) = self.field(said) {
-            // A malformed head is malformed, whatever else may be said about it.
-            if !matches!((self.wrong, wrong), (Some(Wrong::Malformed(_)), _) | (Some(_), Wrong::Refused(_))) {
-                self.wrong = Some(wrong);
-            }
+            wrong.note(&mut self.wrong);
         }
         true
     }
@@ -139,10 +158,8 @@ impl<'a> Asking<'a> {
         if !fixed {
             check(known, name, value)?;
         }
+        about_connection(known)?;
         match known {
-            Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Upgrade | Known::TransferEncoding => {
-                return Err(Wrong::Malformed(ABOUT_CONNECTION));
-            }
             Known::Te if value != b"trailers" => return Err(Wrong::Malformed("`te` other than `trailers`")),
             Known::Host => {
                 if self.named.is_some() {
@@ -301,10 +318,31 @@ impl<'a> Asking<'a> {
     }
 }
 
-const ABOUT_CONNECTION: &str = "a field about one connection only";
-
 fn once(first: bool) -> Result<(), Wrong> {
     if first { Ok(()) } else { Err(Wrong::Malformed("a pseudo-field twice")) }
+}
+
+/// A host in its one form.
+fn plain<'r>(host: &[u8], room: &'r mut [u8; AUTHORITY_MAX]) -> Result<&'r [u8], RefusalKind> {
+    room.get_mut(..host.len()).ok_or(RefusalKind::Host)?.copy_from_slice(host);
+    // With the room behind it, which lets it be read in blocks.
+    let named = authority(room, 0..host.len())?;
+    if let Some(rewritten) = named.rewritten {
+        let len = rewritten.len();
+        room.get_mut(..len).ok_or(RefusalKind::Host)?.copy_from_slice(&rewritten);
+        return Ok(room.get(..len).unwrap_or_default());
+    }
+    Ok(room.get(..host.len()).unwrap_or_default())
+}
+
+/// Fields about one connection, of which HTTP/2 has none (RFC 9113 section 8.2.2).
+fn about_connection(known: Known) -> Result<(), Wrong> {
+    match known {
+        Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Upgrade | Known::TransferEncoding => {
+            Err(Wrong::Malformed("a field about one connection only"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What RFC 9113 section 8.2.1 asks of every field. A value with white space around it is another matter: HTTP/1.1 could not
@@ -351,15 +389,8 @@ impl<'a> Trailing<'a> {
         if self.count > self.limits.fields() || self.size > self.limits.bytes_max {
             return self.size <= BEYOND * self.limits.bytes_max && self.count <= self.limits.bytes_max;
         }
-        let wrong = match check(known, name, value) {
+        let wrong = match about_connection(known).and_then(|()| check(known, name, value)) {
             _ if name.starts_with(b":") => Wrong::Malformed("a pseudo-field among trailers"),
-            _ if matches!(
-                known,
-                Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Upgrade | Known::TransferEncoding
-            ) =>
-            {
-                Wrong::Malformed(ABOUT_CONNECTION)
-            }
             Err(wrong @ Wrong::Malformed(_)) => wrong,
             // Left out, as other spellings of what the host guards are.
             Err(Wrong::Refused(_)) => return true,
@@ -370,9 +401,7 @@ impl<'a> Trailing<'a> {
                 return true;
             }
         };
-        if !matches!(self.wrong, Some(Wrong::Malformed(_))) {
-            self.wrong = Some(wrong);
-        }
+        wrong.note(&mut self.wrong);
         true
     }
 

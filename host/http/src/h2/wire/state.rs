@@ -147,7 +147,7 @@ impl State {
         Ok(at)
     }
 
-    pub(super) fn frame(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
+    fn frame(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
         if self.stage == Stage::Settings && (head.kind != kind::SETTINGS || head.has(flag::ACK)) {
             return Err(Reason::Protocol);
         }
@@ -181,7 +181,7 @@ impl State {
         }
     }
 
-    pub(super) fn headers(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
+    fn headers(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
         if head.stream == 0 {
             return Err(Reason::Protocol);
         }
@@ -200,7 +200,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn continuation(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
+    fn continuation(&mut self, head: frame::Head, content: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
         let Some(mut block) = self.block.take().filter(|block| block.stream == head.stream) else { return Err(Reason::Protocol) };
         block.frames += 1;
         if block.frames > BLOCK_FRAMES_MAX || block.text.len() + content.len() > front::BEYOND * self.limits.head.bytes_max {
@@ -215,9 +215,9 @@ impl State {
     }
 
     /// A whole block of fields. It is read in any case: what it says about the table counts for those behind it.
-    pub(super) fn fields(&mut self, id: u32, ends: bool, own_parent: bool, block: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
-        if let Ok(at) = self.find(id) {
-            return self.trailers(at, ends && !own_parent, block);
+    fn fields(&mut self, id: u32, ends: bool, own_parent: bool, block: &[u8], to: &mut impl Requests) -> Result<(), Reason> {
+        if let Some(flow) = self.flow_of(id) {
+            return self.trailers(&flow, ends && !own_parent, block);
         }
         let late = self.farewell == Farewell::Final && id > self.last;
         if id <= self.last || id.is_multiple_of(2) || late {
@@ -254,63 +254,57 @@ impl State {
             _ if own_parent => Err(Wrong::Malformed("a stream that depends on itself")),
             received => received,
         };
-        let refused = |received| match received {
-            Ok(received) => Ok(Ok(received)),
-            Err(Wrong::Refused(what)) => Ok(Err(what)),
-            Err(Wrong::Malformed(what)) => Err(what),
-        };
-        match refused(received) {
-            Ok(received) if self.open < self.limits.streams_max => {
-                let length = received.as_ref().ok().and_then(|received| received.length.filter(|_| received.upgrade.is_none()));
-                // Until the client has heard of a smaller window it may use the one that all begin with.
-                let window = if self.heard { i64::from(self.limits.window) } else { i64::from(self.limits.window).max(i64::from(WINDOW)) };
-                let flow = Rc::new(Flow::new(id, window, self.first_room, length, ends));
-                self.streams.push(flow.clone());
-                self.open += 1;
-                self.useless = 0;
-                to.begin(Asked { flow, exchange, received });
-                Ok(())
-            }
-            Ok(_) => {
-                to.unused(exchange);
-                frame::put(self.out(), kind::RST_STREAM, 0, id, &(Reason::RefusedStream as u32).to_be_bytes());
-                self.remember(id, true);
-                // Before it has heard of the limit it cannot know.
-                if self.heard { self.lose_patience() } else { Ok(()) }
-            }
-            Err(what) => {
+        let received = match received {
+            Ok(received) => Ok(received),
+            Err(Wrong::Refused(what)) => Err(what),
+            Err(Wrong::Malformed(what)) => {
                 to.unused(exchange);
                 tracing::debug!(stream = id, "request is malformed: {what}");
-                frame::put(self.out(), kind::RST_STREAM, 0, id, &(Reason::Protocol as u32).to_be_bytes());
+                self.put_reset(id, Reason::Protocol);
                 self.remember(id, true);
-                self.lose_patience()
+                return self.lose_patience();
             }
+        };
+        if self.open >= self.limits.streams_max {
+            to.unused(exchange);
+            self.put_reset(id, Reason::RefusedStream);
+            self.remember(id, true);
+            // Before it has heard of the limit it cannot know.
+            return if self.heard { self.lose_patience() } else { Ok(()) };
         }
+        let length = received.as_ref().ok().and_then(|received| received.length.filter(|_| received.upgrade.is_none()));
+        // Until the client has heard of a smaller window it may use the one that all begin with.
+        let window = if self.heard { i64::from(self.limits.window) } else { i64::from(self.limits.window).max(i64::from(WINDOW)) };
+        let flow = Rc::new(Flow::new(id, window, self.first_room, length, ends));
+        self.streams.push(flow.clone());
+        self.open += 1;
+        self.useless = 0;
+        to.begin(Asked { flow, exchange, received });
+        Ok(())
     }
 
     /// The block behind a request's body.
-    pub(super) fn trailers(&mut self, at: usize, ends: bool, block: &[u8]) -> Result<(), Reason> {
-        let State { limits, decoder, streams, .. } = self;
-        let Some(flow) = streams.get(at).cloned() else { return Err(Reason::Internal) };
+    fn trailers(&mut self, flow: &Flow, ends: bool, block: &[u8]) -> Result<(), Reason> {
+        let State { limits, decoder, .. } = self;
         let mut trailing = Trailing::new(&limits.head);
         decoder.decode(block, |said| trailing.take(said)).map_err(|_| Reason::Compression)?;
         if flow.has_ended() {
-            return self.fail(&flow, Reason::StreamClosed);
+            return self.fail(flow, Reason::StreamClosed);
         }
         let trailers = match trailing.end() {
             Ok(trailers) if ends => Ok(trailers),
             Err(Wrong::Refused(what)) if ends => Err(what),
-            _ => return self.fail(&flow, Reason::Protocol),
+            _ => return self.fail(flow, Reason::Protocol),
         };
         if !flow.come_to_end(Some(trailers)) {
-            return self.fail(&flow, Reason::Protocol);
+            return self.fail(flow, Reason::Protocol);
         }
         self.useless = 0;
-        self.settle(&flow);
+        self.settle(flow);
         Ok(())
     }
 
-    pub(super) fn data(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
+    fn data(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
         if head.stream == 0 {
             return Err(Reason::Protocol);
         }
@@ -320,7 +314,7 @@ impl State {
             return Err(Reason::FlowControl);
         }
         self.window -= i64::from(all);
-        let Ok(at) = self.find(head.stream) else {
+        let Some(flow) = self.flow_of(head.stream) else {
             if self.is_unused(head.stream) {
                 return Err(Reason::Protocol);
             }
@@ -330,7 +324,6 @@ impl State {
             }
             return self.is_closed(head.stream);
         };
-        let Some(flow) = self.streams.get(at).cloned() else { return Err(Reason::Internal) };
         if let Err(reason) = flow.receive(piece, all) {
             self.credit(all);
             return self.fail(&flow, reason);
@@ -338,9 +331,8 @@ impl State {
         // Padding is read as soon as it is here.
         let padding = all - piece.len() as u32;
         self.credit(padding);
-        let more = if padding > 0 { flow.taken(padding, self.limits.window / 2) } else { 0 };
-        if more > 0 {
-            frame::put(self.out(), kind::WINDOW_UPDATE, 0, flow.id, &more.to_be_bytes());
+        if padding > 0 {
+            self.credit_stream(&flow, padding);
         }
         if !piece.is_empty() {
             self.useless = 0;
@@ -355,7 +347,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn window_update(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
+    fn window_update(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
         let more = frame::number(content).ok_or(Reason::FrameSize)? & 0x7fff_ffff;
         if head.stream == 0 {
             let more = Some(more).filter(|&more| more > 0).ok_or(Reason::Protocol)?;
@@ -363,10 +355,9 @@ impl State {
             self.wake_next();
             return Ok(());
         }
-        let Ok(at) = self.find(head.stream) else {
+        let Some(flow) = self.flow_of(head.stream) else {
             return if self.is_unused(head.stream) { Err(Reason::Protocol) } else { Ok(()) };
         };
-        let Some(flow) = self.streams.get(at).cloned() else { return Err(Reason::Internal) };
         if more == 0 {
             return self.fail(&flow, Reason::Protocol);
         }
@@ -380,18 +371,17 @@ impl State {
         }
     }
 
-    pub(super) fn rst_stream(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
+    fn rst_stream(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
         if head.stream == 0 || self.is_unused(head.stream) {
             return Err(Reason::Protocol);
         }
         frame::number(content).ok_or(Reason::FrameSize)?;
-        let Ok(at) = self.find(head.stream) else { return Ok(()) };
-        let Some(flow) = self.streams.get(at).cloned() else { return Err(Reason::Internal) };
+        let Some(flow) = self.flow_of(head.stream) else { return Ok(()) };
         self.remove(&flow, Reason::Cancel, false);
         if flow.answered.get() { Ok(()) } else { self.lose_patience() }
     }
 
-    pub(super) fn settings(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
+    fn settings(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
         if head.stream != 0 {
             return Err(Reason::Protocol);
         }
@@ -429,7 +419,7 @@ impl State {
 
     /// What streams begin with has changed, and with it what is left of the windows of those that are open (RFC 9113
     /// section 6.9.2).
-    pub(super) fn resize_windows(&mut self, first: i32) -> Result<(), Reason> {
+    fn resize_windows(&mut self, first: i32) -> Result<(), Reason> {
         let change = i64::from(first) - i64::from(self.first_room);
         self.first_room = first;
         for flow in &self.streams {
@@ -440,7 +430,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn ping(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
+    fn ping(&mut self, head: frame::Head, content: &[u8]) -> Result<(), Reason> {
         if head.stream != 0 {
             return Err(Reason::Protocol);
         }
@@ -462,43 +452,57 @@ impl State {
         put_goaway(self.out(), last, reason);
     }
 
-    pub(super) fn find(&self, id: u32) -> Result<usize, usize> {
-        self.streams.binary_search_by_key(&id, |flow| flow.id)
+    fn find(&self, id: u32) -> Option<usize> {
+        self.streams.binary_search_by_key(&id, |flow| flow.id).ok()
+    }
+
+    /// A stream that has not ended.
+    fn flow_of(&self, id: u32) -> Option<Rc<Flow>> {
+        self.streams.get(self.find(id)?).cloned()
     }
 
     /// Has the client never begun this stream?
-    pub(super) fn is_unused(&self, id: u32) -> bool {
+    fn is_unused(&self, id: u32) -> bool {
         id > self.last || id.is_multiple_of(2)
     }
 
     /// Whether a stream that ended lately was reset by us; `None`: it did not end lately.
-    pub(super) fn ended(&self, id: u32) -> Option<bool> {
+    fn ended(&self, id: u32) -> Option<bool> {
         self.over.iter().rev().find(|over| over.0 == id).map(|over| over.1)
     }
 
-    pub(super) fn remember(&mut self, id: u32, by_us: bool) {
+    fn remember(&mut self, id: u32, by_us: bool) {
         if self.over.len() >= OVER_KEPT {
             self.over.pop_front();
         }
         self.over.push_back((id, by_us));
     }
 
-    pub(super) fn lose_patience(&mut self) -> Result<(), Reason> {
+    fn lose_patience(&mut self) -> Result<(), Reason> {
         self.patience = self.patience.saturating_sub(1);
         if self.patience == 0 { Err(Reason::EnhanceYourCalm) } else { Ok(()) }
     }
 
     /// The client says something on a stream that is over.
-    pub(super) fn is_closed(&mut self, id: u32) -> Result<(), Reason> {
-        frame::put(self.out(), kind::RST_STREAM, 0, id, &(Reason::StreamClosed as u32).to_be_bytes());
+    fn is_closed(&mut self, id: u32) -> Result<(), Reason> {
+        self.put_reset(id, Reason::StreamClosed);
         self.lose_patience()
     }
 
     /// Ends a stream for what its client did.
-    pub(super) fn fail(&mut self, flow: &Flow, reason: Reason) -> Result<(), Reason> {
-        self.remove(flow, reason, true);
-        frame::put(self.out(), kind::RST_STREAM, 0, flow.id, &(reason as u32).to_be_bytes());
+    fn fail(&mut self, flow: &Flow, reason: Reason) -> Result<(), Reason> {
+        self.reset(flow, reason);
         self.lose_patience()
+    }
+
+    /// Ends a stream before its time, and says so.
+    pub(super) fn reset(&mut self, flow: &Flow, reason: Reason) {
+        self.remove(flow, reason, true);
+        self.put_reset(flow.id, reason);
+    }
+
+    fn put_reset(&mut self, id: u32, reason: Reason) {
+        frame::put(self.out(), kind::RST_STREAM, 0, id, &(reason as u32).to_be_bytes());
     }
 
     /// Takes a stream out of those that the client knows of.
@@ -513,7 +517,7 @@ impl State {
         if self.credit(unread) {
             self.wake();
         }
-        if let Ok(at) = self.find(flow.id) {
+        if let Some(at) = self.find(flow.id) {
             self.streams.remove(at);
             self.remember(flow.id, by_us);
         }
@@ -535,8 +539,21 @@ impl State {
         }
         let more = std::mem::take(&mut self.unsaid);
         self.window += i64::from(more);
-        frame::put(self.out(), kind::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+        self.put_window(0, more);
         true
+    }
+
+    /// The same of one stream.
+    pub(super) fn credit_stream(&mut self, flow: &Flow, len: u32) -> bool {
+        let more = flow.taken(len, self.limits.window / 2);
+        if more > 0 {
+            self.put_window(flow.id, more);
+        }
+        more > 0
+    }
+
+    fn put_window(&mut self, id: u32, more: u32) {
+        frame::put(self.out(), kind::WINDOW_UPDATE, 0, id, &more.to_be_bytes());
     }
 
     /// Writes a block of fields in as many frames as it takes.
