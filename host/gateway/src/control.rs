@@ -5,6 +5,7 @@
 //! (`config::quarantine`), and so does what its plugin does not accept; a file of which nothing can be used changes
 //! nothing. Directories change endpoints without a generation.
 
+use crate::allocator;
 use crate::assemble::{self, Generation};
 use crate::config::blame::{Blame, Blamed, ItemId, ItemKind};
 use crate::config::plan::{Plan, Source};
@@ -396,7 +397,15 @@ impl Control {
     async fn keep(&self) {
         let before = self.history();
         let (keeper, path, history, plan) = (self.keeper.clone(), self.path.clone(), before.clone(), self.serving().plan.clone());
-        let kept = tokio::task::spawn_blocking(move || keeper.keep(&path, history, &plan)).await;
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = keeper.keep(&path, history, &plan);
+            drop(plan);
+            allocator::give_back();
+            kept
+        });
+        let kept = kept.await;
+        // A change reads and builds a whole configuration, and then both threads may rest for days with what that took.
+        allocator::give_back();
         match kept {
             Ok(Ok(history)) => {
                 let mut state = self.lock();
