@@ -107,8 +107,12 @@ pub fn answer(parts: &http::response::Parts, limits: &HeadLimits, head: &mut Res
         }
         let known = Known::of(name);
         match known {
-            Known::ContentLength if length.is_some() => return Err(RefusalKind::LengthTwice),
-            Known::ContentLength => length = Some(number(value).ok_or(RefusalKind::Length)?),
+            Known::ContentLength => {
+                let said = number(value).ok_or(RefusalKind::Length)?;
+                if length.replace(said).is_some() {
+                    return Err(RefusalKind::LengthTwice);
+                }
+            }
             Known::TransferEncoding => return Err(RefusalKind::Coding),
             other if other.is_hop_by_hop() => continue,
             _ => {}

@@ -330,8 +330,8 @@ impl State {
         }
         // Padding is read as soon as it is here.
         let padding = all - piece.len() as u32;
-        self.credit(padding);
         if padding > 0 {
+            self.credit(padding);
             self.credit_stream(&flow, padding);
         }
         if !piece.is_empty() {
