@@ -31,6 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use wharf_core::exchange::Facts;
 use wharf_core::fault::Fault;
 use wharf_core::metrics::nanos;
@@ -317,7 +318,8 @@ async fn elsewhere<A: Send + 'static>(pool: &Rc<Pool>, call: Moving<Done<A>>, de
 
 async fn moved<A: Send + 'static>(pool: &Rc<Pool>, call: Moving<Done<A>>, deadline: Moment, _place: Place<'_>) -> Said<A> {
     pool.metrics.moved();
-    let deadline = deadline.instant();
+    // One that comes here at its deadline was kept from its processor, see `instance::at_tick`.
+    let deadline = deadline.max(Moment::now().after(nanos(AT_LEAST))).instant();
     let ended = pool.ready.code.loaded().engine.guest_threads.run(call, deadline.into(), pool.is_hopeless());
     // The guest thread ends it at its deadline; if that thread is itself late (low priority on a full machine), the
     // exchange does not wait for it. Dropping the receiver tells it to let go.
@@ -343,6 +345,10 @@ async fn moved<A: Send + 'static>(pool: &Rc<Pool>, call: Moving<Done<A>>, deadli
         Err(_) => (Err(Broken::NoRoom(PROCESSOR)), Tally::default()),
     }
 }
+
+/// What a call that has to be moved may take in any case: the turns that show whether it computes.
+const AT_LEAST: Duration = Duration::from_millis(1);
+const _: () = assert!(GRACE.as_millis() + AT_LEAST.as_millis() < 10, "the promise is deadline + 10 ms");
 
 /// The limit that a call met which was ready to go on and was not let.
 pub(crate) const PROCESSOR: &str = "processor";

@@ -1,7 +1,7 @@
 //! What can go wrong with a plugin, told once: for the operator who uploads ([`WasmError`]) and for the exchange that
 //! asked ([`Fault`]).
 
-use crate::limits::{COPY_MAX, GRACE};
+use crate::limits::COPY_MAX;
 use crate::ready::Setup;
 use std::fmt;
 use wharf_core::fault::{Fault, FaultKind, Phase};
@@ -257,5 +257,3 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".into())
 }
-
-const _: () = assert!(GRACE.as_millis() < 10, "the promise is deadline + 10 ms");

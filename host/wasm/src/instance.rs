@@ -10,7 +10,7 @@ use crate::grants::http::Home;
 use crate::grants::log::{Gate, Lines};
 use crate::limits::{COPY_MAX, REFUSAL_MAX, REHEARSAL};
 use crate::moment::Moment;
-use crate::pool::Watch;
+use crate::pool::{CUTS, Watch};
 use crate::ready::{Code, Needs, Role, Terms};
 use crate::turn::{self, AtTick};
 use std::cell::RefCell;
@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) facts: Option<Arc<Facts>>,
     /// The present question ends here.
     pub(crate) deadline: Moment,
+    /// Ticks that it has met in the present question.
+    ticks: u32,
     /// Parsed keys; see `grants/crypto.rs`.
     pub(crate) keys: RefCell<Keys>,
     /// Where outbound calls are posted. None while a version is rehearsed.
@@ -239,6 +241,7 @@ impl Instance {
             terms: terms.clone(),
             facts: None,
             deadline: born.after(nanos(REHEARSAL)),
+            ticks: 0,
             keys: RefCell::default(),
             home,
             gate,
@@ -312,6 +315,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.facts = Some(facts);
         guest.deadline = deadline;
+        guest.ticks = 0;
         guest.tally = Tally::default();
         self.store.set_epoch_deadline(1);
     }
@@ -348,9 +352,13 @@ where
 }
 
 /// Called by the engine when a guest meets a check after a tick.
-fn at_tick(store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+fn at_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
     let now = Moment::now();
-    if now >= store.data().deadline {
+    let guest = store.data_mut();
+    guest.ticks += 1;
+    // Who computes until its deadline meets tick after tick. One that meets its first ones behind it was not computing:
+    // its machine or its process stood still, and nothing on a clock tells that from work. It may end what it began.
+    if now >= guest.deadline && guest.ticks > CUTS {
         return Err(Stop::Deadline.into());
     }
     Ok(match turn::at_tick(now) {

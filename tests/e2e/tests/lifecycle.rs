@@ -19,10 +19,11 @@ use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Output;
+use std::thread;
 use std::time::Duration;
 use wharf_artifacts::{component, path};
 use wharf_e2e::swaps::{greeted, greeting, proves};
-use wharf_harness::{Connection, Load, Reply, Upstream, Wharf, until};
+use wharf_harness::{Connection, Load, Reply, Signal, Upstream, Wharf, until};
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -291,6 +292,27 @@ fn the_policy_says_what_a_failing_plugin_means() {
         let last_good = get(&wharf, "/last-good");
         assert_eq!((last_good.status, greeted(&last_good)), (200, Some(1)), "last-good: the version before answers for it");
     }
+}
+
+/// A virtual machine stands still while it is moved or its host is busy, and so does a process in a debugger: a guest that
+/// needs microseconds has not computed all that time, and its request is answered.
+#[test]
+fn a_machine_that_stands_still_longer_than_the_deadline_fails_no_request() {
+    const DEADLINE: Duration = Duration::from_millis(20);
+    let upstream = Upstream::echo();
+    let rest = GREETING.replace("greeting: {}", &format!("greeting: {{ limits: {{ deadline: {} ms }} }}", DEADLINE.as_millis()));
+    let wharf = Wharf::start(config(&[("up", &upstream)], &rest)).unwrap();
+    push(&wharf, "greeting", &greeting(1));
+    let load = Load::get(wharf.listener("main"), "life.example", "/").connections(16).start();
+    // At some of so many moments a guest is on a thread.
+    for _ in 0..if proves() { 400 } else { 40 } {
+        let before = load.done();
+        wharf.signal(Signal::STOP);
+        thread::sleep(2 * DEADLINE); // the fault itself
+        wharf.signal(Signal::CONT);
+        until("requests go on", WAIT, || (load.done() > before + 200).then_some(()));
+    }
+    load.stop().expect_clean();
 }
 
 fn threads(wharf: &Wharf) -> Vec<String> {
