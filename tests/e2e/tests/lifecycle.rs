@@ -308,7 +308,7 @@ fn a_machine_that_stands_still_longer_than_the_deadline_fails_no_request() {
     for _ in 0..if proves() { 400 } else { 40 } {
         let before = load.done();
         wharf.signal(Signal::STOP);
-        thread::sleep(2 * DEADLINE); // the fault itself
+        thread::sleep(2 * DEADLINE); // the fault lasts
         wharf.signal(Signal::CONT);
         until("requests go on", WAIT, || (load.done() > before + 200).then_some(()));
     }
