@@ -80,13 +80,13 @@ pub fn serve(core: Rc<Core>, limits: Rc<ListenerLimits>, stream: TcpStream, peer
     // Each in a box of its own: a connection holds what it needs, and not the room for what others may come to.
     let plain = visit.limits.tls.is_none() && visit.limits.proxied_by.is_empty();
     if plain && visit.limits.sources.is_none() {
-        return Box::pin(h1::serve(visit, BytesMut::new()));
+        return h1::serve(visit, BytesMut::new());
     }
     Box::pin(async move {
         let Ok((visit, early, two, of_source)) = Box::pin(open(visit)).await else { return };
         match two {
             true => Box::pin(h2::serve(visit, early)).await,
-            false => Box::pin(h1::serve(visit, early)).await,
+            false => h1::serve(visit, early).await,
         }
         drop(of_source);
     })

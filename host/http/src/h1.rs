@@ -42,9 +42,14 @@ const WARM: Duration = Duration::from_secs(1);
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; an exchange in progress ends unanswered.
-pub(crate) async fn serve(visit: Visit, early: BytesMut) {
-    let mut begun = !early.is_empty();
-    let front = Rc::new(Front::new(visit, early));
+pub(crate) fn serve(visit: Visit, early: BytesMut) -> LocalBoxFuture<'static, ()> {
+    let begun = !early.is_empty();
+    // What a connection at rest is, it is in one piece: its future holds no room for what it was made of.
+    Box::pin(requests(Rc::new(Front::new(visit, early)), begun))
+}
+
+/// One request after the other. `begun`: the first has begun to come.
+async fn requests(front: Rc<Front>, mut begun: bool) {
     loop {
         if !std::mem::take(&mut begun) {
             front.alarm.set_in(if front.first.get() { front.limits.first } else { front.limits.keep_alive });
@@ -61,9 +66,17 @@ pub(crate) async fn serve(visit: Visit, early: BytesMut) {
             Next::Two => break,
         }
     }
-    // It was the preface of HTTP/2 that came.
-    if let Ok(Front { core, limits, socket, alarm, peer, secured, buf, .. }) = Rc::try_unwrap(front) {
-        Box::pin(h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner())).await;
+    in_two(front).await;
+}
+
+/// Serves on what turned out to begin with the preface of HTTP/2. Not async itself, for the same reason as [`serve`].
+fn in_two(front: Rc<Front>) -> LocalBoxFuture<'static, ()> {
+    match Rc::try_unwrap(front) {
+        Ok(Front { core, limits, socket, alarm, peer, secured, buf, .. }) => {
+            Box::pin(h2::serve(Visit { core, limits, socket, alarm, peer, secured }, buf.into_inner()))
+        }
+        // Nobody else has it between two requests.
+        Err(_) => Box::pin(async {}),
     }
 }
 
