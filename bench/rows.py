@@ -59,8 +59,6 @@ def inventory(env):
     rows = [
         Row("floor", [f"{env['TOOLS']}/forwarder", "127.0.0.1:@PORT@", "@UP@"], ready="line", what="an empty forwarder: no limits, no log"),
         Row("wharf", wharf_command, plain, ready="line", needs=[env["WHARF"]], what="our road, as it ships"),
-        # Another build of the gateway, to see in one run what has moved since; only where it is named.
-        *([Row("earlier", [env["EARLIER"], *wharf_command[1:]], plain, ready="line", needs=[env["EARLIER"]], what="the build in BENCH_EARLIER")] if env.get("EARLIER") else []),
         Row("wharf+elsewhere", wharf_command, elsewhere, ready="line", needs=[env["WHARF"], *components],
             what="the plain route of a gateway whose plugins are on another route"),
         Row("wharf+native", native_command, plugged, {"CACHE": 0}, "line", [env["LADDER"]], what="the same rules linked in, no wasm"),
@@ -77,6 +75,9 @@ def inventory(env):
         Row("envoy+wasm", envoy_command, {"envoy.yaml": "envoy.yaml.tpl"}, {"FILTERS": wasm_filter("check")},
             needs=[env["ENVOY"], env["FILTER"]], what="one wasm filter: token table, one header"),
     ]
+    # Another build of the gateway, to see in one run what has moved since; only where it is named.
+    if env.get("EARLIER"):
+        rows.append(Row("earlier", [env["EARLIER"], *wharf_command[1:]], plain, ready="line", needs=[env["EARLIER"]], what="the build in BENCH_EARLIER"))
     return {row.name: row for row in rows}
 
 

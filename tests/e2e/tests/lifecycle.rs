@@ -19,8 +19,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Output;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf_artifacts::{component, path};
 use wharf_e2e::swaps::{greeted, greeting, proves};
 use wharf_harness::{Connection, Load, Reply, Signal, Upstream, Wharf, until};
@@ -308,7 +307,8 @@ fn a_machine_that_stands_still_longer_than_the_deadline_fails_no_request() {
     for _ in 0..if proves() { 400 } else { 40 } {
         let before = load.done();
         wharf.signal(Signal::STOP);
-        thread::sleep(2 * DEADLINE); // the fault lasts
+        let stopped = Instant::now();
+        until("the stop to outlast the deadline", WAIT, || (stopped.elapsed() >= 2 * DEADLINE).then_some(()));
         wharf.signal(Signal::CONT);
         until("requests go on", WAIT, || (load.done() > before + 200).then_some(()));
     }

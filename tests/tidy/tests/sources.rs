@@ -129,8 +129,7 @@ fn tests_are_never_ignored_and_never_sleep() {
                 ));
             }
             // Where there is nothing to be woken by, a loop looks again until its deadline, and says so.
-            // A fault that is a time, as a machine that stands still is, has no other end, and says so.
-            let looks_again = line.contains("// look again") || line.contains("// the fault lasts");
+            let looks_again = line.contains("// look again");
             if !is_guest && !looks_again && (code.contains("thread::sleep(") || (code.contains("time::sleep(") && !clock_is_paused)) {
                 findings.push(format!("{}:{number}: sleeps. hint: wait for a condition (wharf_harness::wait); a pause in a loop with a deadline is marked `// look again`", file.path));
             }
