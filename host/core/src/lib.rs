@@ -4,11 +4,13 @@
 //! `core`; a type lives here only when two rooms exchange it.
 //!
 //! Read in this order: [`head`] and [`body`] (what travels), [`exchange`] (one journey), [`rules`] and [`outlet`]
-//! (the core-local doors), [`road`] (the chain itself), then the house-wide doors [`directory`], [`store`], [`desk`].
+//! (the core-local doors), [`road`] (the chain itself), then the house-wide doors [`directory`], [`store`], [`bus`],
+//! [`leases`], [`desk`].
 
 #![warn(missing_docs)]
 
 pub mod body;
+pub mod bus;
 pub mod desk;
 pub mod directory;
 pub mod dotted;
@@ -17,6 +19,7 @@ pub mod exchange;
 pub mod fault;
 pub mod head;
 pub mod last_good;
+pub mod leases;
 pub mod metrics;
 pub mod outlet;
 pub mod path;

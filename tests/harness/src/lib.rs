@@ -6,7 +6,7 @@
 //!
 //! [`wharf`] the gateway as a process, [`admin`] its admin API, [`raw`] bytes as they are, [`two`] frames as they
 //! are, [`load`] many requests,
-//! [`upstream`] answers as hostile as the test wants, [`wait`] conditions.
+//! [`upstream`] answers as hostile as the test wants, [`servers`] real servers of others, [`wait`] conditions.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ pub mod admin;
 pub mod load;
 pub mod message;
 pub mod raw;
+pub mod servers;
 pub mod two;
 pub mod upstream;
 pub mod wait;

@@ -17,7 +17,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-wasm", &["wharf-core", "wharf-wasm-bindings"]),
     ("wharf-wasm-bindings", &[]),
     ("wharf-centre", &["wharf-core"]),
+    ("wharf-ferry", &["wharf-core"]),
     ("wharf-embedded", &["wharf-core"]),
+    ("wharf-kafka", &["wharf-core"]),
+    ("wharf-redis", &["wharf-core"]),
+    ("wharf-rocketmq", &["wharf-core"]),
+    ("wharf-zookeeper", &["wharf-core"]),
     ("wharf-gateway", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-wasm", "wharf-centre", "wharf-embedded"]),
     // The bench ladder is a second gateway with the shipped rules linked in.
     // The bench ladder assembles the road with native rules, as `gateway` does with components.
@@ -32,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-plugin-degrade", &["wharf-plugin"]),
     ("wharf-artifacts", &[]),
     ("wharf-guests", &["wharf-plugin"]),
+    ("wharf-contract", &["wharf-core", "wharf-harness"]),
     ("wharf-harness", &[]),
     ("wharf-e2e", &["wharf-harness", "wharf-artifacts"]),
     // Fuzz targets look inside the rooms they feed; what they feed of the gateway they compile a second time.
@@ -41,7 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What tests of a room may use besides: guests to run, a gateway to start. Never a neighbour.
-const FOR_TESTS: &[&str] = &["wharf-artifacts", "wharf-harness", "wharf-plugin"];
+const FOR_TESTS: &[&str] = &["wharf-artifacts", "wharf-contract", "wharf-harness", "wharf-plugin"];
 
 /// Licences that may come in, each with its reason.
 const LICENCES: &[(&str, &str)] = &[

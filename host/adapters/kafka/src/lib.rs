@@ -1,0 +1,1 @@
+//! Kafka behind the doors of the bus.

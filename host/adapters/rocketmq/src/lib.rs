@@ -1,0 +1,1 @@
+//! RocketMQ behind the doors of the bus, by its gRPC v2 protocol.

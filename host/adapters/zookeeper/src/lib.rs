@@ -1,0 +1,1 @@
+//! ZooKeeper behind the door of leases.

@@ -1,0 +1,1 @@
+//! The ferry: requests and answers as messages. The only room that knows order, settlement, waiters and the journal.
