@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names one exchange: unique and time-ordered. 32 hexadecimal digits, so it can serve as a W3C trace id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,6 +122,9 @@ pub struct Exchange {
     pub deadline: Instant,
     /// It is the caller that wants it over by then (`grpc-timeout`), not the route.
     pub callers_time: bool,
+    /// Services that say nothing of their own about it may take so long until their answer begins, and between its parts; zero:
+    /// as they always may.
+    pub patience: Duration,
     /// The upgrade that the client asked for (`websocket`), lower case. Outlets that cannot tunnel ignore it.
     pub upgrade: Option<Box<str>>,
     /// The upstream is told the client's host; else its own address.
@@ -145,6 +148,7 @@ impl Exchange {
             body: Body::Empty,
             deadline,
             callers_time: false,
+            patience: Duration::ZERO,
             upgrade: None,
             keep_host: true,
             trail: Trail::default(),
@@ -174,13 +178,14 @@ impl Exchange {
     /// Makes it blank again, in the memory that its heads have.
     pub fn clear(&mut self) {
         // In full; see `Facts::clear`. The deadline is set by whoever begins the next exchange.
-        let Exchange { facts, peer, body, deadline: _, callers_time, upgrade, keep_host, trail, sent, worn, watched } = self;
+        let Exchange { facts, peer, body, deadline: _, callers_time, patience, upgrade, keep_host, trail, sent, worn, watched } = self;
         facts.clear();
         if let Some(head) = worn {
             head.clear();
         }
         (*peer, *body, *upgrade) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Body::Empty, None);
-        (*callers_time, *keep_host, *trail, *sent, *watched) = (false, true, Trail::default(), None, None);
+        (*callers_time, *patience) = (false, Duration::ZERO);
+        (*keep_host, *trail, *sent, *watched) = (true, Trail::default(), None, None);
     }
 }
 
@@ -259,6 +264,7 @@ mod tests {
         exchange.upgrade = Some("websocket".into());
         exchange.keep_host = false;
         exchange.callers_time = true;
+        exchange.patience = Duration::from_secs(1);
         exchange.trail =
             Trail { endpoint: None, tries: 3, head_us: 5, fault: Some("x"), answered_by: Some("a".into()), upload: Some(Rc::default()) };
         exchange.sent = Some(exchange.facts.request.fields.clone().into());
@@ -273,7 +279,7 @@ mod tests {
         assert_eq!(format!("{:?}", exchange.trail), format!("{:?}", blank.trail));
         assert_eq!(format!("{:?}", exchange.worn), format!("{:?}", Some(ResponseHead::default())));
         assert_eq!((exchange.peer, exchange.upgrade, exchange.keep_host), (blank.peer, blank.upgrade, blank.keep_host));
-        assert_eq!(exchange.callers_time, blank.callers_time);
+        assert_eq!((exchange.callers_time, exchange.patience), (blank.callers_time, blank.patience));
         assert!(matches!(exchange.body, Body::Empty) && exchange.sent.is_none() && exchange.watched.is_none());
     }
 }

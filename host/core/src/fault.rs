@@ -100,6 +100,21 @@ pub enum FaultKind {
     Plugin(Arc<str>),
     /// The answer of a plugin breaks the contract: its name.
     PluginAnswer(Arc<str>),
+    /// A message was not carried over, or its answer not back.
+    Ferry(Ferried),
+}
+
+/// What callers of a ferry are told: numbers and texts that they have known for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ferried {
+    /// 2001 and the like; see `wharf_ferry::codes`.
+    pub code: u16,
+    /// The text that belongs to it.
+    pub text: &'static str,
+    /// The status that the operator has chosen for it.
+    pub status: u16,
+    /// Nobody waited any longer.
+    pub is_timeout: bool,
 }
 
 /// The limit that a caller has used up. Small: every answer that is handed on has room for a fault.
@@ -195,6 +210,8 @@ impl Fault {
             FaultKind::Overload(_) => "overload",
             FaultKind::Plugin(_) => "plugin",
             FaultKind::PluginAnswer(_) => "plugin_answer",
+            FaultKind::Ferry(Ferried { is_timeout: true, .. }) => "ferry_timeout",
+            FaultKind::Ferry(_) => "ferry",
         }
     }
 }
@@ -217,6 +234,8 @@ pub fn is_word_of_server(word: &str) -> bool {
             | "overload"
             | "plugin"
             | "plugin_answer"
+            | "ferry"
+            | "ferry_timeout"
             | "upstream_status"
     )
 }
@@ -255,7 +274,8 @@ mod tests {
             | FaultKind::NoEndpoint
             | FaultKind::Overload(_)
             | FaultKind::Plugin(_)
-            | FaultKind::PluginAnswer(_) => true,
+            | FaultKind::PluginAnswer(_)
+            | FaultKind::Ferry(_) => true,
         }
     }
 
@@ -283,6 +303,8 @@ mod tests {
             FaultKind::Overload("x"),
             FaultKind::Plugin("x".into()),
             FaultKind::PluginAnswer("x".into()),
+            FaultKind::Ferry(Ferried { code: 5000, text: "system error", status: 500, is_timeout: false }),
+            FaultKind::Ferry(Ferried { code: 2001, text: "Kafka message timeout", status: 504, is_timeout: true }),
         ];
         let mut words = Vec::new();
         for kind in kinds.into_iter().chain(phases.map(FaultKind::Timeout)) {

@@ -4,7 +4,7 @@
 //! `core`; a type lives here only when two rooms exchange it.
 //!
 //! Read in this order: [`head`] and [`body`] (what travels), [`exchange`] (one journey), [`rules`] and [`outlet`]
-//! (the core-local doors), [`road`] (the chain itself), then the house-wide doors [`directory`], [`store`], [`bus`],
+//! (the core-local doors), [`road`] (the chain itself) and [`walk`] (all of it, for who has no socket), then the house-wide doors [`directory`], [`store`], [`bus`],
 //! [`leases`], [`desk`].
 
 #![warn(missing_docs)]
@@ -29,6 +29,7 @@ pub mod rules;
 pub mod seldom;
 pub mod store;
 pub mod trace;
+pub mod walk;
 pub mod watched;
 
 use std::future::Future;

@@ -95,6 +95,8 @@ pub struct CallLimits {
     pub head: Duration,
     /// Between two pieces of the answer's body.
     pub body: Duration,
+    /// Nobody has set these two, so that an exchange may bring more patience along ([`Exchange::patience`]).
+    pub waits_are_defaults: bool,
     /// Idle connections are kept this long.
     pub idle: Duration,
     /// A connection takes no new calls when it is as old as this, or up to a tenth less; [`Duration::MAX`]: at any age.
@@ -112,6 +114,12 @@ pub struct CallLimits {
 }
 
 impl CallLimits {
+    /// How long a wait of this exchange may be: `wait`, or what it brings along.
+    #[inline]
+    pub fn wait(&self, wait: Duration, exchange: &Exchange) -> Duration {
+        if self.waits_are_defaults { wait.max(exchange.patience) } else { wait }
+    }
+
     /// The host that a call of this endpoint names; `None`: the client's.
     #[inline]
     pub fn host<'a>(&'a self, endpoint: &'a Endpoint, keep: bool) -> Option<&'a str> {
@@ -125,6 +133,7 @@ impl Default for CallLimits {
             connect: Duration::from_secs(2),
             head: Duration::from_secs(5),
             body: Duration::from_secs(5),
+            waits_are_defaults: true,
             idle: Duration::from_secs(30),
             lifetime: Duration::from_secs(3600),
             connections_max: 1000,

@@ -6,7 +6,7 @@
 use crate::body::{Body, BodyStream};
 use crate::edit::{self, Edit, Edits};
 use crate::exchange::{Answer, Exchange};
-use crate::fault::{Blame, Fault, FaultKind, Retry};
+use crate::fault::{Blame, Fault, FaultKind, Ferried, Retry};
 use crate::head::{Fields, ResponseHead};
 use crate::last_good::{self, Kept, LastGood};
 use crate::outlet::{Outlet, Outlets, Wish};
@@ -203,8 +203,8 @@ async fn degrade(exchange: &mut Exchange, rules: &Rules, memory: &Memory, fault:
         return None;
     }
     let failure = match &fault.kind {
-        FaultKind::Timeout(_) => Failure::Timeout,
-        FaultKind::Connect | FaultKind::NoEndpoint => Failure::Connect,
+        FaultKind::Timeout(_) | FaultKind::Ferry(Ferried { is_timeout: true, .. }) => Failure::Timeout,
+        FaultKind::Connect | FaultKind::NoEndpoint | FaultKind::Ferry(_) => Failure::Connect,
         FaultKind::Reset | FaultKind::BadAnswer => Failure::Reset,
         FaultKind::Overload(_) => Failure::Overload,
         FaultKind::Plugin(name) | FaultKind::PluginAnswer(name) => Failure::Plugin(name.clone()),

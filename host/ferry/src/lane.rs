@@ -83,8 +83,7 @@ impl<T> Lane<T> {
         self.lost(partition);
         self.turns += 1;
         let window = Window::of(standing);
-        let part =
-            Part { turn: self.turns, window, keys: HashMap::new(), held: 0, begun: 0, dirty: false, paused: false, asked: false };
+        let part = Part { turn: self.turns, window, keys: HashMap::new(), held: 0, begun: 0, dirty: false, paused: false, asked: false };
         self.parts.insert(partition, part);
         self.turns
     }
@@ -425,9 +424,9 @@ mod tests {
                     5 | 6 => {
                         if let Ok(item) = lane.begin(now) {
                             if let Some(key) = item.key {
-                                let beside = running.iter().any(|other| {
-                                    (other.partition, other.turn, other.key) == (item.partition, item.turn, Some(key))
-                                });
+                                let beside = running
+                                    .iter()
+                                    .any(|other| (other.partition, other.turn, other.key) == (item.partition, item.turn, Some(key)));
                                 assert!(!beside, "seed {seed}: two of one key side by side");
                                 let before = last.insert((item.partition, key), item.offset);
                                 assert!(before.is_none_or(|before| before < item.offset), "seed {seed}: out of order");

@@ -439,7 +439,7 @@ impl<'a> Call<'a> {
         let upload = Upload::new::<ROAD>(client.out.take(), exchange, body, host);
         // While a body is still being sent the answer is not late; its own deadline begins when it is all out.
         match upload.body {
-            None => link.alarm.set_in_until(limits.head, exchange.deadline),
+            None => link.alarm.set_in_until(limits.wait(limits.head, exchange), exchange.deadline),
             Some(_) => link.alarm.set(exchange.deadline),
         }
         Call { client, exchange, limits, link: Some(link), upload, asked, head, heard: false, waited: false, looked: false, broken: None }
@@ -467,7 +467,7 @@ impl<'a> Call<'a> {
                     // The buffer goes to the next request while this one waits.
                     self.client.out.set(self.upload.take_out());
                     if self.upload.had_stream {
-                        link.alarm.set_in_until(self.limits.head, self.exchange.deadline);
+                        link.alarm.set_in_until(self.limits.wait(self.limits.head, self.exchange), self.exchange.deadline);
                         sent(self.exchange);
                     }
                 }
@@ -543,7 +543,8 @@ impl<'a> Call<'a> {
             let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
             return Fault::new(FaultKind::Timeout(Phase::Whole), self.exchange.whose_time(), Retry::Never, what);
         }
-        let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", self.limits.head);
+        let what =
+            format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", self.limits.wait(self.limits.head, self.exchange));
         Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what)
     }
 
@@ -577,7 +578,7 @@ impl<'a> Call<'a> {
             }
             framing => {
                 // An event stream is bounded by whoever passes it on; see there.
-                let quiet = if head.is_event_stream() { Duration::MAX } else { self.limits.body };
+                let quiet = if head.is_event_stream() { Duration::MAX } else { self.limits.wait(self.limits.body, self.exchange) };
                 link.alarm.set_in(quiet);
                 Body::Stream(Box::new(AnswerBody {
                     client: self.client.clone(),

@@ -52,6 +52,8 @@ pub(crate) struct Done {
     pub(crate) exchange: Box<Exchange>,
     started: Instant,
     protocol: &'static str,
+    /// The answer was made of a fault, and of nothing else.
+    pub(crate) is_faults: bool,
 }
 
 /// Counts an exchange while it lasts, however it ends.
@@ -71,6 +73,8 @@ pub(crate) struct Came<'a, G> {
     pub(crate) grpc: bool,
     /// What TLS says about the client.
     pub(crate) secured: Option<&'a Secured>,
+    /// It brings a deadline of its own along.
+    pub(crate) until: Option<Instant>,
     pub(crate) gone: G,
 }
 
@@ -99,7 +103,7 @@ pub(crate) async fn answer<G: Gone>(
     mut exchange: Box<Exchange>,
     came: Came<'_, G>,
 ) -> Done {
-    let Came { protocol, grpc, secured, gone } = came;
+    let Came { protocol, grpc, secured, until, gone } = came;
     let started = Instant::now();
     let (id, time_ms) = core.next_id(started);
     let tick = core.deadlines.tick();
@@ -137,6 +141,9 @@ pub(crate) async fn answer<G: Gone>(
             if let Some(callers) = grpc.then(|| grpc::timeout(&exchange.facts.request.fields)).flatten() {
                 exchange.callers_time = callers < entry.whole;
                 exchange.deadline = exchange.deadline.min(started + callers);
+            }
+            if let Some(until) = until {
+                exchange.deadline = if entry.whole_is_default { until } else { exchange.deadline.min(until) };
             }
             if let Some(steps) = &entry.steps
                 && let Err(fault) = steps.before(&house.routes, at, &mut exchange)
@@ -187,7 +194,7 @@ pub(crate) async fn answer<G: Gone>(
         }
     }
     let entry = entry.map(|(at, _)| at);
-    Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol }
+    Done { answer, time_ms, tick, in_flight, house, entry, exchange, started, protocol, is_faults: !answered }
 }
 
 /// The road, within the limits of its route.

@@ -2,7 +2,7 @@
 //! on, not understood. (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>)
 
 use std::time::Duration;
-use wharf_core::fault::{Fault, FaultKind};
+use wharf_core::fault::{Fault, FaultKind, Ferried};
 use wharf_core::head::{Fields, Known};
 
 /// Is this the head of a gRPC message, by its content type?
@@ -42,9 +42,14 @@ pub(crate) fn code(fault: &Fault) -> &'static str {
         FaultKind::Denied => "7",
         FaultKind::TooLarge { .. } | FaultKind::Overload(_) | FaultKind::Limited(_) => "8",
         FaultKind::NoRoute | FaultKind::MethodRefused | FaultKind::Misdirected => "12",
-        FaultKind::Timeout(_) | FaultKind::ClientTimeout(_) => "4",
+        FaultKind::Timeout(_) | FaultKind::ClientTimeout(_) | FaultKind::Ferry(Ferried { is_timeout: true, .. }) => "4",
         FaultKind::ClientGone => "1",
-        FaultKind::Connect | FaultKind::NoEndpoint | FaultKind::Reset | FaultKind::Plugin(_) | FaultKind::PluginAnswer(_) => "14",
+        FaultKind::Connect
+        | FaultKind::NoEndpoint
+        | FaultKind::Reset
+        | FaultKind::Plugin(_)
+        | FaultKind::PluginAnswer(_)
+        | FaultKind::Ferry(_) => "14",
     }
 }
 

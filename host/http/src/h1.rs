@@ -175,7 +175,13 @@ impl Front {
             self.first.set(false);
             let protocol = if version == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
             let gone = Cell::new(false);
-            let came = Came { protocol, grpc: false, secured: self.secured.as_deref(), gone: Reset { socket: &self.socket, seen: &gone } };
+            let came = Came {
+                protocol,
+                grpc: false,
+                secured: self.secured.as_deref(),
+                until: None,
+                gone: Reset { socket: &self.socket, seen: &gone },
+            };
             let mut done = flow::answer(&self.core, &self.limits, &self.alarm, exchange, came).await;
             if gone.get() {
                 done.finish(&self.limits.name, 0, self.bytes_in.get(), 0, None);

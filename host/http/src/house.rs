@@ -53,6 +53,8 @@ pub struct Entry {
     /// The whole exchange, from the head read to the last byte of the answer. Event streams and tunnels are only bounded
     /// by their quiet time.
     pub whole: Duration,
+    /// Nobody has set it, so that it does not bound what brings a deadline of its own along.
+    pub whole_is_default: bool,
     /// Largest request body.
     pub body_bytes_max: u64,
     /// The upstream is told the client's host; else its own address.

@@ -4,6 +4,7 @@
 //! - `h1`, `h2`: the fronts, a connection read into requests and written with answers
 //! - `flow`: THE LIFE OF A REQUEST, the same for every protocol version
 //! - [`client`]: one try over one upstream connection
+//! - [`walk`]: requests that come by no connection
 //! - [`codec`]: the strict HTTP/1.1 codec, bytes in, events out
 //! - [`routes`]: which route a request matches; pure
 //! - [`probe`]: checks whether an endpoint is well
@@ -49,5 +50,6 @@ pub mod split;
 pub mod steps;
 pub mod tls;
 mod tunnel;
+pub mod walk;
 pub mod watch;
 mod websocket;

@@ -6,7 +6,7 @@
 use crate::grpc;
 use bytes::Bytes;
 use wharf_core::exchange::{Answer, ExchangeId};
-use wharf_core::fault::{Fault, FaultKind, Limited, Phase};
+use wharf_core::fault::{Fault, FaultKind, Ferried, Limited, Phase};
 use wharf_core::head::{Fields, ResponseHead};
 
 /// Status and public text of a fault.
@@ -30,6 +30,7 @@ pub(crate) fn status_of(fault: &Fault) -> (u16, &'static str) {
         FaultKind::Overload(_) => (503, "too many requests at the moment"),
         FaultKind::Plugin(_) => (503, "a rule of this gateway failed"),
         FaultKind::PluginAnswer(_) => (502, "a rule of this gateway gave no valid answer"),
+        FaultKind::Ferry(ferried) => (ferried.status, ferried.text),
     }
 }
 
@@ -49,6 +50,9 @@ pub(crate) fn said_of(fault: &Fault) -> &str {
 
 /// The answer for a fault.
 pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
+    if let FaultKind::Ferry(ferried) = &fault.kind {
+        return ferry_answer_for(fault, ferried, id);
+    }
     let mut answer = error(status_of(fault).0, fault.word(), said_of(fault), &id.to_string());
     if matches!(fault.kind, FaultKind::Overload(_) | FaultKind::Connect | FaultKind::NoEndpoint) {
         answer.head.fields.add(b"retry-after", fault.retry_after.max(1).to_string().as_bytes());
@@ -57,6 +61,20 @@ pub(crate) fn answer_for(fault: &Fault, id: ExchangeId) -> Answer {
         limit_fields(&mut answer.head.fields, limited);
     }
     answer
+}
+
+/// What callers of a ferry are told, as their old one told them, and in fields for those that do not read bodies.
+fn ferry_answer_for(fault: &Fault, ferried: &Ferried, id: ExchangeId) -> Answer {
+    let code = ferried.code.to_string();
+    let mut head = ResponseHead::new(ferried.status);
+    head.fields.add(b"content-type", b"application/json");
+    head.fields.add(b"x-ferry-error-code", code.as_bytes());
+    head.fields.add(b"x-ferry-error", ferried.text.as_bytes());
+    if fault.retry_after > 0 {
+        head.fields.add(b"retry-after", fault.retry_after.to_string().as_bytes());
+    }
+    let body = format!("{{\"errCode\":\"{code}\",\"errMsg\":\"{}\",\"id\":\"{id}\"}}\n", ferried.text);
+    Answer::full(head, Bytes::from(body))
 }
 
 /// When to come again (RFC 9110 section 10.2.3), and the limit in the fields that clients of other gateways know.

@@ -350,7 +350,7 @@ async fn begin(
         // Key and version are HTTP/1.1's (RFC 8441 section 5).
         request.headers_mut().remove("sec-websocket-key");
     }
-    alarm.set_in_until(limits.head, exchange.deadline);
+    alarm.set_in_until(limits.wait(limits.head, exchange), exchange.deadline);
     let late = |alarm: &Alarm, task: &mut Context<'_>| alarm.poll_elapsed(task);
     poll_fn(|task| match handle.poll_ready(task) {
         Poll::Ready(ready) => Poll::Ready(ready.map_err(|error| broken(endpoint, &error, true))),
@@ -400,7 +400,7 @@ async fn answer(
         poll_fn(|task| {
             if sending && told.as_mut().poll(task).is_ready() {
                 sending = false;
-                alarm.set_in_until(limits.head, exchange.deadline);
+                alarm.set_in_until(limits.wait(limits.head, exchange), exchange.deadline);
                 if let Some(fault) = cut(uploading.as_ref()) {
                     return Poll::Ready(Err(fault));
                 }
@@ -441,7 +441,7 @@ async fn answer(
     };
     // An event stream is bounded by whoever passes it on, and so is a call of gRPC.
     let is_call = grpc::is_grpc(&head.fields) && grpc::is_grpc(&exchange.facts.request.fields);
-    let quiet = if is_call || head.is_event_stream() { Duration::MAX } else { limits.body };
+    let quiet = if is_call || head.is_event_stream() { Duration::MAX } else { limits.wait(limits.body, exchange) };
     alarm.set_in(quiet);
     let body = AnswerBody {
         endpoint: endpoint.clone(),
@@ -556,7 +556,7 @@ fn slow(endpoint: &EndpointRef, exchange: &Exchange, limits: &CallLimits) -> Fau
         let what = format!("the exchange's time ran out before endpoint {endpoint} answered (`timeouts.whole`)");
         return Fault::new(FaultKind::Timeout(Phase::Whole), exchange.whose_time(), Retry::Never, what);
     }
-    let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", limits.head);
+    let what = format!("endpoint {endpoint} did not answer within {:?} (`timeouts.head`)", limits.wait(limits.head, exchange));
     Fault::upstream(FaultKind::Timeout(Phase::Head), Retry::IfIdempotent, what)
 }
 

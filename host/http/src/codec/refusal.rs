@@ -137,7 +137,7 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
-    fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             RefusalKind::HeadBytes { .. } | RefusalKind::FieldCount { .. } => 431,
             RefusalKind::TargetBytes { .. } => 414,

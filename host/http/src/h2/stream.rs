@@ -98,7 +98,13 @@ async fn serve(common: &Rc<Common>, asked: Asked) {
     }
 
     let given_up = Cell::new(false);
-    let came = Came { protocol: PROTOCOL, grpc, secured: common.secured.as_deref(), gone: GivenUp { stream: &stream, seen: &given_up } };
+    let came = Came {
+        protocol: PROTOCOL,
+        grpc,
+        secured: common.secured.as_deref(),
+        until: None,
+        gone: GivenUp { stream: &stream, seen: &given_up },
+    };
     let mut done = flow::answer(core, limits, &alarm, exchange, came).await;
     if given_up.get() {
         return done.finish(&limits.name, 0, stream.bytes_in.get(), 0, None);
