@@ -1,9 +1,26 @@
 //! The ferry: requests and answers as messages. The only room that knows order, settlement, waiters and the journal.
 //!
-//! `flow.rs` is THE LIFE OF A MESSAGE, near side then far side. What it decides without waiting lies beside it: [`lane`] and
-//! [`window`] (order, what is begun and done).
+//! - `flow`: THE LIFE OF A MESSAGE, near side then far side
+//! - [`near`], [`far`]: what each side has, and its tasks
+//! - [`lane`], [`window`]: order for each key, what is begun and done; pure
+//! - [`waiters`], `dedupe`: who waits for an answer, which keys are known; pure
+//! - [`envelope`], [`hops`], [`codes`]: how messages are written, what happens to them, what callers are told; pure
+//! - [`spool`]: bodies in pieces
+//! - [`config`]: what this room is given
 
 pub mod chance;
+mod clock;
+pub mod codes;
+pub mod config;
+mod dedupe;
 pub mod envelope;
+pub mod far;
+mod flow;
+pub mod hops;
+pub mod ids;
 pub mod lane;
+pub mod near;
+pub mod record;
+pub mod spool;
+pub mod waiters;
 pub mod window;
