@@ -4,7 +4,7 @@
 //! what has been written down as begun, and one for each message that is worked on. A message is begun only after
 //! [`Source::note`] has said so: then it is nobody else's.
 
-use crate::clock::{now_ms, now_us};
+use crate::clock::{now_ms, now_us, steady};
 use crate::config::FarConfig;
 use crate::dedupe::{Dedupe, Key, Known};
 use crate::envelope::{Envelope, Load, Piece, Reply, Request};
@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 use wharf_core::body::Body;
@@ -99,9 +99,16 @@ const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
 impl Far {
     /// A member that has joined and reads nothing yet.
-    pub fn new(config: Arc<FarConfig>, bus: Arc<dyn Bus>, source: Arc<dyn Source>, walk: Rc<dyn Walk>, spool: Spool, recorder: Arc<Recorder>) -> Rc<Far> {
+    pub fn new(
+        config: Arc<FarConfig>,
+        bus: Arc<dyn Bus>,
+        source: Arc<dyn Source>,
+        walk: Rc<dyn Walk>,
+        spool: Spool,
+        recorder: Arc<Recorder>,
+    ) -> Rc<Far> {
         Rc::new(Far {
-            lane: RefCell::new(Lane::new(config.bounds, Instant::now())),
+            lane: RefCell::new(Lane::new(config.bounds, steady())),
             dedupe: RefCell::new(Dedupe::new(config.window, config.keys_max, ANSWERS_BYTES_MAX)),
             sink: bus.sink(),
             config,
@@ -132,8 +139,8 @@ impl Far {
         };
         self.ending.set(true);
         if let Ok(grace) = ended {
-            let over = Instant::now() + grace;
-            while self.lane.borrow().in_flight() > 0 && Instant::now() < over {
+            let over = steady() + grace;
+            while self.lane.borrow().in_flight() > 0 && steady() < over {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             self.to_note.notify_one();
@@ -231,7 +238,10 @@ impl Far {
     async fn read_ledger(&self, ledger: &str, partition: u32) -> Result<(), BusError> {
         let extents = self.bus.books().extents(ledger, None).await?;
         let Some(extent) = extents.into_iter().find(|extent| extent.partition == partition) else {
-            return Err(BusError::new(BusErrorKind::NoTopic, format!("topic {ledger:?} has no partition {partition}; hint: make it with as many as {:?}", self.config.topic)));
+            return Err(BusError::new(
+                BusErrorKind::NoTopic,
+                format!("topic {ledger:?} has no partition {partition}; hint: make it with as many as {:?}", self.config.topic),
+            ));
         };
         let since = now_ms().saturating_sub(u64::try_from(self.config.window.as_millis()).unwrap_or(u64::MAX));
         let first = self.bus.books().offsets_at(ledger, since).await?.get(partition as usize).copied().unwrap_or(extent.first);
@@ -306,7 +316,16 @@ impl Far {
             if sequence > last + 1 {
                 let lost = sequence - last - 1;
                 self.recorder.gap(&self.config.topic, lost);
-                tracing::warn!(topic = &*self.config.topic, partition, worker, run, from = last + 1, lost, id, "a gap: messages of this sender did not come; its journal knows them");
+                tracing::warn!(
+                    topic = &*self.config.topic,
+                    partition,
+                    worker,
+                    run,
+                    from = last + 1,
+                    lost,
+                    id,
+                    "a gap: messages of this sender did not come; its journal knows them"
+                );
             } else if sequence < last {
                 // Read again from further back.
                 sequences.insert((partition, worker, run), last.max(sequence));
@@ -346,7 +365,7 @@ impl Far {
         if self.ending.get() {
             return;
         }
-        let now = Instant::now();
+        let now = steady();
         let mut lane = self.lane.borrow_mut();
         let mut begun = self.begun.borrow_mut();
         let before = begun.len();
@@ -539,7 +558,8 @@ impl Far {
             if let Load::Pieces { bytes, .. } = kept.load {
                 kept = Reply {
                     code: crate::codes::Code::SystemError.number(),
-                    detail: format!("it was done; its answer had {bytes} bytes, which is more than is kept for requests with the same key").into(),
+                    detail: format!("it was done; its answer had {bytes} bytes, which is more than is kept for requests with the same key")
+                        .into(),
                     load: Load::None,
                     fields: Vec::new(),
                     ..kept
@@ -581,7 +601,8 @@ impl Far {
         let config = &self.config;
         let topic = self.home_of(request);
         let send = |number, bytes| {
-            let piece = Piece { id: request.id, number, run: request.sender.run, deadline_ms: request.deadline_ms, bytes, ..Piece::default() };
+            let piece =
+                Piece { id: request.id, number, run: request.sender.run, deadline_ms: request.deadline_ms, bytes, ..Piece::default() };
             let (tell, told) = oneshot::channel();
             let Some(topic) = topic.clone() else { return Err(BusError::new(BusErrorKind::NoTopic, "nobody reads the answer")) };
             self.sink.send(Parcel::new(topic, 0, piece.write()), Box::new(move |said| drop(tell.send(said)))).map(|()| told)
@@ -589,7 +610,9 @@ impl Far {
         flow::gather(body, config.piece_bytes, config.answer_bytes_max, |_| {}, send).await.map_err(|cut| match cut {
             Cut::Body(fault) => fault.to_string(),
             Cut::Bus(error) => error.to_string(),
-            Cut::TooLarge => format!("the answer has more than the {} bytes that are carried back (`answer_bytes_max`)", config.answer_bytes_max),
+            Cut::TooLarge => {
+                format!("the answer has more than the {} bytes that are carried back (`answer_bytes_max`)", config.answer_bytes_max)
+            }
         })
     }
 

@@ -16,7 +16,7 @@
 //!        done                                       and noted, with whatever is begun next
 //! ```
 
-use crate::clock::{moment, now_ms, now_us};
+use crate::clock::{moment, now_ms, now_us, steady};
 use crate::codes::Code;
 use crate::config::{Mode, Order};
 use crate::envelope::{Envelope, Fields, Hop, Load, Once, PIECE_MARGIN, Piece, Reply, Request, Sender};
@@ -30,7 +30,7 @@ use aws_lc_rs::digest::{Context as Digest, SHA256, digest};
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use wharf_core::body::{Body, BodyStream};
 use wharf_core::bus::{BusError, BusErrorKind, Parcel, Place, Sink};
@@ -58,7 +58,7 @@ pub(crate) async fn carry_over(lane: &NearLane, exchange: &mut Exchange) -> Resu
     // What it is.
     let is_async = wants_no_answer(config.mode, &exchange.facts.request);
     let (accepted_us, deadline) = (now_us(), exchange.deadline.checked_sub(BEFORE_DEADLINE).unwrap_or(exchange.deadline));
-    let left = if is_async { config.keep } else { deadline.saturating_duration_since(Instant::now()) };
+    let left = if is_async { config.keep } else { deadline.saturating_duration_since(steady()) };
     let deadline_ms = accepted_us / 1000 + u64::try_from(left.as_millis()).unwrap_or(u64::MAX / 4);
     let id = node.ids.next(accepted_us / 1000);
     let mut request = Request {
@@ -183,7 +183,8 @@ async fn come_home(lane: &NearLane, reply: Reply, is_head: bool) -> Result<Answe
         _ if is_head => Body::Empty,
         Load::Here(all) => all.into(),
         Load::Pieces { count, bytes, sha256 } => {
-            let spooled = lane.node.spool.finish(Want { id: reply.id, count, bytes, sha256 }).await.map_err(|error| torn(error.to_string()))?;
+            let spooled =
+                lane.node.spool.finish(Want { id: reply.id, count, bytes, sha256 }).await.map_err(|error| torn(error.to_string()))?;
             Body::Stream(Box::new(spooled.body().await.map_err(|error| torn(error.to_string()))?))
         }
     };
@@ -249,7 +250,14 @@ struct Pieces {
 
 impl Pieces {
     fn new(size: usize) -> Pieces {
-        Pieces { size: size.max(PIECE_MARGIN), so_far: BytesMut::new(), next: 0, bytes: 0, digest: Digest::new(&SHA256), open: Default::default() }
+        Pieces {
+            size: size.max(PIECE_MARGIN),
+            so_far: BytesMut::new(),
+            next: 0,
+            bytes: 0,
+            digest: Digest::new(&SHA256),
+            open: Default::default(),
+        }
     }
 
     fn push(&mut self, chunk: &[u8]) {
@@ -621,7 +629,6 @@ pub(crate) async fn gather(
 pub(crate) fn had_no_effect(word: &str) -> bool {
     matches!(word, "connect" | "no_endpoint" | "timeout_connect" | "overload")
 }
-
 
 /// The lane's key of a request: those that agree in it are worked on one after the other.
 pub(crate) fn lane_key(request: &Request) -> Option<u64> {

@@ -24,3 +24,6 @@ pub mod record;
 pub mod spool;
 pub mod waiters;
 pub mod window;
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,12 @@
 use crate::clock::now_us;
 use crate::config::NearConfig;
 use crate::envelope::{Envelope, Hello, Reply};
+use crate::flow;
 use crate::hops::HopKind;
 use crate::ids::Ids;
 use crate::record::Recorder;
 use crate::spool::Spool;
 use crate::waiters::{Waiters, Word};
-use crate::flow;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use wharf_core::LocalBoxFuture;
-use wharf_core::bus::{BusError, Message, Parcel, Reader, Sink, Told};
+use wharf_core::bus::{BusError, Message, Parcel, Place, Reader, Sink, Told};
 use wharf_core::exchange::{Answer, Exchange};
 use wharf_core::fault::Fault;
 use wharf_core::outlet::{Outlet, Wish};
@@ -107,9 +107,17 @@ impl NearNode {
     }
 
     /// Announces on its own reply lane who reads it from now on.
-    pub async fn say_hello(&self, seat: &Seat, address: &str) -> Result<(), BusError> {
+    ///
+    /// # Errors
+    /// It was not kept.
+    pub async fn say_hello(&self, seat: &Seat, address: &str) -> Result<Place, BusError> {
         let hello = Hello { node: (*self.node).into(), address: address.into(), run: seat.run, instance: seat.instance };
-        flow::sent(&*self.sink, Parcel::new(seat.reply_lane.clone(), 0, hello.write())).await.map(drop)
+        flow::sent(&*self.sink, Parcel::new(seat.reply_lane.clone(), 0, hello.write())).await
+    }
+
+    /// Keeps an answer that nobody waits for.
+    pub fn keep(&self, reply: &Reply) {
+        self.recorder.keep(&self.node, reply, None);
     }
 
     /// Sends with the next number of its partition; the number is used up only if the message is taken.
@@ -206,7 +214,11 @@ impl NearNode {
     fn foreign(&self, seat: &Seat, what: &str) {
         self.recorder.count_foreign();
         if !self.said_foreign.swap(true, Relaxed) {
-            tracing::warn!(topic = &*seat.reply_lane, what, "a record on the own reply lane is no answer; it is passed over, and those after it are only counted");
+            tracing::warn!(
+                topic = &*seat.reply_lane,
+                what,
+                "a record on the own reply lane is no answer; it is passed over, and those after it are only counted"
+            );
         }
     }
 }

@@ -320,7 +320,9 @@ mod tests {
         assert_eq!(read(spool.finish(want(3, "one two three")).await.unwrap()).await, b"one two three");
         assert_eq!((spool.held(), fs::read_dir(dir.path()).unwrap().count()), (0, 0), "nothing is left of it");
 
-        for (pieces, wanted) in [(&[0][..], want(2, "one two ")), (&[0, 2], want(2, "one three")), (&[1], want(1, "two ")), (&[0, 1], want(2, "one twO "))] {
+        for (pieces, wanted) in
+            [(&[0][..], want(2, "one two ")), (&[0, 2], want(2, "one three")), (&[1], want(1, "two ")), (&[0, 1], want(2, "one twO "))]
+        {
             for number in pieces {
                 spool.add(piece(*number, ["one ", "two ", "three"][*number as usize])).await;
             }

@@ -5,6 +5,7 @@
 //! be assembled cannot be made (`config::check`).
 
 use crate::config::plan::{self, Attachment, Plan, Policy, RateLimit, Role as PlanRole};
+use crate::ferry::FerryCore;
 use crate::telemetry::traces::Outbox;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -202,12 +203,14 @@ pub struct Home {
     /// Of the routes of the newest generation. A route that goes on counts where it did: with ten thousand of them, making
     /// all counts anew would hold every core up at each change.
     meters: RefCell<HashMap<Arc<str>, Rc<Meters>>>,
+    /// Its part of the ferry.
+    pub(crate) ferry: FerryCore,
 }
 
 impl Home {
     /// A core that has served nothing yet.
-    pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink) -> Home {
-        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default(), meters: RefCell::default() }
+    pub fn new(number: u16, core: Rc<Core>, metrics: Arc<Registry>, faults: FaultSink, ferry: FerryCore) -> Home {
+        Home { number, core, metrics, faults, wasm: RefCell::default(), services: RefCell::default(), meters: RefCell::default(), ferry }
     }
 
     /// The counts of a route.

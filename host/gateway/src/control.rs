@@ -619,6 +619,8 @@ fn needs_restart(before: &Plan, after: &Plan) -> Vec<String> {
     look(before.node.name == after.node.name && before.node.state_dir == after.node.state_dir, "node");
     look(before.workers == after.workers, "workers");
     look(before.access_log == after.access_log, "access_log");
+    look(format!("{:?}", before.buses) == format!("{:?}", after.buses), "buses");
+    look(format!("{:?}", before.ferry) == format!("{:?}", after.ferry), "ferry");
     look(before.log.json == after.log.json, "log.format");
     changed
 }

@@ -2,6 +2,7 @@
 
 use crate::allocator;
 use crate::assemble::{self, Generation, Home};
+use crate::ferry::{Ferry, FerryCore};
 use crate::listen::{self, Door, Gate};
 use anyhow::{Context as _, Result};
 use std::net::TcpListener;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use wharf_core::metrics::Registry;
 use wharf_http::admission::{Files, Pressure};
 use wharf_http::house::{Core, core_thread};
@@ -45,6 +47,8 @@ pub struct Seed {
     pub open: watch::Receiver<bool>,
     /// Says that the process ends.
     pub end: watch::Receiver<Option<Ending>>,
+    /// What the process has of the ferry.
+    pub ferry: Arc<Ferry>,
 }
 
 /// How the process ends.
@@ -81,9 +85,10 @@ async fn serve(seed: Seed) {
         listeners,
         mut open,
         mut end,
+        ferry,
     } = seed;
     let core = Core::within((files, pressure), number, node, metrics.clone(), recorder());
-    let home = Home::new(number, core.clone(), metrics, faults);
+    let home = Home::new(number, core.clone(), metrics, faults, FerryCore::new(&ferry, number));
 
     // The first generation before the first connection: nobody is told 404 because we were too quick.
     let (doors, sockets): (Vec<Rc<Door>>, Vec<TcpListener>) =
@@ -100,11 +105,14 @@ async fn serve(seed: Seed) {
     tokio::task::spawn_local(core.clone().sweep());
     let mut sockets = Some(sockets);
     let mut accepting = Vec::new();
+    let (end_members, members_end) = watch::channel(None);
+    let mut members = Vec::new();
     loop {
         tokio::select! {
             Ok(_) = open.wait_for(|open| *open), if sockets.is_some() => {
                 let begun = doors.iter().zip(sockets.take().unwrap_or_default());
                 accepting.extend(begun.map(|(door, socket)| tokio::task::spawn_local(listen::accept(core.clone(), door.clone(), socket))));
+                members = home.ferry.serve(&core, &members_end);
             }
             changed = generations.changed() => {
                 if changed.is_err() {
@@ -121,6 +129,7 @@ async fn serve(seed: Seed) {
     // Draining: what the kernel has accepted is taken, then no more; answers say that their connection closes, HTTP/2 is told
     // to go; and who is in the middle gets his time.
     core.end();
+    end_members.send_replace(Some(end.borrow().map_or(Duration::ZERO, |end| end.grace)));
     for accepting in accepting {
         let _ = accepting.await;
     }
@@ -131,7 +140,7 @@ async fn serve(seed: Seed) {
         let rest = begun.elapsed() >= REST && core.in_flight.get() == 0;
         // Read each time: whoever is in a hurry says so later.
         let grace = end.borrow().map_or(Duration::ZERO, |end| end.grace);
-        let empty = doors.iter().all(|door| door.open() == 0);
+        let empty = doors.iter().all(|door| door.open() == 0) && members.iter().all(JoinHandle::is_finished);
         if empty || rest || begun.elapsed() >= grace {
             break;
         }

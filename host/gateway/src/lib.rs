@@ -4,6 +4,7 @@
 //! - [`assemble`]: the inventory; from a plan to what each core serves
 //! - [`control`]: what serves, and how it changes; [`follow`]: when its files change; [`last_good`]: what is kept of it
 //! - [`cores`]: one thread for each CPU
+//! - [`ferry`]: buses, and what of the ferry runs where
 //! - [`listen`]: sockets and accepting; [`upgrade`]: how they pass to a newer process; [`supervisor`]: who is told of it
 //! - [`memory`]: how much there is, and what follows when it runs short; [`state`]: who else holds the state folder
 //! - [`explain`]: what would become of a request; [`expiry`]: when certificates end
@@ -25,6 +26,7 @@ pub mod desk;
 mod document_tests;
 pub mod expiry;
 pub mod explain;
+pub mod ferry;
 pub mod follow;
 pub mod last_good;
 pub mod listen;

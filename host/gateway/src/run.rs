@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::cores::{self, Ending, Seed};
 use crate::desk::GatewayDesk;
 use crate::expiry;
+use crate::ferry::Ferry;
 use crate::follow;
 use crate::last_good::{self, Loaded};
 use crate::listen::{self, Gate};
@@ -246,6 +247,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let (end, ended) = watch::channel(None);
     let (open, opened) = watch::channel(false);
     let node = node_number();
+    let ferry = Ferry::open(&plan, cores)?;
     let mut threads = Vec::new();
     let (give_back, giving_back) = watch::channel(());
     let upstream_files = Files::new(files / 2);
@@ -266,6 +268,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
             listeners,
             open: opened.clone(),
             end: ended.clone(),
+            ferry: ferry.clone(),
         })?);
     }
 

@@ -69,6 +69,7 @@ pub(super) fn entry(
         target: target(generation, home, route, outlets),
         memory,
         whole: route.whole_timeout,
+        whole_is_default: route.whole_is_default,
         body_bytes_max: route.body_bytes_max,
         keep_host: route.preserve_host,
         steps: (looks || !steps.is_empty()).then(|| Rc::new(steps)),
@@ -181,6 +182,14 @@ fn target(generation: &Generation, home: &Home, route: &plan::Route, outlets: &R
             let all = all.filter_map(|service| Some((service.name.as_ref().into(), dressed(outlet_of(&service.name, route.retries)?))));
             Target::Picked(Rc::new(all.collect()))
         }
+        To::Ferry(lane) => match home.ferry.lane(lane) {
+            Some(outlet) => Target::Fixed(dressed(outlet), Wish::default()),
+            None => Target::Picked(Rc::default()),
+        },
+        To::FerryAnswers(lane) => match home.ferry.answers(lane) {
+            Some(outlet) => Target::Fixed(dressed(outlet), Wish::default()),
+            None => Target::Picked(Rc::default()),
+        },
         To::Redirect(redirect) => Target::Fixed(checked(Rc::new(redirect.clone())), Wish::default()),
         To::Answer(answer) => {
             let (head, body) = answer.parts();

@@ -152,7 +152,7 @@ fn each_item<'n>(root: &'n Node, look: &mut impl FnMut(ItemId, &'n Node, bool)) 
                 look(ItemId::new(ItemKind::Defaults, ""), section, false);
                 continue;
             }
-            "node" | "workers" | "log" | "access_log" | "traces" | "admin" => {
+            "node" | "workers" | "log" | "access_log" | "traces" | "admin" | "buses" | "ferry" => {
                 look(ItemId::new(ItemKind::Setting, name), section, false);
                 continue;
             }

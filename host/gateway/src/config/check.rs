@@ -24,6 +24,7 @@ use std::time::Duration;
 use wharf_core::outlet::CallLimits;
 use wharf_http::routes::{PathPattern, Test, Wanted};
 
+mod ferry;
 mod listeners;
 mod plugins;
 mod route_steps;
@@ -189,6 +190,7 @@ pub(super) struct Checker<'a> {
     around: &'a Surroundings,
     listeners: Vec<String>,
     services: Vec<String>,
+    lanes: Vec<String>,
     plugins: Vec<String>,
     pub(super) mistakes: Vec<Mistake>,
     /// Files that the configuration names, and what they hold; `None`: they cannot be read.
@@ -207,12 +209,15 @@ impl<'a> Checker<'a> {
             let entries = named.as_ref().and_then(Item::get).map(|named| named.0.as_slice()).unwrap_or_default();
             entries.iter().filter_map(|(name, _)| name.get().cloned()).collect()
         }
+        let ferry = group(&file.ferry);
+        let (near, far) = (of(ferry, |ferry| &ferry.near), of(ferry, |ferry| &ferry.far));
         Checker {
             folder,
             folders,
             names,
             around,
-            listeners: named(&file.listeners),
+            listeners: named(&file.listeners).into_iter().chain(named(far)).collect(),
+            lanes: named(near),
             services: named(&file.services),
             plugins: named(&file.plugins),
             mistakes,
@@ -225,6 +230,8 @@ impl<'a> Checker<'a> {
         let listeners = self.listeners(&file.listeners);
         let admin = self.admin(&file.admin, &node);
         self.bound_once(&listeners, &admin);
+        let buses = self.buses(&file.buses);
+        let ferry = self.ferry(file, &node, &buses);
         let usual = self.usual(file);
         let services = self.services(file, &usual);
         let plugins = self.plugins(&file.plugins);
@@ -241,6 +248,8 @@ impl<'a> Checker<'a> {
             traces,
             listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
             admin: admin.1,
+            buses,
+            ferry,
             services,
             plugins,
             routes,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken at a restart only; of `log` all but its level, of listeners their sockets.
-const AT_RESTART: [&str; 3] = ["node", "workers", "admin"];
+const AT_RESTART: [&str; 5] = ["node", "workers", "admin", "buses", "ferry"];
 
 /// Of the access log, what is taken at once.
 const TAKEN_AT_ONCE: [&str; 3] = ["records", "sample", "capture_memory"];

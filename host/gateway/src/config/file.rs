@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::borrow::Cow;
 
+mod ferry;
 mod listener;
 mod plugin;
 mod route;
@@ -16,6 +17,7 @@ mod route_steps;
 mod service;
 mod telemetry;
 
+pub use ferry::*;
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;
@@ -56,6 +58,12 @@ pub struct File {
     /// Where requests go to, by name.
     #[serde(default)]
     pub services: Opt<Named<Service>>,
+    /// Where messages go, by name. Default none.
+    #[serde(default)]
+    pub buses: Opt<Named<Bus>>,
+    /// Requests over an isolated network as messages. Default none.
+    #[serde(default)]
+    pub ferry: Opt<Ferry>,
     /// Plugins that may be attached, by name (1 to 64 of a-z, 0-9, `-` and `_`, the first a letter), with what they are granted.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "pattern": wharf_core::plugin_name::PATTERN }))]

@@ -11,12 +11,14 @@ use wharf_core::outlet::CallLimits;
 pub use wharf_http::house::Cidr;
 pub use wharf_http::routes::{HostPattern, RouteMatch};
 
+mod ferry;
 mod listener;
 mod plugin;
 mod route;
 mod service;
 mod telemetry;
 
+pub use ferry::*;
 pub use listener::*;
 pub use plugin::*;
 pub use route::*;
@@ -44,6 +46,10 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// The admin API.
     pub admin: Admin,
+    /// Where messages go.
+    pub buses: Vec<Bus>,
+    /// Requests as messages.
+    pub ferry: Ferry,
     /// In the order of the file.
     pub services: Vec<Service>,
     /// In the order of the file.

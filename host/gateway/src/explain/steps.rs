@@ -80,7 +80,7 @@ impl At<'_> {
             Target::Answer(answer) => {
                 push("fixed answer", "to", "nobody else is asked".into(), &answer.status.to_string(), self.place("to"));
             }
-            Target::Service { .. } | Target::Split { .. } | Target::Plugin(_) => {
+            Target::Service { .. } | Target::Split { .. } | Target::Plugin(_) | Target::Ferry(_) | Target::FerryAnswers(_) => {
                 if route.rewrite.is_some() {
                     let strips = self.written.and_then(|part| part.get("rewrite")).and_then(place_of).is_none();
                     let setting = if strips { "strip_prefix" } else { "rewrite" };

@@ -45,6 +45,7 @@ impl Checker<'_> {
                 plan::Route {
                     target: target.unwrap_or(plan::Target::Answer(plan::Answer { status: 404, headers: Vec::new(), body: "".into() })),
                     whole_timeout: self.time(of(group(&route.timeouts), |t| &t.whole), usual.whole, MS, DAY, "whole"),
+                    whole_is_default: usual.whole_is_default && of(group(&route.timeouts), |t| &t.whole).is_none(),
                     body_bytes_max: self.size(&route.body_bytes_max, usual.body_bytes_max, 0, 1024 * GIB, "body_bytes_max"),
                     retries: given(&route.retries).copied().unwrap_or(true),
                     degrade_statuses: self.degrade_statuses(&route.degrade_statuses),
@@ -213,13 +214,25 @@ impl Checker<'_> {
 
     fn target(&mut self, file: &File, item: &Item<OrShort<file::To>>, matches: &plan::RouteMatch) -> Option<plan::Target> {
         let OrShort(to) = item.get()?;
-        let given_targets = [to.service.is_some(), to.split.is_some(), to.plugin.is_some(), to.redirect.is_some(), to.answer.is_some()];
+        let given_targets = [
+            to.service.is_some(),
+            to.split.is_some(),
+            to.plugin.is_some(),
+            to.ferry.is_some(),
+            to.ferry_answers.is_some(),
+            to.redirect.is_some(),
+            to.answer.is_some(),
+        ];
         let given_targets = given_targets.into_iter().filter(|given| *given).count();
         if given_targets != 1 {
             let message = if given_targets == 0 { "`to` leads nowhere" } else { "`to` leads to more than one place" };
             // A target that is misspelt has been told.
             if given_targets > 0 || item.is_sound() {
-                self.say(item.place, message, "give one of `service`, `split`, `plugin`, `redirect` and `answer`");
+                self.say(
+                    item.place,
+                    message,
+                    "give one of `service`, `split`, `plugin`, `ferry`, `ferry_answers`, `redirect` and `answer`",
+                );
             }
             return None;
         }
@@ -257,10 +270,26 @@ impl Checker<'_> {
         if let Some(arms) = &to.split {
             return self.split(file, arms, &to.sticky);
         }
+        if let Some(lane) = &to.ferry {
+            return self.lane(lane).map(plan::Target::Ferry);
+        }
+        if let Some(lane) = &to.ferry_answers {
+            return self.lane(lane).map(plan::Target::FerryAnswers);
+        }
         if let Some(redirect) = &to.redirect {
             return self.redirect(redirect, matches).map(plan::Target::Redirect);
         }
         self.answer(to.answer.as_ref()?.get()?).map(plan::Target::Answer)
+    }
+
+    fn lane(&mut self, item: &Item<String>) -> Option<Arc<str>> {
+        let name = item.get()?;
+        if !self.lanes.contains(name) {
+            let hint = nearest_or_all(name, &self.lanes);
+            self.say(item.place, format!("there is no lane `{name}` in `ferry.near`"), hint);
+            return None;
+        }
+        Some(name.as_str().into())
     }
 
     fn split(

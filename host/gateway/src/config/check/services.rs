@@ -25,6 +25,7 @@ impl Checker<'_> {
                 connections_max: self.number(&service.connections_max, common.connections_max, 1, 1_000_000, "connections_max"),
                 host: self.service_host(service),
                 host_always: service.host.is_some(),
+                waits_are_defaults: of(waits, |w| &w.head).is_none() && of(waits, |w| &w.body).is_none(),
                 ..common
             };
             let policy = match &service.balance {

@@ -177,7 +177,7 @@ pub enum ValueMatch {
     Regex(Item<String>),
 }
 
-/// What happens to a request: one of `service`, `split`, `plugin`, `redirect` and `answer`.
+/// What happens to a request: one of `service`, `split`, `plugin`, `ferry`, `ferry_answers`, `redirect` and `answer`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct To {
@@ -193,6 +193,12 @@ pub struct To {
     /// With `split`: what a request sticks to. Default nothing: each is dealt out anew.
     #[serde(default)]
     pub sticky: Opt<StickTo>,
+    /// It is carried over on this lane of `ferry.near`.
+    #[serde(default)]
+    pub ferry: Opt<String>,
+    /// The last segment of its path is the id of a message that was sent on this lane of `ferry.near`: it is answered with what came of it.
+    #[serde(default)]
+    pub ferry_answers: Opt<String>,
     /// It is told where to ask instead. Default none.
     #[serde(default)]
     pub redirect: Opt<Redirect>,

@@ -27,6 +27,8 @@ pub struct Route {
     pub target: Target,
     /// From the head of the request to the end of the answer.
     pub whole_timeout: Duration,
+    /// Neither the route nor `defaults` says so.
+    pub whole_is_default: bool,
     /// Largest request body.
     pub body_bytes_max: u64,
     /// Try again what is safe.
@@ -90,6 +92,10 @@ pub enum Target {
     },
     /// Where this route plugin says; it may name any service.
     Plugin(Attachment),
+    /// Over to the other side, on this lane.
+    Ferry(Arc<str>),
+    /// What came of a message that was sent on this lane.
+    FerryAnswers(Arc<str>),
     /// Elsewhere: the client is told to ask there.
     Redirect(Redirect),
     /// Nowhere: this is the answer.
@@ -179,6 +185,8 @@ impl fmt::Display for Target {
                 Ok(())
             }
             Target::Plugin(attachment) => write!(f, "route plugin {}", attachment.plugin),
+            Target::Ferry(lane) => write!(f, "ferry lane {lane}"),
+            Target::FerryAnswers(lane) => write!(f, "answers of ferry lane {lane}"),
             Target::Redirect(redirect) => write!(f, "redirect {}", redirect.status),
             Target::Answer(answer) => write!(f, "answer {}", answer.status),
         }
