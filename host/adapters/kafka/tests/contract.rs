@@ -1,0 +1,154 @@
+//! Kafka keeps the promises of a bus: the real broker, started once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "clippy.toml frees tests, but takes only functions marked as tests for tests"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::timeout;
+use wharf_contract::bus::{SOON, Seen, keeps_its_promises, membership, number, numbered, read, send, topic};
+use wharf_core::bus::{Bus, BusErrorKind, Parcel, ReadFrom, Standing, TopicWish};
+use wharf_harness::servers::kafka::Kafka as Broker;
+use wharf_harness::{Signal, until};
+use wharf_kafka::{Kafka, KafkaConfig};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn bus(broker: &Broker) -> Kafka {
+    Kafka::open(KafkaConfig::new(vec![broker.address().into()])).unwrap()
+}
+
+#[test]
+fn kafka_keeps_the_promises_of_a_bus() {
+    let mut broker = Broker::start();
+    let runtime = runtime();
+    runtime.block_on(async {
+        let bus = bus(&broker);
+        keeps_its_promises(&bus).await;
+        another_program_s_text_beside_an_offset_is_not_believed(&bus).await;
+    });
+    a_broker_killed_under_sends_loses_nothing_that_was_told_kept(&runtime, &mut broker);
+    whoever_stood_still_notes_nothing_any_more(&runtime, &broker);
+    brokers_that_come_later_are_waited_for(&runtime, &mut broker);
+}
+
+async fn another_program_s_text_beside_an_offset_is_not_believed(bus: &dyn Bus) {
+    let topic = topic(bus, "foreign", 1).await;
+    let group = membership(&topic, "group", "").group;
+    bus.books().move_group(&topic, &group, vec![(0, Standing::at(3))]).await.unwrap();
+    assert_eq!(bus.books().extents(&topic, Some(&group)).await.unwrap()[0].standing, Some(Standing::at(3)));
+}
+
+fn a_broker_killed_under_sends_loses_nothing_that_was_told_kept(runtime: &tokio::runtime::Runtime, broker: &mut Broker) {
+    let (total, partitions) = (4_000u64, 4u32);
+    let bus = bus(broker);
+    let topic = runtime.block_on(topic(&bus, "killed", partitions));
+    let told = Arc::new(Mutex::new(BTreeMap::new()));
+    let sink = bus.sink();
+    for number in 0..total {
+        let told = told.clone();
+        let parcel = numbered(&topic, (number % u64::from(partitions)) as u32, number);
+        sink.send(parcel, Box::new(move |said| drop(told.lock().unwrap().insert(number, said)))).unwrap();
+        if number == total / 2 {
+            until("some are kept", SOON, || (told_count(&bus, total) > 100).then_some(()));
+            broker.server().kill();
+        }
+    }
+    broker.server().start_again();
+    until("all are told of", SOON, || (told.lock().unwrap().len() as u64 == total).then_some(()));
+    let told = told.lock().unwrap();
+    let kept = told.values().filter(|said| said.is_ok()).count();
+    println!("{kept} of {total} were kept, the broker killed between them");
+    assert!(kept > 0);
+    runtime.block_on(async {
+        for partition in 0..partitions {
+            let wanted: Vec<u64> = told.iter().filter(|(number, said)| *number % u64::from(partitions) == u64::from(partition) && said.is_ok()).map(|(number, _)| *number).collect();
+            let reader = bus.read(&topic, partition, ReadFrom::Start).unwrap();
+            let mut found: Vec<u64> = Vec::new();
+            while wanted.last().is_some_and(|last| !found.contains(last)) {
+                found.extend(read(&*reader, 1).await.iter().map(number));
+            }
+            let in_order: Vec<u64> = found.iter().copied().filter(|number| wanted.contains(number)).collect();
+            assert_eq!(in_order, wanted, "partition {partition}");
+        }
+    });
+}
+
+fn told_count(bus: &Kafka, total: u64) -> u64 {
+    total - bus.sink().waiting().0
+}
+
+/// A member whose session has run out, because it was not heard of: its process stands still.
+fn whoever_stood_still_notes_nothing_any_more(runtime: &tokio::runtime::Runtime, broker: &Broker) {
+    let bus = bus(broker);
+    // Its tasks go on only while somebody blocks on this; librdkafka's own threads go on beating for it, so the broker is asked
+    // to give its place away: by a second member that joins while the first does not answer.
+    let (one, topic) = runtime.block_on(async {
+        let topic = topic(&bus, "stalled", 2).await;
+        let one = bus.join(&membership(&topic, "group", "one")).unwrap();
+        let mut seen = Seen::default();
+        seen.until(&*one, "one has both", |seen| seen.given.len() == 2).await;
+        one.note(vec![(0, Standing::at(0)), (1, Standing::at(0))]).await.unwrap();
+        (one, topic)
+    });
+    runtime.block_on(async {
+        let mut membership = membership(&topic, "group", "two");
+        membership.release_within = Duration::from_secs(2);
+        let two = bus.join(&membership).unwrap();
+        let mut seen = Seen::default();
+        // One is asked, does not release, and is tired of waiting for.
+        let giving = async {
+            let mut seen = Seen { given: BTreeMap::from([(0, Standing::at(0)), (1, Standing::at(0))]), ..Seen::default() };
+            seen.until(&*one, "one is told that it has lost something", |seen| !seen.lost.is_empty()).await;
+            seen
+        };
+        let (seen_one, ()) = tokio::join!(giving, seen.until(&*two, "two has one of them", |seen| seen.given.len() == 1));
+        let lost = *seen_one.lost.first().unwrap();
+        assert_eq!(one.note(vec![(lost, Standing::at(1))]).await.unwrap_err().kind, BusErrorKind::NotYours);
+        two.leave().await;
+        one.leave().await;
+    });
+}
+
+fn brokers_that_come_later_are_waited_for(runtime: &tokio::runtime::Runtime, broker: &mut Broker) {
+    let bus = bus(broker);
+    let topic = runtime.block_on(topic(&bus, "later", 1));
+    broker.server().kill();
+    let mut config = KafkaConfig::new(vec![broker.address().into()]);
+    config.send_within = Duration::from_secs(60);
+    let (late, given_up) = (Kafka::open(config.clone()).unwrap(), Kafka::open(KafkaConfig { send_within: Duration::from_millis(500), ..config }).unwrap());
+    let (one, reader) = {
+        let _within = runtime.enter();
+        (late.join(&membership(&topic, "group", "one")).unwrap(), late.read(&topic, 0, ReadFrom::Start).unwrap())
+    };
+    runtime.block_on(async {
+        let (told, kept) = tokio::sync::oneshot::channel();
+        given_up.sink().send(numbered(&topic, 0, 1), Box::new(move |said| drop(told.send(said)))).unwrap();
+        assert_eq!(timeout(SOON, kept).await.unwrap().unwrap().unwrap_err().kind, BusErrorKind::Unreachable);
+        let wish = TopicWish { name: topic.clone(), partitions: 1, keep: None };
+        assert_eq!(timeout(SOON, given_up.provide(&wish)).await.unwrap().unwrap_err().kind, BusErrorKind::Unreachable);
+    });
+    let sink = late.sink();
+    let sending = runtime.spawn({
+        let topic = topic.clone();
+        async move { send(&sink, Parcel::new(topic, 0, 7u64.to_be_bytes().to_vec().into())).await }
+    });
+    broker.server().start_again();
+    runtime.block_on(async {
+        sending.await.unwrap();
+        assert_eq!(number(&read(&*reader, 1).await[0]), 7);
+        let mut seen = Seen::default();
+        seen.until(&*one, "the member reads on", |seen| seen.messages.len() == 1).await;
+        one.note(vec![(0, Standing::at(1))]).await.unwrap();
+        one.leave().await;
+    });
+    broker.server().signal(Signal::TERM);
+}
