@@ -79,7 +79,8 @@ pub enum Event {
         standing: Standing,
     },
     /// Another member is to have it. Messages of it come no more; what is begun may be ended and noted. It is the member's
-    /// until it says [`Source::release`], or the bus is tired of waiting and says `Lost`.
+    /// until it says [`Source::release`], or the bus is tired of waiting and says `Lost`. Until then the member's other partitions
+    /// may be silent, so a release is not to be put off lightly.
     Asked {
         /// Which.
         partition: u32,

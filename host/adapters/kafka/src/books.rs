@@ -65,7 +65,8 @@ impl KafkaBooks {
         };
         let mut extents = Vec::new();
         for partition in 0..partitions {
-            let (first, end) = client.fetch_watermarks(topic, partition as i32, ASK_MAX).map_err(|error| told(&error, "asking what a topic holds"))?;
+            let (first, end) =
+                client.fetch_watermarks(topic, partition as i32, ASK_MAX).map_err(|error| told(&error, "asking what a topic holds"))?;
             let standing = standings.as_ref().and_then(|standings| standing_of(&standings.find_partition(topic, partition as i32)?));
             extents.push(Extent {
                 partition,
@@ -92,7 +93,9 @@ impl KafkaBooks {
             offsets.push(match offset {
                 Offset::Offset(offset) => u64::try_from(offset).unwrap_or_default(),
                 _ => {
-                    let ends = client.fetch_watermarks(topic, partition as i32, ASK_MAX).map_err(|error| told(&error, "looking for the end of a topic"))?;
+                    let ends = client
+                        .fetch_watermarks(topic, partition as i32, ASK_MAX)
+                        .map_err(|error| told(&error, "looking for the end of a topic"))?;
                     u64::try_from(ends.1).unwrap_or_default()
                 }
             });
@@ -105,7 +108,9 @@ impl KafkaBooks {
         let list = client.fetch_group_list(Some(group), ASK_MAX).map_err(|error| told(&error, "asking who is in a group"))?;
         let members: usize = list.groups().iter().filter(|found| found.name() == group).map(|found| found.members().len()).sum();
         if members > 0 {
-            let what = format!("group {group:?} has {members} members, and only one without any can be moved from outside; hint: move it by the nodes that have its partitions");
+            let what = format!(
+                "group {group:?} has {members} members, and only one without any can be moved from outside; hint: move it by the nodes that have its partitions"
+            );
             return Err(BusError::new(BusErrorKind::NotYours, what));
         }
         let asked = commit_of(topic, to)?;
@@ -117,7 +122,8 @@ impl KafkaBooks {
 pub(crate) fn commit_of(topic: &str, standings: &[(u32, Standing)]) -> Result<TopicPartitionList, BusError> {
     let mut list = TopicPartitionList::with_capacity(standings.len());
     for (partition, standing) in standings {
-        let marks = standing.marks().ok_or_else(|| BusError::new(BusErrorKind::TooLarge, "a standing has more marks than can be written"))?;
+        let marks =
+            standing.marks().ok_or_else(|| BusError::new(BusErrorKind::TooLarge, "a standing has more marks than can be written"))?;
         let mut part = list.add_partition(topic, i32::try_from(*partition).unwrap_or(i32::MAX));
         let next = Offset::Offset(i64::try_from(standing.next).unwrap_or(i64::MAX));
         part.set_offset(next).map_err(|error| told(&error, "writing down a standing"))?;

@@ -95,7 +95,9 @@ fn enough(wish: &TopicWish, have: u32) -> Result<u32, BusError> {
         return Ok(have);
     }
     let TopicWish { name, partitions, .. } = wish;
-    let message = format!("topic {name:?} has {have} partitions, and {partitions} are needed; hint: set `partitions: {have}` on both sides, or give the topic more while nobody sends");
+    let message = format!(
+        "topic {name:?} has {have} partitions, and {partitions} are needed; hint: set `partitions: {have}` on both sides, or give the topic more while nobody sends"
+    );
     Err(BusError::new(BusErrorKind::NoTopic, message))
 }
 

@@ -45,8 +45,8 @@ impl KafkaReader {
         let words = Words::new(topic);
         // Nobody joins this group: the library reads no partition without the name of one.
         let settings = config.consumer("wharf-readers");
-        let mut consumer =
-            BaseConsumer::from_config_and_context(&settings, Plain(Said(words.clone()))).map_err(|error| told(&error, "opening a reader"))?;
+        let mut consumer = BaseConsumer::from_config_and_context(&settings, Plain(Said(words.clone())))
+            .map_err(|error| told(&error, "opening a reader"))?;
         let wake = Arc::<Wake>::default();
         let waking = wake.clone();
         consumer.set_nonempty_callback(move || waking.wake());
@@ -62,7 +62,9 @@ impl KafkaReader {
                 ReadFrom::Start => Offset::Beginning,
                 ReadFrom::Offset(offset) => Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)),
                 ReadFrom::End => {
-                    let (_, end) = consumer.fetch_watermarks(&topic, partition, ASK_MAX).map_err(|error| told(&error, "looking for the end of a topic"))?;
+                    let (_, end) = consumer
+                        .fetch_watermarks(&topic, partition, ASK_MAX)
+                        .map_err(|error| told(&error, "looking for the end of a topic"))?;
                     Offset::Offset(end)
                 }
                 ReadFrom::Time(time_ms) => {

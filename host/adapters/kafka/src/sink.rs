@@ -74,7 +74,8 @@ impl KafkaSink {
     pub(crate) fn open(config: &KafkaConfig) -> Result<KafkaSink, BusError> {
         let waiting = Arc::<Waiting>::default();
         let context = Delivery { said: Said(Words::new("sink")), waiting: waiting.clone() };
-        let producer = ThreadedProducer::from_config_and_context(&config.producer(), context).map_err(|error| told(&error, "opening a sink"))?;
+        let producer =
+            ThreadedProducer::from_config_and_context(&config.producer(), context).map_err(|error| told(&error, "opening a sink"))?;
         Ok(KafkaSink { producer: Arc::new(producer), parcel_bytes_max: config.parcel_bytes_max, waiting })
     }
 }
@@ -90,9 +91,12 @@ impl Drop for KafkaSink {
 impl Sink for KafkaSink {
     fn send(&self, parcel: Parcel, told: Told) -> Result<(), BusError> {
         let Parcel { topic, partition, key, value, fields } = parcel;
-        let bytes = value.len() + key.as_ref().map_or(0, |key| key.len()) + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let bytes = value.len()
+            + key.as_ref().map_or(0, |key| key.len())
+            + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if bytes > self.parcel_bytes_max {
-            let what = format!("a message to topic {topic:?} has {bytes} bytes, and {} are taken (`message_bytes_max`)", self.parcel_bytes_max);
+            let what =
+                format!("a message to topic {topic:?} has {bytes} bytes, and {} are taken (`message_bytes_max`)", self.parcel_bytes_max);
             return Err(BusError::new(BusErrorKind::TooLarge, what));
         }
         let ticket = Box::new(Ticket { told: Mutex::new(Some(told)), bytes: bytes as u64 });

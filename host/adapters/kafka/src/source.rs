@@ -16,14 +16,15 @@ use bytes::Bytes;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -38,8 +39,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct KafkaSource {
     member: Arc<Member>,
-    /// Notes are written one after the other.
-    noting: tokio::sync::Mutex<()>,
+    /// The way to the thread that writes notes, one after the other: librdkafka tells what became of a commit only to who waits
+    /// for it. It ends with the member.
+    notes: mpsc::Sender<Note>,
+}
+
+/// What is to be written down, and who waits for it.
+struct Note {
+    standings: Vec<(u32, Standing)>,
+    tell: oneshot::Sender<Result<(), BusError>>,
 }
 
 /// What tasks and threads of one member share.
@@ -65,10 +73,7 @@ struct State {
     events: Vec<Event>,
     /// What librdkafka has said and waits for.
     turns: Vec<Rebalance>,
-    /// Who waits for the broker's word on a commit.
-    noted: Option<oneshot::Sender<KafkaResult<()>>>,
-    /// A commit is on its way of which nobody has heard.
-    unheard: bool,
+    /// What is kept beside the group's offsets was not ours, and that was said.
     foreign: bool,
 }
 
@@ -122,16 +127,6 @@ impl ConsumerContext for Group {
             }
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        // A commit that was taken as a whole may have been refused in part.
-        let refused = list.elements().iter().find_map(|part| part.error().err());
-        let mut state = locked(&self.state);
-        state.unheard = false;
-        if let Some(tell) = state.noted.take() {
-            let _ = tell.send(result.and(refused.map_or(Ok(()), Err)));
-        }
-    }
 }
 
 impl KafkaSource {
@@ -152,8 +147,20 @@ impl KafkaSource {
         consumer.set_nonempty_callback(move || waking.wake());
         consumer.subscribe(&[topic]).map_err(|error| told(&error, "joining a group"))?;
         let consumer = Mutex::new(Some(Arc::new(consumer)));
-        let member = Member { consumer, topic: topic.clone(), release_within: *release_within, wake, words, state };
-        Ok(Arc::new(KafkaSource { member: Arc::new(member), noting: tokio::sync::Mutex::new(()) }))
+        let member = Arc::new(Member { consumer, topic: topic.clone(), release_within: *release_within, wake, words, state });
+        let (notes, asked) = mpsc::channel::<Note>();
+        let writing = member.clone();
+        let thread = std::thread::Builder::new().name("wharf-kafka-note".into());
+        let started = thread.spawn(move || {
+            while let Ok(Note { standings, tell }) = asked.recv() {
+                // Who has given up waiting will say how it stands then.
+                if !tell.is_closed() {
+                    let _ = tell.send(writing.write(&standings));
+                }
+            }
+        });
+        started.map_err(|error| BusError::new(BusErrorKind::Refused, format!("joining a group: no thread can be made: {error}")))?;
+        Ok(Arc::new(KafkaSource { member, notes }))
     }
 
     async fn told(&self, max: usize) -> Result<Vec<Event>, BusError> {
@@ -179,57 +186,13 @@ impl KafkaSource {
         }
     }
 
-    async fn write(&self, standings: Vec<(u32, Standing)>) -> Result<(), BusError> {
-        let _in_turn = self.noting.lock().await;
-        let member = &self.member;
-        let list = commit_of(&member.topic, &standings)?;
-        let end = tokio::time::Instant::now() + NOTE_MAX;
-        loop {
-            let (tell, told_of) = oneshot::channel();
-            {
-                let mut state = locked(&member.state);
-                if let Some((other, _)) = standings.iter().find(|(partition, _)| !state.owned.contains(partition)) {
-                    let what = format!("partition {other} of topic {:?} is not this member's", member.topic);
-                    return Err(BusError::new(BusErrorKind::NotYours, what));
-                }
-                if !state.unheard {
-                    (state.unheard, state.noted) = (true, Some(tell));
-                    let consumer = member.consumer()?;
-                    if let Err(error) = consumer.commit(&list, CommitMode::Async) {
-                        (state.unheard, state.noted) = (false, None);
-                        return Err(told(&error, "writing down a standing"));
-                    }
-                }
-                // Else an earlier one is still on its way, and what is written after it must not be overtaken by it.
-            }
-            let said = match tokio::time::timeout_at(end, told_of).await {
-                Ok(Ok(said)) => said,
-                Ok(Err(_)) => {
-                    if tokio::time::Instant::now() >= end {
-                        return Err(BusError::new(BusErrorKind::Unreachable, "an earlier note has not been heard of yet"));
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
-                Err(_) => return Err(BusError::new(BusErrorKind::Unreachable, "the brokers have not taken a standing in time")),
-            };
-            let Err(error) = said else { return Ok(()) };
-            let code = error.rdkafka_error_code();
-            match code {
-                // The group is between two generations: a moment later it is known whose they are.
-                Some(
-                    RDKafkaErrorCode::RebalanceInProgress
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress
-                    | RDKafkaErrorCode::CoordinatorNotAvailable
-                    | RDKafkaErrorCode::NotCoordinator
-                    | RDKafkaErrorCode::RequestTimedOut
-                    | RDKafkaErrorCode::WaitingForCoordinator,
-                ) if tokio::time::Instant::now() < end => tokio::time::sleep(Duration::from_millis(20)).await,
-                _ => {
-                    let kind = code.map_or(BusErrorKind::Unreachable, kind_of);
-                    return Err(BusError::new(kind, format!("a standing in topic {:?} is not taken: {error}", member.topic)));
-                }
-            }
+    async fn noted(&self, standings: Vec<(u32, Standing)>) -> Result<(), BusError> {
+        let (tell, told_of) = oneshot::channel();
+        let closed = || BusError::new(BusErrorKind::Closed, "this member has left its group");
+        self.notes.send(Note { standings, tell }).map_err(|_| closed())?;
+        match tokio::time::timeout(NOTE_MAX, told_of).await {
+            Ok(said) => said.map_err(|_| closed())?,
+            Err(_) => Err(BusError::new(BusErrorKind::Unreachable, "the brokers have not taken a standing in time")),
         }
     }
 }
@@ -238,6 +201,35 @@ impl Member {
     fn consumer(&self) -> Result<Arc<BaseConsumer<Group>>, BusError> {
         let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         consumer.ok_or_else(|| BusError::new(BusErrorKind::Closed, "this member has left its group"))
+    }
+
+    /// Writes standings down, and waits for the broker's word.
+    fn write(&self, standings: &[(u32, Standing)]) -> Result<(), BusError> {
+        let list = commit_of(&self.topic, standings)?;
+        let end = Instant::now() + NOTE_MAX;
+        loop {
+            let consumer = self.consumer()?;
+            if let Some((other, _)) = standings.iter().find(|(partition, _)| !locked(&self.state).owned.contains(partition)) {
+                let what = format!("partition {other} of topic {:?} is not this member's", self.topic);
+                return Err(BusError::new(BusErrorKind::NotYours, what));
+            }
+            let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return Ok(()) };
+            match error.rdkafka_error_code() {
+                // The group is between two generations, or its broker between two others: a moment later it is known.
+                Some(
+                    RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::RequestTimedOut
+                    | RDKafkaErrorCode::WaitingForCoordinator,
+                ) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                code => {
+                    let kind = code.map_or(BusErrorKind::Unreachable, kind_of);
+                    return Err(BusError::new(kind, format!("a standing in topic {:?} is not taken: {error}", self.topic)));
+                }
+            }
+        }
     }
 
     /// What there is to be told, without waiting.
@@ -329,9 +321,14 @@ impl Member {
                 Some(standing) => Offset::Offset(i64::try_from(standing.next).unwrap_or(i64::MAX)),
                 None => Offset::Beginning,
             };
-            let foreign = found.is_some_and(|found| !found.metadata().is_empty() && standing.as_ref().is_some_and(|standing| standing.runs.is_empty()));
+            let foreign = found
+                .is_some_and(|found| !found.metadata().is_empty() && standing.as_ref().is_some_and(|standing| standing.runs.is_empty()));
             if foreign && !std::mem::replace(&mut locked(&self.state).foreign, true) {
-                tracing::warn!(topic = &*self.topic, partition, "what is kept beside the group's offset is not ours, and is not believed; is another program in this group?");
+                tracing::warn!(
+                    topic = &*self.topic,
+                    partition,
+                    "what is kept beside the group's offset is not ours, and is not believed; is another program in this group?"
+                );
             }
             let _ = assigned.add_partition_offset(&self.topic, *partition as i32, from);
             known.insert(*partition, standing);
@@ -402,7 +399,7 @@ impl Member {
         let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         {
             let mut state = locked(&self.state);
-            *state = State { unheard: state.unheard, ..State::default() };
+            *state = State::default();
         }
         consumer.client().context().closing.store(true, Relaxed);
         let (tell, told_of) = oneshot::channel();
@@ -424,7 +421,7 @@ impl Source for KafkaSource {
     }
 
     fn note(&self, standings: Vec<(u32, Standing)>) -> BoxFuture<'_, Result<(), BusError>> {
-        Box::pin(self.write(standings))
+        Box::pin(self.noted(standings))
     }
 
     fn pause(&self, partition: u32, paused: bool) {

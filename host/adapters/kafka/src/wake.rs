@@ -50,7 +50,11 @@ impl Words {
 
     pub(crate) fn trouble(&self, what: &str) {
         if self.may() {
-            tracing::warn!(of = &*self.of, what, "kafka: trouble; it is tried again and again (further lines like this only every {SAY_EVERY:?})");
+            tracing::warn!(
+                of = &*self.of,
+                what,
+                "kafka: trouble; it is tried again and again (further lines like this only every {SAY_EVERY:?})"
+            );
         } else {
             tracing::debug!(of = &*self.of, what, "kafka");
         }
@@ -63,7 +67,11 @@ pub(crate) struct Said(pub(crate) Arc<Words>);
 impl ClientContext for Said {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
                 self.0.trouble(&format!("{facility}: {line}"));
             }
             _ => tracing::debug!(of = &*self.0.of, facility, line, "kafka"),

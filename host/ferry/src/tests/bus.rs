@@ -180,7 +180,9 @@ impl Bus for MemoryBus {
         let partitions = inner.topics.get(&membership.topic).map_or(0, Vec::len) as u32;
         let of = (membership.topic.clone(), membership.group.clone());
         let group = inner.groups.entry(of.clone()).or_default();
-        (0..partitions).for_each(|partition| { group.owners.entry(partition).or_insert(0); });
+        (0..partitions).for_each(|partition| {
+            group.owners.entry(partition).or_insert(0);
+        });
         group.members.insert(member, Word::default());
         group.deal();
         // Who has more than its part is asked for the rest.
@@ -189,7 +191,9 @@ impl Bus for MemoryBus {
             .members
             .keys()
             .filter(|other| **other != member)
-            .flat_map(|other| group.owners.iter().filter(move |(_, owner)| *owner == other).map(|(at, _)| *at).skip(part).collect::<Vec<_>>())
+            .flat_map(|other| {
+                group.owners.iter().filter(move |(_, owner)| *owner == other).map(|(at, _)| *at).skip(part).collect::<Vec<_>>()
+            })
             .collect();
         spare.into_iter().for_each(|partition| group.hand(partition, Some(member), true));
         drop(inner);
@@ -431,7 +435,9 @@ impl Reader for MemoryReader {
             ReadFrom::Start => 0,
             ReadFrom::End => end,
             ReadFrom::Offset(offset) => offset,
-            ReadFrom::Time(time_ms) => messages.unwrap().iter().find(|message| message.time_ms >= time_ms).map_or(end, |found| found.place.offset),
+            ReadFrom::Time(time_ms) => {
+                messages.unwrap().iter().find(|message| message.time_ms >= time_ms).map_or(end, |found| found.place.offset)
+            }
         };
     }
 }

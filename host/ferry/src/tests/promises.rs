@@ -88,9 +88,7 @@ fn a_request_with_a_key_is_done_once_and_its_like_get_its_answer() {
         let far = world.start_far("far-1", |_| {});
         let keyed = |key: &'static str, body: &'static str| {
             let world = world.clone();
-            async move {
-                world.call("/pay", |call| (call.key, call.body) = (Some(key.into()), Bytes::from(body))).await
-            }
+            async move { world.call("/pay", |call| (call.key, call.body) = (Some(key.into()), Bytes::from(body))).await }
         };
         let (first, second) = futures_util::future::join(keyed("k", "5"), keyed("k", "5")).await;
         assert_eq!((text(&first), text(&second)), ((200, "/pay5".into()), (200, "/pay5".into())));
@@ -111,7 +109,10 @@ fn what_a_crash_made_unknown_is_told_and_put_aside_and_not_done_again() {
         world.start_near();
         world.service.takes.set(Duration::from_secs(3));
         let far = world.start_far("far-1", |_| {});
-        let calling = { let world = world.clone(); tokio::task::spawn_local(async move { world.call("/a", |_| {}).await }) };
+        let calling = {
+            let world = world.clone();
+            tokio::task::spawn_local(async move { world.call("/a", |_| {}).await })
+        };
         while world.service.calls.borrow().is_empty() {
             sleep(Duration::from_millis(1)).await;
         }
@@ -134,7 +135,10 @@ fn a_service_that_knows_keys_is_asked_again_after_a_crash() {
         world.service.takes.set(Duration::from_secs(2));
         world.service.knows_keys.set(true);
         let far = world.start_far("far-1", |config| config.repeats_unknown = true);
-        let calling = { let world = world.clone(); tokio::task::spawn_local(async move { world.call("/a", |call| call.key = Some("k".into())).await }) };
+        let calling = {
+            let world = world.clone();
+            tokio::task::spawn_local(async move { world.call("/a", |call| call.key = Some("k".into())).await })
+        };
         while world.service.calls.borrow().is_empty() {
             sleep(Duration::from_millis(1)).await;
         }

@@ -93,7 +93,9 @@ fn live(seed: u64) {
         let (calls, effects) = (world.service.calls.borrow(), world.service.effects.borrow());
         for Told { tag, keyed, said, asked } in &told {
             let (calls, effects) = (calls.get(tag).copied().unwrap_or(0), effects.get(tag).copied().unwrap_or(0));
-            let context = format!("seed {seed}: {tag} (key: {keyed}, service knows keys: {knows_keys}) asked {asked} times, was told {said:?}; {calls} calls, {effects} effects");
+            let context = format!(
+                "seed {seed}: {tag} (key: {keyed}, service knows keys: {knows_keys}) asked {asked} times, was told {said:?}; {calls} calls, {effects} effects"
+            );
             assert!(effects <= 1, "doubled: {context}");
             assert!(calls <= 1 || *keyed && knows_keys, "called twice: {context}");
             match said {
@@ -103,7 +105,14 @@ fn live(seed: u64) {
                 }
                 Said::Code(5000, why) if why.contains("outcome unknown") => {
                     assert!(!(*keyed && knows_keys), "it could have been asked again: {context}");
-                    assert!(world.bus.all("requests-parked").iter().any(|message| message.fields.iter().any(|(_, value)| &**value == b"outcome unknown")), "{context}");
+                    assert!(
+                        world
+                            .bus
+                            .all("requests-parked")
+                            .iter()
+                            .any(|message| message.fields.iter().any(|(_, value)| &**value == b"outcome unknown")),
+                        "{context}"
+                    );
                 }
                 Said::Code(2001 | 2002, _) | Said::Broken if !keyed => {}
                 other => panic!("{other:?}: {context}"),
@@ -125,7 +134,8 @@ fn whatever_fails_nothing_is_lost_doubled_or_mistaken() {
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || (first..SEEDS).step_by(threads as usize).for_each(live))).collect();
+        let running: Vec<_> =
+            (0..threads).map(|first| scope.spawn(move || (first..SEEDS).step_by(threads as usize).for_each(live))).collect();
         running.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }

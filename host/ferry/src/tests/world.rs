@@ -161,9 +161,13 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Rc<World> {
         let bus = MemoryBus::default();
-        for (name, partitions) in
-            [(TOPIC, PARTITIONS), ("requests-parked", PARTITIONS), ("requests-ledger", PARTITIONS), ("requests-receipts", PARTITIONS), ("reply-1", 1)]
-        {
+        for (name, partitions) in [
+            (TOPIC, PARTITIONS),
+            ("requests-parked", PARTITIONS),
+            ("requests-ledger", PARTITIONS),
+            ("requests-receipts", PARTITIONS),
+            ("reply-1", 1),
+        ] {
             bus.provide(&TopicWish { name: name.into(), partitions, keep: None }).await.unwrap();
         }
         let service = Rc::new(Service::default());
@@ -268,15 +272,8 @@ impl World {
     /// One request, as a caller sends it.
     pub(crate) async fn call(&self, tag: &str, change: impl FnOnce(&mut Call)) -> Said {
         let (tell, told) = oneshot::channel();
-        let mut call = Call {
-            tag: tag.into(),
-            key: None,
-            order: None,
-            body: Bytes::new(),
-            wait: Duration::from_secs(5),
-            is_async: false,
-            tell,
-        };
+        let mut call =
+            Call { tag: tag.into(), key: None, order: None, body: Bytes::new(), wait: Duration::from_secs(5), is_async: false, tell };
         change(&mut call);
         {
             let near = self.near.borrow();
