@@ -201,6 +201,7 @@ impl Writer {
         if has_blocks {
             self.bound(bytes);
         }
+        depot.queue.told(messages, told_bytes);
         for (told, place) in told {
             tell(told, Ok(place));
         }
@@ -226,7 +227,6 @@ impl Writer {
                 Then::Flushed { reply } => drop(reply.send(())),
             }
         }
-        depot.queue.told(messages, told_bytes);
         depot.figures.messages.add(messages);
         depot.figures.bytes.add(bytes);
         depot.figures.waiting.set(depot.queue.untold().0 as i64);
@@ -275,6 +275,7 @@ impl Writer {
                 undo.insert(key(kind, partition.topic, partition.number, block.first), None);
             }
         }
+        self.depot.queue.told(messages, draw.told_bytes);
         for (told, _) in draw.told {
             tell(told, Err(error.clone()));
         }
@@ -297,7 +298,6 @@ impl Writer {
                 Then::Flushed { reply } => drop(reply.send(())),
             }
         }
-        self.depot.queue.told(messages, draw.told_bytes);
         self.depot.figures.failed.add(1);
         if is_unsure {
             self.undo = undo.into_iter().collect();
