@@ -3,6 +3,8 @@
 //! Programs are installed by `dev/servers NAME` into `target/servers/NAME` (or below `WHARF_SERVERS`), never by a test: one
 //! that is missing fails its tests and says so. Each server has a file of its own here.
 
+pub mod rocketmq;
+
 use crate::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};

@@ -1,0 +1,133 @@
+//! RocketMQ: a name server, and a broker that has the gRPC proxy within itself (local mode), so that two processes do.
+//!
+//! Topics are not made here: whoever tests makes them with what it tests.
+
+use super::{Server, accepts, free_port, installed};
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+/// A cluster of one broker. Everything is gone when it is dropped.
+pub struct RocketMq {
+    names: Server,
+    broker: Server,
+    ports: Ports,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    names: u16,
+    broker: u16,
+    replicas: u16,
+    grpc: u16,
+    remoting: u16,
+}
+
+/// What a JVM of 17 must be told so that the broker may map files; as in the distribution's own scripts.
+const OPEN: &[&str] = &[
+    "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
+    "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
+    "--add-opens=java.base/java.nio=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+];
+
+impl RocketMq {
+    /// Starts it and waits until it answers. The lock that a member of a group has on a queue ends so many milliseconds
+    /// after the member was last heard of; the broker's default is a minute, which no test waits for.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start(lock_ms: u32) -> RocketMq {
+        let ports = Ports { names: free_port(), broker: broker_port(), replicas: free_port(), grpc: free_port(), remoting: free_port() };
+        let names = Server::start(
+            "rocketmq name server",
+            move |dir| {
+                fs::write(dir.join("names.conf"), format!("listenPort={}\nbindAddress=127.0.0.1\n", ports.names)).unwrap();
+                let mut java = java(dir, 64);
+                java.arg("org.apache.rocketmq.namesrv.NamesrvStartup").arg("-c").arg(dir.join("names.conf"));
+                java
+            },
+            move |_| accepts(ports.names),
+        );
+        let broker = Server::start(
+            "rocketmq broker and proxy",
+            move |dir| {
+                fs::create_dir_all(dir.join("conf")).unwrap();
+                fs::write(dir.join("broker.conf"), broker_conf(dir, ports)).unwrap();
+                fs::write(dir.join("proxy.json"), proxy_conf(ports)).unwrap();
+                let mut java = java(dir, 256);
+                java.env("NAMESRV_ADDR", format!("127.0.0.1:{}", ports.names));
+                java.args(["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "local", "-bc"]).arg(dir.join("broker.conf"));
+                java.arg("-pc").arg(dir.join("proxy.json"));
+                java.env("JAVA_TOOL_OPTIONS", format!("-Drocketmq.broker.rebalance.lockMaxLiveTime={lock_ms}"));
+                java
+            },
+            // The proxy opens its port last, when the broker has registered itself.
+            move |_| accepts(ports.broker) && accepts(ports.grpc),
+        );
+        RocketMq { names, broker, ports }
+    }
+
+    /// `host:port` of the gRPC proxy.
+    pub fn grpc(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.grpc)
+    }
+
+    /// `host:port` of the name server.
+    pub fn names(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.names)
+    }
+
+    /// The broker with the proxy, to be killed and started again.
+    pub fn broker(&mut self) -> &mut Server {
+        &mut self.broker
+    }
+
+    /// The name server, the same.
+    pub fn name_server(&mut self) -> &mut Server {
+        &mut self.names
+    }
+}
+
+/// The broker listens two ports below its own as well.
+fn broker_port() -> u16 {
+    loop {
+        let port = free_port();
+        if port > 1026 && TcpListener::bind(("127.0.0.1", port - 2)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn java(dir: &Path, heap_mib: u32) -> Command {
+    let mut java = Command::new("java");
+    java.env("ROCKETMQ_HOME", dir);
+    let mut home = OsString::from("-Duser.home=");
+    home.push(dir);
+    java.arg(format!("-Xmx{heap_mib}m")).arg(format!("-XX:MaxDirectMemorySize={heap_mib}m"));
+    java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Drocketmq.client.logUseSlf4j=false"]).arg(home).args(OPEN);
+    java.arg("-cp").arg(installed("rocketmq").join("lib").join("*"));
+    java
+}
+
+fn broker_conf(dir: &Path, ports: Ports) -> String {
+    let Ports { names, broker, replicas, .. } = ports;
+    let dir = dir.display();
+    format!(
+        "brokerClusterName=wharf\nbrokerName=b0\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\nbindAddress=127.0.0.1\n\
+         listenPort={broker}\nhaListenPort={replicas}\nstorePathRootDir={dir}/store\nstorePathCommitLog={dir}/store/commitlog\n\
+         mappedFileSizeCommitLog=67108864\nmappedFileSizeConsumeQueue=300000\nmappedFileSizeTimerLog=1048576\ntimerWheelEnable=false\n\
+         autoCreateTopicEnable=false\nflushDiskType=ASYNC_FLUSH\ndiskMaxUsedSpaceRatio=99\n"
+    )
+}
+
+fn proxy_conf(ports: Ports) -> String {
+    let Ports { names, grpc, remoting, .. } = ports;
+    format!(
+        "{{\"rocketMQClusterName\":\"wharf\",\"proxyMode\":\"LOCAL\",\"namesrvAddr\":\"127.0.0.1:{names}\",\
+         \"grpcServerPort\":{grpc},\"remotingListenPort\":{remoting}}}\n"
+    )
+}
