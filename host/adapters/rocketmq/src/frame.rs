@@ -91,21 +91,24 @@ impl Frame {
 
 /// `{0:"a"}` as `{"0":"a"}`.
 fn quoted_keys(json: &[u8]) -> Vec<u8> {
-    let (mut out, mut in_text, mut escaped, mut in_key) = (Vec::with_capacity(json.len() + 16), false, false, false);
-    for &byte in json {
+    let mut out = Vec::with_capacity(json.len() + 16);
+    let (mut rest, mut in_text, mut is_escaped) = (json, false, false);
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !in_text && digits > 0 && matches!(out.last(), Some(b'{' | b',')) && rest.get(digits) == Some(&b':') {
+            out.push(b'"');
+            out.extend(rest.iter().take(digits));
+            out.push(b'"');
+            rest = rest.get(digits..).unwrap_or_default();
+            continue;
+        }
         if in_text {
-            (escaped, in_text) = (byte == b'\\' && !escaped, byte != b'"' || escaped);
-        } else if in_key && !byte.is_ascii_digit() {
-            out.push(b'"');
-            in_key = false;
-            in_text = byte == b'"';
-        } else if !in_key && byte.is_ascii_digit() && matches!(out.last(), Some(b'{' | b',')) {
-            out.push(b'"');
-            in_key = true;
+            (is_escaped, in_text) = (byte == b'\\' && !is_escaped, byte != b'"' || is_escaped);
         } else {
             in_text = byte == b'"';
         }
         out.push(byte);
+        rest = after;
     }
     out
 }

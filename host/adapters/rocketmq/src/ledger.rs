@@ -65,10 +65,7 @@ impl Ledger {
         if fold.session != Some(session) {
             return Err(not_yours(&self.topic, partition));
         }
-        let standing = match fold.standing {
-            Some(standing) => standing,
-            None => self.begin(partition).await?,
-        };
+        let Some(standing) = fold.standing else { return Ok((self.begin(partition).await?, claimed)) };
         // Noted at once: who reads later begins here, however old the record was.
         let noted = self.append(partition, session, Some(&standing)).await?;
         Ok((standing, noted))

@@ -5,9 +5,11 @@
 use super::{Server, accepts, free_port, installed};
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// A cluster of one broker. Everything is gone when it is dropped.
 pub struct RocketMq {
@@ -65,8 +67,8 @@ impl RocketMq {
                 java.env("JAVA_TOOL_OPTIONS", format!("-Drocketmq.broker.rebalance.lockMaxLiveTime={lock_ms}"));
                 java
             },
-            // The proxy opens its port last, when the broker has registered itself.
-            move |_| accepts(ports.broker) && accepts(ports.grpc),
+            // The proxy's port opens before the name server has heard of the broker, sometimes.
+            move |_| accepts(ports.grpc) && knows_broker(ports.names).unwrap_or(false),
         );
         RocketMq { names, broker, ports }
     }
@@ -90,6 +92,22 @@ impl RocketMq {
     pub fn name_server(&mut self) -> &mut Server {
         &mut self.names
     }
+}
+
+/// Has the broker registered itself? One question of the remoting protocol: `GET_BROKER_CLUSTER_INFO`.
+fn knows_broker(names: u16) -> io::Result<bool> {
+    let header = br#"{"code":106,"language":"JAVA","version":479,"opaque":1,"flag":0,"serializeTypeCurrentRPC":"JSON"}"#;
+    let mut names = TcpStream::connect(("127.0.0.1", names))?;
+    names.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut ask = Vec::from((4 + header.len() as u32).to_be_bytes());
+    ask.extend_from_slice(&(header.len() as u32).to_be_bytes());
+    ask.extend_from_slice(header);
+    names.write_all(&ask)?;
+    let mut length = [0; 4];
+    names.read_exact(&mut length)?;
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    names.read_exact(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).contains("\"b0\""))
 }
 
 /// The broker listens two ports below its own as well.
