@@ -38,11 +38,12 @@ const OPEN: &[&str] = &[
 
 impl RocketMq {
     /// Starts it and waits until it answers. The lock that a member of a group has on a queue ends so many milliseconds
-    /// after the member was last heard of; the broker's default is a minute, which no test waits for.
+    /// after the member was last heard of; the broker's default is a minute, which no test waits for. With a name and a
+    /// secret it answers only to who knows them.
     ///
     /// # Panics
     /// As [`Server::start`].
-    pub fn start(lock_ms: u32) -> RocketMq {
+    pub fn start(lock_ms: u32, user: Option<(&'static str, &'static str)>) -> RocketMq {
         let ports = Ports { names: free_port(), broker: broker_port(), replicas: free_port(), grpc: free_port(), remoting: free_port() };
         let names = Server::start(
             "rocketmq name server",
@@ -58,8 +59,8 @@ impl RocketMq {
             "rocketmq broker and proxy",
             move |dir| {
                 fs::create_dir_all(dir.join("conf")).unwrap();
-                fs::write(dir.join("broker.conf"), broker_conf(dir, ports)).unwrap();
-                fs::write(dir.join("proxy.json"), proxy_conf(ports)).unwrap();
+                fs::write(dir.join("broker.conf"), broker_conf(dir, ports, user)).unwrap();
+                fs::write(dir.join("proxy.json"), proxy_conf(dir, ports, user)).unwrap();
                 let mut java = java(dir, 256);
                 java.env("NAMESRV_ADDR", format!("127.0.0.1:{}", ports.names));
                 java.args(["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "local", "-bc"]).arg(dir.join("broker.conf"));
@@ -131,21 +132,49 @@ fn java(dir: &Path, heap_mib: u32) -> Command {
     java
 }
 
-fn broker_conf(dir: &Path, ports: Ports) -> String {
+fn broker_conf(dir: &Path, ports: Ports, user: Option<(&str, &str)>) -> String {
     let Ports { names, broker, replicas, .. } = ports;
-    let dir = dir.display();
-    format!(
+    let at = dir.display();
+    let mut conf = format!(
         "brokerClusterName=wharf\nbrokerName=b0\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\nbindAddress=127.0.0.1\n\
-         listenPort={broker}\nhaListenPort={replicas}\nstorePathRootDir={dir}/store\nstorePathCommitLog={dir}/store/commitlog\n\
+         listenPort={broker}\nhaListenPort={replicas}\nstorePathRootDir={at}/store\nstorePathCommitLog={at}/store/commitlog\n\
          mappedFileSizeCommitLog=67108864\nmappedFileSizeConsumeQueue=300000\nmappedFileSizeTimerLog=1048576\ntimerWheelEnable=false\n\
          autoCreateTopicEnable=false\nflushDiskType=ASYNC_FLUSH\ndiskMaxUsedSpaceRatio=99\n"
-    )
+    );
+    for (name, value) in asking(dir, user) {
+        conf.push_str(&format!("{name}={value}\n"));
+    }
+    conf
 }
 
-fn proxy_conf(ports: Ports) -> String {
+fn proxy_conf(dir: &Path, ports: Ports, user: Option<(&str, &str)>) -> String {
     let Ports { names, grpc, remoting, .. } = ports;
-    format!(
-        "{{\"rocketMQClusterName\":\"wharf\",\"proxyMode\":\"LOCAL\",\"namesrvAddr\":\"127.0.0.1:{names}\",\
-         \"grpcServerPort\":{grpc},\"remotingListenPort\":{remoting}}}\n"
-    )
+    let mut conf = serde_json::json!({
+        "rocketMQClusterName": "wharf", "proxyMode": "LOCAL", "namesrvAddr": format!("127.0.0.1:{names}"),
+        "grpcServerPort": grpc, "remotingListenPort": remoting,
+    });
+    for (name, value) in asking(dir, user) {
+        conf[name] = if value == "true" { true.into() } else { value.into() };
+    }
+    if user.is_some() {
+        // It asks the broker that it has within itself.
+        conf["authenticationMetadataProvider"] = "org.apache.rocketmq.proxy.auth.ProxyAuthenticationMetadataProvider".into();
+    }
+    conf.to_string()
+}
+
+/// The settings of a broker, and of a proxy, that asks who calls.
+fn asking(dir: &Path, user: Option<(&str, &str)>) -> Vec<(&'static str, String)> {
+    let Some((name, secret)) = user else { return Vec::new() };
+    let inner = serde_json::json!({"accessKey": name, "secretKey": secret});
+    let first = serde_json::json!({"username": name, "password": secret});
+    let provider = "org.apache.rocketmq.auth.authentication.provider";
+    vec![
+        ("authenticationEnabled", "true".to_owned()),
+        ("authenticationProvider", format!("{provider}.DefaultAuthenticationProvider")),
+        ("authenticationMetadataProvider", format!("{provider}.LocalAuthenticationMetadataProvider")),
+        ("authConfigPath", dir.join("auth").display().to_string()),
+        ("initAuthenticationUser", first.to_string()),
+        ("innerClientAuthenticationCredentials", inner.to_string()),
+    ]
 }
