@@ -10,14 +10,9 @@ use crate::sink::{RocketSink, several_brokers};
 use crate::source::RocketSource;
 use crate::stamp::Stamp;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
 use wharf_core::BoxFuture;
 use wharf_core::bus::{Books, Bus, BusError, BusErrorKind, Membership, ReadFrom, Reader, Sink, Source, TopicWish};
-
-/// Between two looks for a topic that was just made.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// RocketMQ behind the doors of the bus.
 pub struct RocketMqBus {
@@ -45,21 +40,6 @@ impl RocketMqBus {
         let sink = RocketSink::new(cluster.clone(), proxy.clone(), stamp.clone(), gate.clone(), runtime.clone());
         Ok(RocketMqBus { cluster, proxy, stamp, gate, sink: Arc::new(sink), runtime })
     }
-
-    async fn make(&self, wish: &TopicWish) -> Result<(), BusError> {
-        let brokers = self.cluster.brokers().await?;
-        let (_, broker) =
-            brokers.first().ok_or_else(|| BusError::new(BusErrorKind::Unreachable, "rocketmq's name server knows no broker at present"))?;
-        self.cluster.make_topic(broker, &wish.name, wish.partitions.max(1), "+message.type=FIFO").await?;
-        let end = Instant::now() + self.cluster.config.call_within;
-        while let Err(error) = self.cluster.layout(&wish.name).await {
-            if Instant::now() > end {
-                return Err(error);
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    }
 }
 
 impl Bus for RocketMqBus {
@@ -79,13 +59,14 @@ impl Bus for RocketMqBus {
             }
             let layout = match self.cluster.layout(&wish.name).await {
                 Err(error) if error.kind == BusErrorKind::NoTopic && self.cluster.config.makes_topics => {
-                    self.make(wish).await?;
+                    self.cluster.make_topic(&wish.name, wish.partitions.max(1), "+message.type=FIFO").await?;
                     self.cluster.layout(&wish.name).await?
                 }
                 layout => layout?,
             };
             let has = layout.queues.len() as u32;
             if has < wish.partitions {
+                self.cluster.forget(&wish.name);
                 let why = format!(
                     "it has {has} queues that may be read and written, {} are wanted, and more would change the order of its messages",
                     wish.partitions

@@ -1,6 +1,6 @@
 //! What is asked of name servers and brokers, each question a function. Knows codes and fields; decides nothing.
 
-use crate::config::RocketMqConfig;
+use crate::config::{RocketMqConfig, SendBy};
 use crate::frame::{self, Fields, Frame, Kept};
 use crate::layout::{Layout, Queue};
 use crate::lines::Lines;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
 use wharf_core::bus::{BusError, BusErrorKind};
 
 // `RequestCode` of 5.3.3.
@@ -46,6 +47,8 @@ const PULL_MAX: usize = 32;
 const LAYOUT_AGE_MAX: Duration = Duration::from_secs(30);
 /// After trouble it is looked at anew, at most so often.
 const LAYOUT_AGE_MIN: Duration = Duration::from_millis(500);
+/// Between two looks for a topic that was just made.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Topics whose layouts are remembered.
 const TOPICS_MAX: usize = 4096;
 
@@ -289,8 +292,36 @@ impl Cluster {
         }
     }
 
-    /// Makes a topic on a broker.
-    pub(crate) async fn make_topic(&self, broker: &str, topic: &str, queues: u32, attributes: &str) -> Result<(), BusError> {
+    /// Makes a topic: where messages are sent by gRPC on the first broker, otherwise on all that are there, as evenly as can be.
+    pub(crate) async fn make_topic(&self, topic: &str, partitions: u32, attributes: &str) -> Result<(), BusError> {
+        let mut brokers = self.brokers().await?;
+        if self.config.send_by == SendBy::Grpc {
+            brokers.truncate(1);
+        }
+        if brokers.is_empty() {
+            return Err(BusError::new(BusErrorKind::Unreachable, "rocketmq's name server knows no broker at present"));
+        }
+        let count = brokers.len() as u64;
+        let before = |at: u64| (u64::from(partitions) * at).div_ceil(count) as u32;
+        for (at, (_, address)) in (0..).zip(&brokers) {
+            let queues = before(at + 1) - before(at);
+            if queues > 0 {
+                self.make_queues(address, topic, queues, attributes).await?;
+            }
+        }
+        // A layout that was seen is kept, so it must not be seen before all of it is there.
+        let end = Instant::now() + self.config.call_within;
+        loop {
+            match self.route(topic).await {
+                Ok(layout) if layout.queues.len() >= partitions as usize => return Ok(()),
+                Err(error) if Instant::now() > end => return Err(error),
+                _ if Instant::now() > end => return Err(no_topic(topic, "it was made, and the name server does not know all of it yet")),
+                _ => sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    async fn make_queues(&self, broker: &str, topic: &str, queues: u32, attributes: &str) -> Result<(), BusError> {
         let fields = Fields::from([
             ("topic", topic.to_owned()),
             ("defaultTopic", "TBW102".to_owned()),
@@ -307,6 +338,11 @@ impl Cluster {
             SUCCESS => Ok(()),
             _ => Err(said_no(&answer, format_args!("to make topic {topic}"))),
         }
+    }
+
+    /// Somebody is making the topic, perhaps: its layout is looked at as if for the first time.
+    pub(crate) fn forget(&self, topic: &str) {
+        self.layouts.0.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
     /// Tells a broker that a member is there, and what its group reads.

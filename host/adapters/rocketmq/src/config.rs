@@ -41,7 +41,7 @@ pub struct RocketMqConfig {
     pub credentials: Option<Credentials>,
     /// How messages are sent.
     pub send_by: SendBy,
-    /// Whether [`wharf_core::bus::Bus::provide`] makes topics that are missing, on one broker. Default: yes.
+    /// Whether [`wharf_core::bus::Bus::provide`] makes topics that are missing. Default: yes.
     pub makes_topics: bool,
     /// What is appended to a topic's name for the topic that keeps the standings of its groups. Default `-standings`.
     pub standings_suffix: Box<str>,

@@ -34,23 +34,20 @@ impl Ledger {
 
     /// Sees to it that the log has a queue for each partition.
     pub(crate) async fn provide(&self, partitions: u32) -> Result<(), BusError> {
-        let has = |queues: usize| match queues >= partitions as usize {
-            true => Ok(()),
-            false => Err(cluster::no_topic(
-                &self.log,
-                &format!("it keeps the standings of {} and has {queues} queues, {partitions} are needed", self.topic),
-            )),
-        };
-        match self.cluster.layout(&self.log).await {
+        let layout = match self.cluster.layout(&self.log).await {
             Err(error) if error.kind == BusErrorKind::NoTopic && self.cluster.config.makes_topics => {
-                let layout = self.cluster.layout(&self.topic).await?;
-                let (_, broker) =
-                    layout.brokers().into_iter().next().ok_or_else(|| cluster::no_topic(&self.topic, "its broker is away"))?;
-                self.cluster.make_topic(&broker, &self.log, partitions, "").await?;
-                has(self.cluster.layout(&self.log).await?.queues.len())
+                self.cluster.make_topic(&self.log, partitions, "").await?;
+                self.cluster.layout(&self.log).await?
             }
-            layout => has(layout?.queues.len()),
+            layout => layout?,
+        };
+        let has = layout.queues.len();
+        if has < partitions as usize {
+            self.cluster.forget(&self.log);
+            let why = format!("it keeps the standings of {} and has {has} queues, {partitions} are needed", self.topic);
+            return Err(cluster::no_topic(&self.log, &why));
         }
+        Ok(())
     }
 
     /// Takes a partition for a session: from now on no earlier session's notes count. Answers with how the group stands, and the

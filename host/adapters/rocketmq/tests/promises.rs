@@ -12,24 +12,25 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use wharf_core::bus::{
     Bus, BusError, BusErrorKind, Event, Mark, Membership, Message, Parcel, Place, ReadFrom, Reader, Sink, Source, Standing, TopicWish,
 };
-use wharf_harness::servers::rocketmq::RocketMq;
+use wharf_harness::servers::rocketmq::{RocketMq, Wish};
 use wharf_rocketmq::{Credentials, RocketMqBus, RocketMqConfig, SendBy};
 
 /// Longest wait for anything.
 const SOON: Duration = Duration::from_secs(30);
-/// How long a lock lives that nobody holds.
-const LOCK_MS: u32 = 3_000;
+/// One cluster at a time: the machine may be small.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn rocketmq_keeps_its_promises() {
-    let mut server = RocketMq::start(LOCK_MS, None);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut server = RocketMq::start(Wish::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for by in [SendBy::Grpc, SendBy::Remoting] {
         runtime.block_on(promise("messages come back as they were sent", by, come_back(&server, by)));
@@ -51,8 +52,9 @@ fn rocketmq_keeps_its_promises() {
 /// A cluster that asks who we are.
 #[test]
 fn calls_are_signed_for_a_cluster_that_asks() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (name, secret) = ("wharf", "a-secret-of-some-length");
-    let server = RocketMq::start(LOCK_MS, Some((name, secret)));
+    let server = RocketMq::start(Wish { user: Some((name, secret)), ..Wish::default() });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         for by in [SendBy::Grpc, SendBy::Remoting] {
@@ -78,6 +80,48 @@ fn calls_are_signed_for_a_cluster_that_asks() {
                 assert_eq!(refused.kind, BusErrorKind::Refused, "{refused}");
             }
         }
+    });
+}
+
+/// Partitions keep their numbers while one of two brokers is away, and those of the other go on.
+#[test]
+fn a_broker_that_is_away_stops_its_own_partitions_only() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut server = RocketMq::start(Wish { brokers: 2, ..Wish::default() });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (bus, topic, one, mut seen) = runtime.block_on(async {
+        let grpc = bus(&server, SendBy::Grpc);
+        let bus = bus(&server, SendBy::Remoting);
+        let topic = topic(&bus, "two", 5).await;
+        let refused = grpc.provide(&TopicWish { name: topic.clone(), partitions: 5, keep: None }).await;
+        assert_eq!(refused.unwrap_err().kind, BusErrorKind::Refused);
+        for partition in 0..5 {
+            assert_eq!(send(&bus.sink(), numbered(&topic, partition, 0)).await, Place { partition, offset: 0 });
+        }
+        let one = bus.join(&membership(&topic, "group", "one")).unwrap();
+        let mut seen = Seen::default();
+        seen.until(&*one, "one has everything", |seen| seen.given.len() == 5 && seen.messages.len() == 5).await;
+        one.note((0..5).map(|partition| (partition, Standing::at(1))).collect()).await.unwrap();
+        (bus, topic, one, seen)
+    });
+    // Of five, `b0` has the first three.
+    server.broker(1).kill();
+    runtime.block_on(async {
+        for partition in 0..3 {
+            assert_eq!(send(&bus.sink(), numbered(&topic, partition, 1)).await, Place { partition, offset: 1 });
+        }
+        seen.until(&*one, "the others go on", |seen| seen.messages.len() == 8).await;
+    });
+    let kept = {
+        let (told, kept) = oneshot::channel();
+        bus.sink().send(numbered(&topic, 4, 1), Box::new(move |result| told.send(result).unwrap())).unwrap();
+        kept
+    };
+    server.broker(1).start_again();
+    runtime.block_on(async {
+        assert_eq!(timeout(SOON, kept).await.unwrap().unwrap(), Ok(Place { partition: 4, offset: 1 }));
+        seen.until(&*one, "all of them go on", |seen| seen.messages.len() == 9).await;
+        one.leave().await;
     });
 }
 
@@ -352,7 +396,7 @@ async fn death(server: &RocketMq) {
     let mut seen = Seen::default();
     let died = Instant::now();
     seen.until(&*two, "two has both", |seen| seen.given.len() == 2).await;
-    println!("  noticed after {:?}, a lock lives {LOCK_MS} ms", died.elapsed());
+    println!("  noticed after {:?}, a lock lives {} ms", died.elapsed(), Wish::default().lock_ms);
     assert_eq!(seen.given, BTreeMap::from([(0, noted), (1, Standing::at(0))]));
     two.leave().await;
 }
@@ -399,8 +443,8 @@ fn kill_under_sends(runtime: &tokio::runtime::Runtime, server: &mut RocketMq, by
         let (_, result) = runtime.block_on(async { timeout(SOON, kept.recv()).await.unwrap().unwrap() });
         result.unwrap();
     }
-    server.broker().kill();
-    server.broker().start_again();
+    server.broker(0).kill();
+    server.broker(0).start_again();
     runtime.block_on(async {
         bus.sink().flush(Duration::from_secs(60)).await;
         let mut told = vec![200usize, 0];
@@ -444,8 +488,8 @@ fn stalled_member(runtime: &tokio::runtime::Runtime, server: &mut RocketMq) {
         (bus, one, topic)
     });
     // The broker forgets who was there and who had locks.
-    server.broker().kill();
-    server.broker().start_again();
+    server.broker(0).kill();
+    server.broker(0).start_again();
     let two = runtime.block_on(async {
         let bus = bus(server, SendBy::Grpc);
         let two = bus.join(&membership(&topic, "group", "two")).unwrap();

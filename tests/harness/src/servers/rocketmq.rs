@@ -11,15 +11,35 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// A cluster of one broker. Everything is gone when it is dropped.
+/// A cluster of one broker, or of more. Everything is gone when it is dropped.
 pub struct RocketMq {
     names: Server,
-    broker: Server,
-    ports: Ports,
+    brokers: Vec<Server>,
+    names_port: u16,
+    grpc_port: u16,
+}
+
+/// What a cluster is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// How many brokers, `b0` and so on.
+    pub brokers: usize,
+    /// The lock that a member of a group has on a queue ends so many milliseconds after the member was last heard of; the
+    /// broker's default is a minute, which no test waits for.
+    pub lock_ms: u32,
+    /// A name and a secret: it answers only to who knows them.
+    pub user: Option<(&'static str, &'static str)>,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { brokers: 1, lock_ms: 3_000, user: None }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Ports {
+    number: usize,
     names: u16,
     broker: u16,
     replicas: u16,
@@ -37,56 +57,48 @@ const OPEN: &[&str] = &[
 ];
 
 impl RocketMq {
-    /// Starts it and waits until it answers. The lock that a member of a group has on a queue ends so many milliseconds
-    /// after the member was last heard of; the broker's default is a minute, which no test waits for. With a name and a
-    /// secret it answers only to who knows them.
+    /// Starts it and waits until it answers.
     ///
     /// # Panics
     /// As [`Server::start`].
-    pub fn start(lock_ms: u32, user: Option<(&'static str, &'static str)>) -> RocketMq {
-        let ports = Ports { names: free_port(), broker: broker_port(), replicas: free_port(), grpc: free_port(), remoting: free_port() };
+    pub fn start(wish: Wish) -> RocketMq {
+        let names_port = free_port();
         let names = Server::start(
             "rocketmq name server",
             move |dir| {
-                fs::write(dir.join("names.conf"), format!("listenPort={}\nbindAddress=127.0.0.1\n", ports.names)).unwrap();
+                fs::write(dir.join("names.conf"), format!("listenPort={names_port}\nbindAddress=127.0.0.1\n")).unwrap();
                 let mut java = java(dir, 64);
                 java.arg("org.apache.rocketmq.namesrv.NamesrvStartup").arg("-c").arg(dir.join("names.conf"));
                 java
             },
-            move |_| accepts(ports.names),
+            move |_| accepts(names_port),
         );
-        let broker = Server::start(
-            "rocketmq broker and proxy",
-            move |dir| {
-                fs::create_dir_all(dir.join("conf")).unwrap();
-                fs::write(dir.join("broker.conf"), broker_conf(dir, ports, user)).unwrap();
-                fs::write(dir.join("proxy.json"), proxy_conf(dir, ports, user)).unwrap();
-                let mut java = java(dir, 256);
-                java.env("NAMESRV_ADDR", format!("127.0.0.1:{}", ports.names));
-                java.args(["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "local", "-bc"]).arg(dir.join("broker.conf"));
-                java.arg("-pc").arg(dir.join("proxy.json"));
-                java.env("JAVA_TOOL_OPTIONS", format!("-Drocketmq.broker.rebalance.lockMaxLiveTime={lock_ms}"));
-                java
-            },
-            // The proxy's port opens before the name server has heard of the broker, sometimes.
-            move |_| accepts(ports.grpc) && knows_broker(ports.names).unwrap_or(false),
-        );
-        RocketMq { names, broker, ports }
+        let ports = |number| Ports {
+            number,
+            names: names_port,
+            broker: broker_port(),
+            replicas: free_port(),
+            grpc: free_port(),
+            remoting: free_port(),
+        };
+        let ports: Vec<Ports> = (0..wish.brokers).map(ports).collect();
+        let brokers = ports.iter().map(|ports| start_broker(*ports, wish)).collect();
+        RocketMq { names, brokers, names_port, grpc_port: ports[0].grpc }
     }
 
     /// `host:port` of the gRPC proxy.
     pub fn grpc(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.grpc)
+        format!("127.0.0.1:{}", self.grpc_port)
     }
 
     /// `host:port` of the name server.
     pub fn names(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.names)
+        format!("127.0.0.1:{}", self.names_port)
     }
 
-    /// The broker with the proxy, to be killed and started again.
-    pub fn broker(&mut self) -> &mut Server {
-        &mut self.broker
+    /// A broker with its proxy, to be killed and started again.
+    pub fn broker(&mut self, number: usize) -> &mut Server {
+        &mut self.brokers[number]
     }
 
     /// The name server, the same.
@@ -95,8 +107,27 @@ impl RocketMq {
     }
 }
 
+fn start_broker(ports: Ports, wish: Wish) -> Server {
+    Server::start(
+        "rocketmq broker and proxy",
+        move |dir| {
+            fs::create_dir_all(dir.join("conf")).unwrap();
+            fs::write(dir.join("broker.conf"), broker_conf(dir, ports, wish.user)).unwrap();
+            fs::write(dir.join("proxy.json"), proxy_conf(dir, ports, wish.user)).unwrap();
+            let mut java = java(dir, 256);
+            java.env("NAMESRV_ADDR", format!("127.0.0.1:{}", ports.names));
+            java.arg(format!("-Drocketmq.broker.rebalance.lockMaxLiveTime={}", wish.lock_ms));
+            java.args(["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "local", "-bc"]).arg(dir.join("broker.conf"));
+            java.arg("-pc").arg(dir.join("proxy.json"));
+            java
+        },
+        // The proxy's port opens before the name server has heard of the broker, up to ten seconds.
+        move |_| accepts(ports.grpc) && knows_broker(ports.names, ports.number).unwrap_or(false),
+    )
+}
+
 /// Has the broker registered itself? One question of the remoting protocol: `GET_BROKER_CLUSTER_INFO`.
-fn knows_broker(names: u16) -> io::Result<bool> {
+fn knows_broker(names: u16, number: usize) -> io::Result<bool> {
     let header = br#"{"code":106,"language":"JAVA","version":479,"opaque":1,"flag":0,"serializeTypeCurrentRPC":"JSON"}"#;
     let mut names = TcpStream::connect(("127.0.0.1", names))?;
     names.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -108,7 +139,7 @@ fn knows_broker(names: u16) -> io::Result<bool> {
     names.read_exact(&mut length)?;
     let mut answer = vec![0; u32::from_be_bytes(length) as usize];
     names.read_exact(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).contains("\"b0\""))
+    Ok(String::from_utf8_lossy(&answer).contains(&format!("\"b{number}\"")))
 }
 
 /// The broker listens two ports below its own as well.
@@ -133,10 +164,10 @@ fn java(dir: &Path, heap_mib: u32) -> Command {
 }
 
 fn broker_conf(dir: &Path, ports: Ports, user: Option<(&str, &str)>) -> String {
-    let Ports { names, broker, replicas, .. } = ports;
+    let Ports { number, names, broker, replicas, .. } = ports;
     let at = dir.display();
     let mut conf = format!(
-        "brokerClusterName=wharf\nbrokerName=b0\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\nbindAddress=127.0.0.1\n\
+        "brokerClusterName=wharf\nbrokerName=b{number}\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\nbindAddress=127.0.0.1\n\
          listenPort={broker}\nhaListenPort={replicas}\nstorePathRootDir={at}/store\nstorePathCommitLog={at}/store/commitlog\n\
          mappedFileSizeCommitLog=67108864\nmappedFileSizeConsumeQueue=300000\nmappedFileSizeTimerLog=1048576\ntimerWheelEnable=false\n\
          autoCreateTopicEnable=false\nflushDiskType=ASYNC_FLUSH\ndiskMaxUsedSpaceRatio=99\n"
