@@ -16,7 +16,7 @@
 //! message group goes to the queue that a consistent hash of the group gives; one with several goes anywhere. So a
 //! partition is a queue, each has a group whose hash leads there (`spread`), and a request carries one message. Topics need
 //! the attribute `message.type=FIFO`: others are refused with 40014. While a broker is away the proxy spreads over the rest:
-//! topics on several brokers are sent to by remoting ([`SendBy::Remoting`]), with the queue named; it is also the faster way, by about four times.
+//! topics on several brokers are sent to by remoting ([`SendBy::Remoting`]), with the queue named; it is also the faster way, by about twice.
 //!
 //! **What is kept once, and twice.** There is no idempotent producer. A message whose answer was lost is sent again and may be
 //! there twice (`sink`); each has an id of its own (`UNIQ_KEY`), and the same id both times.
@@ -24,6 +24,9 @@
 //! **Standings** are a log in a topic beside, `<topic>-standings`, whose order is the fence (`marks`, `ledger`). It must keep its records
 //! (`fileReservedTime`, 72 hours by default) for longer than a group with marks stays away; a living member writes its own anew
 //! every hour. What is left after that is the offset that the broker keeps for the group.
+//!
+//! RocketMQ's own tools see a group's offsets and lag, and cannot move it: the log has the last word
+//! ([`wharf_core::bus::Books::move_group`] writes to both).
 //!
 //! **How fast a death is noticed** is the broker's setting for all groups: a closed connection at once, a silent one after two
 //! minutes, and the locks of either a minute after the last word (`rocketmq.broker.rebalance.lockMaxLiveTime`). `dead_after` changes none of it.
