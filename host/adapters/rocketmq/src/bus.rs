@@ -79,7 +79,8 @@ impl Bus for RocketMqBus {
                 }
                 if !self.proxy.takes_order(&wish.name).await? {
                     let message = format!(
-                        "topic {0} takes no ordered messages by gRPC; hint: `mqadmin updateTopic -t {0} -a +message.type=FIFO`, or send by remoting",
+                        "topic {0} takes no ordered messages by gRPC; \
+                         hint: `mqadmin updateTopic -t {0} -a +message.type=FIFO`, or send by remoting",
                         wish.name
                     );
                     return Err(BusError::new(BusErrorKind::Refused, message));

@@ -349,15 +349,17 @@ impl Cluster {
     pub(crate) async fn heartbeat(&self, broker: &str, client: &str, group: &str, topics: &[&str]) -> Result<(), BusError> {
         let read = |topic: &&str| {
             json!({
-                "classFilterMode": false, "topic": topic, "subString": "*", "tagsSet": [], "codeSet": [], "subVersion": 1, "expressionType": "TAG",
+                "classFilterMode": false, "topic": topic, "subString": "*", "tagsSet": [], "codeSet": [], "subVersion": 1,
+                "expressionType": "TAG",
             })
         };
+        let topics: Vec<_> = topics.iter().map(read).collect();
         let body = json!({
             "clientID": client,
             "producerDataSet": [],
             "consumerDataSet": [{
                 "groupName": group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
-                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": topics.iter().map(read).collect::<Vec<_>>(), "unitMode": false,
+                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": topics, "unitMode": false,
             }],
         });
         let answer = self.lines.ask(broker, HEARTBEAT, Fields::new(), body.to_string().as_bytes(), self.config.call_within).await?;

@@ -98,12 +98,11 @@ mod tests {
     use serde_json::json;
 
     fn route(brokers: &[(&str, &str, u32)], ordered: &str) -> Layout {
-        Layout::read(&json!({
-            "orderTopicConf": ordered,
-            "brokerDatas": brokers.iter().map(|(name, at, _)| json!({"brokerName": name, "brokerAddrs": {"0": at}})).collect::<Vec<_>>(),
-            "queueDatas": brokers.iter().map(|(name, _, queues)| json!({"brokerName": name, "readQueueNums": queues, "writeQueueNums": 4, "perm": 6}))
-                .collect::<Vec<_>>(),
-        }))
+        let master = |(name, at, _): &(&str, &str, u32)| json!({"brokerName": name, "brokerAddrs": {"0": at}});
+        let queues =
+            |(name, _, read): &(&str, &str, u32)| json!({"brokerName": name, "readQueueNums": read, "writeQueueNums": 4, "perm": 6});
+        let (masters, queues): (Vec<_>, Vec<_>) = (brokers.iter().map(master).collect(), brokers.iter().map(queues).collect());
+        Layout::read(&json!({"orderTopicConf": ordered, "brokerDatas": masters, "queueDatas": queues}))
     }
 
     fn named(layout: &Layout) -> Vec<String> {

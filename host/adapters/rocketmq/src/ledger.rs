@@ -68,7 +68,7 @@ impl Ledger {
         Ok((standing, noted))
     }
 
-    /// Where a group without a note begins: at the offset that the broker keeps for it (others' clients write it, too; ours as well), or with the oldest.
+    /// Where a group without a note begins: at the offset that the broker keeps for it, whoever wrote it, or with the oldest.
     async fn begin(&self, partition: u32) -> Result<Standing, BusError> {
         let kept = self.cluster.group_offset(&self.group, &self.topic, partition).await?;
         let first = self.cluster.first(&self.topic, partition).await?;
@@ -117,7 +117,9 @@ impl Ledger {
     async fn append(&self, partition: u32, session: u64, standing: Option<&Standing>) -> Result<u64, BusError> {
         let record = Record { group: (&*self.group).into(), session, standing: standing.cloned() };
         let body = record.write().ok_or_else(|| {
-            let message = format!("the marks of group {} in topic {}, partition {partition}, take more than {STANDING_BYTES_MAX} B; hint: end what was begun long ago", self.group, self.topic);
+            let (group, topic) = (&self.group, &self.topic);
+            let what = format!("the marks of group {group} in topic {topic}, partition {partition}");
+            let message = format!("{what}, take more than {STANDING_BYTES_MAX} B; hint: end what was begun long ago");
             BusError::new(BusErrorKind::TooLarge, message)
         })?;
         let properties = frame::properties([("wharf-group", &*self.group), ("WAIT", "true")].into_iter());

@@ -15,8 +15,8 @@
 //! **Where a message goes.** The proxy does not look at a message's `queue_id` either. A request with one message that has a
 //! message group goes to the queue that a consistent hash of the group gives; one with several goes anywhere. So a
 //! partition is a queue, each has a group whose hash leads there (`spread`), and a request carries one message. Topics need
-//! the attribute `message.type=FIFO`: others are refused with 40014. While a broker is away the proxy spreads over the rest:
-//! topics on several brokers are sent to by remoting ([`SendBy::Remoting`]), with the queue named; it is also the faster way, by about twice.
+//! the attribute `message.type=FIFO`: others are refused with 40014. While a broker is away the proxy spreads over the rest: topics on
+//! several brokers are sent to by remoting ([`SendBy::Remoting`]), with the queue named; it is also the faster way, by about twice.
 //!
 //! **What is kept once, and twice.** There is no idempotent producer. A message whose answer was lost is sent again and may be
 //! there twice (`sink`); each has an id of its own (`UNIQ_KEY`), and the same id both times.
@@ -29,7 +29,8 @@
 //! ([`wharf_core::bus::Books::move_group`] writes to both).
 //!
 //! **How fast a death is noticed** is the broker's setting for all groups: a closed connection at once, a silent one after two
-//! minutes, and the locks of either a minute after the last word (`rocketmq.broker.rebalance.lockMaxLiveTime`). `dead_after` changes none of it.
+//! minutes, and the locks of either a minute after the last word (`rocketmq.broker.rebalance.lockMaxLiveTime`). `dead_after`
+//! changes none of it.
 //!
 //! **What else differs.** How long messages are kept is one setting of the broker, not of a topic. A value may have 4 MiB less what the
 //! broker adds. A broker that is started again is known to the name server about ten seconds later. All connections are plain TCP.

@@ -30,6 +30,7 @@ const FETCHED_BYTES_MAX: usize = 8 << 20;
 /// Until the member leaves.
 pub(crate) async fn look_after(shared: Arc<Shared>) {
     let (mut beat_at, mut is_well) = (None, true);
+    let (topic, group) = (&shared.ledger.topic, &shared.ledger.group);
     loop {
         if shared.state().is_leaving {
             return leave(&shared).await;
@@ -38,7 +39,7 @@ pub(crate) async fn look_after(shared: Arc<Shared>) {
             Ok(()) => is_well = true,
             Err(error) if error.kind == BusErrorKind::Unreachable => {
                 if std::mem::take(&mut is_well) {
-                    tracing::warn!(topic = %shared.ledger.topic, group = %shared.ledger.group, %error, "rocketmq is out of reach; trying again");
+                    tracing::warn!(%topic, %group, %error, "rocketmq is out of reach; trying again");
                 }
             }
             Err(error) => {
@@ -334,7 +335,8 @@ async fn go_silent(shared: &Shared, layout: &Layout) -> Result<(), BusError> {
         let mut state = shared.state();
         let held: Vec<u32> = state.held.keys().copied().collect();
         if !held.is_empty() {
-            tracing::warn!(topic = %shared.ledger.topic, group = %shared.ledger.group, "this member has not asked for minutes; its partitions are given back");
+            let (topic, group) = (&shared.ledger.topic, &shared.ledger.group);
+            tracing::warn!(%topic, %group, "this member has not asked for minutes; its partitions are given back");
         }
         for partition in held {
             shared.lose(&mut state, partition);

@@ -112,7 +112,8 @@ impl PlaceOf {
                 return;
             }
             if began.elapsed() > GATE_WITHIN && held.take().is_some() {
-                tracing::warn!(topic = %self.topic, partition = self.partition, "rocketmq does not say where the end is; messages that come meanwhile may be missed");
+                let (topic, partition) = (&self.topic, self.partition);
+                tracing::warn!(%topic, partition, "rocketmq does not say where the end is; what comes meanwhile may be missed");
             }
             sleep(AGAIN_EVERY).await;
         }

@@ -240,7 +240,8 @@ impl Road {
 /// The proxy leads groups elsewhere while a broker is away.
 pub(crate) fn several_brokers(topic: &str) -> BusError {
     let message = format!(
-        "topic {topic} is on several brokers of rocketmq, and gRPC lets nobody say to which a message goes; hint: send by remoting, or make the topic on one broker"
+        "topic {topic} is on several brokers of rocketmq, and gRPC lets nobody say to which a message goes; \
+         hint: send by remoting, or make the topic on one broker"
     );
     BusError::new(BusErrorKind::Refused, message)
 }

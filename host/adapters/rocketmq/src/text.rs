@@ -1,7 +1,8 @@
 //! Bytes as the text that RocketMQ's properties and keys allow, and back. Pure.
 //!
 //! Properties are separated by two control characters and keys by spaces, and an empty value is dropped. So control characters,
-//! spaces, `%`, and the three signs by which fields are joined are written as `%` and two digits; so is every byte of what is no UTF-8. Nothing at all is `%`.
+//! spaces, `%`, and the two signs by which fields are joined are written as `%` and two digits; so is every byte beyond ASCII of what
+//! is no UTF-8. Nothing at all is `%`.
 
 use bytes::Bytes;
 use wharf_core::bus::BusFields;

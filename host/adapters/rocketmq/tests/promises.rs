@@ -381,6 +381,15 @@ async fn share(server: &RocketMq) {
     let extents = bus.books().extents(&topic, Some("group")).await.unwrap();
     assert_eq!(extents[1].standing, Some(Standing::at(4)));
     assert!(extents.iter().all(|extent| (extent.first, extent.end) == (0, 5)));
+
+    // The log is no topic for ordered messages: gRPC refuses it, and `provide` says so before.
+    let log: Arc<str> = "share-standings".into();
+    let refused = bus.provide(&TopicWish { name: log.clone(), partitions, keep: None }).await.unwrap_err();
+    assert_eq!(refused.kind, BusErrorKind::Refused);
+    let (told, kept) = oneshot::channel();
+    bus.sink().send(numbered(&log, 0, 0), Box::new(move |result| told.send(result).unwrap())).unwrap();
+    let refused = timeout(SOON, kept).await.unwrap().unwrap().unwrap_err();
+    assert!(refused.kind == BusErrorKind::Refused && refused.message.contains("message.type=FIFO"), "{refused}");
 }
 
 async fn death(server: &RocketMq) {

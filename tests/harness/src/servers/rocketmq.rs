@@ -167,8 +167,9 @@ fn broker_conf(dir: &Path, ports: Ports, user: Option<(&str, &str)>) -> String {
     let Ports { number, names, broker, replicas, .. } = ports;
     let at = dir.display();
     let mut conf = format!(
-        "brokerClusterName=wharf\nbrokerName=b{number}\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\nbindAddress=127.0.0.1\n\
-         listenPort={broker}\nhaListenPort={replicas}\nstorePathRootDir={at}/store\nstorePathCommitLog={at}/store/commitlog\n\
+        "brokerClusterName=wharf\nbrokerName=b{number}\nbrokerId=0\nnamesrvAddr=127.0.0.1:{names}\nbrokerIP1=127.0.0.1\n\
+         bindAddress=127.0.0.1\nlistenPort={broker}\nhaListenPort={replicas}\n\
+         storePathRootDir={at}/store\nstorePathCommitLog={at}/store/commitlog\n\
          mappedFileSizeCommitLog=67108864\nmappedFileSizeConsumeQueue=300000\nmappedFileSizeTimerLog=1048576\ntimerWheelEnable=false\n\
          autoCreateTopicEnable=false\nflushDiskType=ASYNC_FLUSH\ndiskMaxUsedSpaceRatio=99\n"
     );
