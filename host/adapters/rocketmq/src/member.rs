@@ -27,15 +27,24 @@ const FETCH_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of one partition that are fetched ahead.
 const FETCHED_BYTES_MAX: usize = 8 << 20;
 
+/// What a member remembers from one look to the next.
+#[derive(Default)]
+struct Looks {
+    beat_at: Option<Instant>,
+    /// Who was there, and since when it is they.
+    present: Vec<String>,
+    present_since: Option<Instant>,
+}
+
 /// Until the member leaves.
 pub(crate) async fn look_after(shared: Arc<Shared>) {
-    let (mut beat_at, mut is_well) = (None, true);
+    let (mut looks, mut is_well) = (Looks::default(), true);
     let (topic, group) = (&shared.ledger.topic, &shared.ledger.group);
     loop {
         if shared.state().is_leaving {
             return leave(&shared).await;
         }
-        match tick(&shared, &mut beat_at).await {
+        match tick(&shared, &mut looks).await {
             Ok(()) => is_well = true,
             Err(error) if error.kind == BusErrorKind::Unreachable => {
                 if std::mem::take(&mut is_well) {
@@ -55,7 +64,7 @@ pub(crate) async fn look_after(shared: Arc<Shared>) {
     }
 }
 
-async fn tick(shared: &Arc<Shared>, beat_at: &mut Option<Instant>) -> Result<(), BusError> {
+async fn tick(shared: &Arc<Shared>, looks: &mut Looks) -> Result<(), BusError> {
     let (ledger, cluster) = (&shared.ledger, &shared.ledger.cluster);
     tire(shared);
     let layout = cluster.layout(&ledger.topic).await?;
@@ -75,17 +84,24 @@ async fn tick(shared: &Arc<Shared>, beat_at: &mut Option<Instant>) -> Result<(),
         Ok::<Vec<String>, BusError>(all.into_iter().filter(|member| member.ends_with(&topic)).collect())
     };
     let mut present = members().await?;
-    if beat_at.is_none_or(|at: Instant| at.elapsed() >= HEARTBEAT_EVERY) || !present.iter().any(|member| **member == *shared.client) {
+    if looks.beat_at.is_none_or(|at: Instant| at.elapsed() >= HEARTBEAT_EVERY) || !present.iter().any(|member| **member == *shared.client) {
         for (_, broker) in &brokers {
             cluster.heartbeat(broker, &shared.client, &ledger.group, &[&ledger.topic, ledger.log()]).await?;
         }
-        *beat_at = Some(Instant::now());
+        looks.beat_at = Some(Instant::now());
         present = members().await?;
     }
 
+    let none = BTreeSet::new();
     let share: BTreeSet<u32> = layout::share(layout.queues.len() as u32, &present, &shared.client).collect();
     ask_back(shared, &share);
-    let locked = lock(shared, &layout, &share).await;
+    if looks.present_since.is_none() || looks.present != present {
+        (looks.present, looks.present_since) = (present, Some(Instant::now()));
+    }
+    // More is taken only once nobody has come or gone for a while: when a broker comes back, members find back one after the other,
+    // and the first would take everything.
+    let is_settled = looks.present_since.is_some_and(|since| since.elapsed() >= cluster.config.tick);
+    let locked = lock(shared, &layout, if is_settled { &share } else { &none }).await;
     let remembered = remember(shared).await;
     given_back.and(locked).and(remembered)
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
@@ -110,13 +110,14 @@ impl Calls {
     async fn look_after(self) {
         let mut is_well = true;
         loop {
+            let began = Instant::now();
             let ended = self.exchange_settings().await;
+            is_well |= began.elapsed() > HEARTBEAT_EVERY;
             if let Err(error) = ended
                 && std::mem::take(&mut is_well)
             {
                 tracing::warn!(proxy = %self.config.grpc, %error, "rocketmq's proxy cannot be talked to; trying again");
             }
-            is_well |= self.body_bytes_max.load(Relaxed) > 0 && self.heartbeat().await.is_ok();
             sleep(AGAIN_EVERY).await;
         }
     }

@@ -46,6 +46,7 @@ fn rocketmq_keeps_its_promises() {
     for by in [SendBy::Grpc, SendBy::Remoting] {
         kill_under_sends(&runtime, &mut server, by);
     }
+    two_members_and_a_restart(&runtime, &mut server);
     stalled_member(&runtime, &mut server);
 }
 
@@ -481,6 +482,37 @@ fn kill_under_sends(runtime: &tokio::runtime::Runtime, server: &mut RocketMq, by
             }
         }
         println!("kept in {:?}: {total} messages sent while the broker was killed ({by:?}), {twice} of them twice", began.elapsed());
+    });
+}
+
+/// A broker that is started again knows neither members nor locks: each goes on with what it had.
+fn two_members_and_a_restart(runtime: &tokio::runtime::Runtime, server: &mut RocketMq) {
+    let began = Instant::now();
+    let (bus, topic, mut members) = runtime.block_on(async {
+        let bus = bus(server, SendBy::Grpc);
+        let topic = topic(&bus, "restart", 4).await;
+        let mut members = Vec::new();
+        for name in ["one", "two"] {
+            members.push((bus.join(&membership(&topic, "group", name)).unwrap(), Seen::default()));
+        }
+        for (source, seen) in &mut members {
+            seen.until(&**source, "each has its half", |seen| seen.given.len() - seen.asked.len() == 2).await;
+        }
+        (bus, topic, members)
+    });
+    server.broker(0).kill();
+    server.broker(0).start_again();
+    runtime.block_on(async {
+        for partition in 0..4 {
+            send(&bus.sink(), numbered(&topic, partition, 1)).await;
+        }
+        for (source, seen) in &mut members {
+            seen.until(&**source, "each goes on", |seen| seen.messages.len() == 2).await;
+            assert!(seen.lost.is_empty() && seen.asked.is_empty(), "a restart is no reason to hand over");
+            source.note(seen.given.keys().map(|partition| (*partition, Standing::at(1))).collect()).await.unwrap();
+            source.leave().await;
+        }
+        println!("kept in {:?}: two members go on with what they had when the broker is started again", began.elapsed());
     });
 }
 
