@@ -23,7 +23,7 @@
 //!
 //! **Standings** are a log in a topic beside, `<topic>-standings`, whose order is the fence (`marks`, `ledger`). It must keep its records
 //! (`fileReservedTime`, 72 hours by default) for longer than a group with marks stays away; a living member writes its own anew
-//! every hour. What is left after that is the offset that the broker keeps for the group.
+//! every minute. What is left after that is the offset that the broker keeps for the group.
 //!
 //! RocketMQ's own tools see a group's offsets and lag, and cannot move it: the log has the last word
 //! ([`wharf_core::bus::Books::move_group`] writes to both).

@@ -16,8 +16,9 @@ use wharf_core::bus::{BusError, BusErrorKind, Event, Standing};
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 /// Who does not ask for so long is taken for dead.
 const SILENT_MAX: Duration = Duration::from_secs(300);
-/// A standing is written anew after this time, so that it does not get old enough to be removed from the log.
-const NOTE_AGAIN: Duration = Duration::from_secs(3600);
+/// A standing is written anew after this time: it must not get old enough to be removed from the log, and who reads the log, to claim
+/// or to see whether it is still its own, reads from there on.
+const NOTE_AGAIN: Duration = Duration::from_secs(60);
 /// Longest wait of one fetch.
 const FETCH_WAIT: Duration = Duration::from_secs(10);
 /// After a fetch that failed.
