@@ -4,6 +4,8 @@
 //! that is missing fails its tests and says so. Each server has a file of its own here.
 
 pub mod kafka;
+pub mod rocketmq;
+
 
 use crate::until;
 use rustix::process::{Pid, Signal, kill_process};
