@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use wharf_core::bus::{Bus, BusError, Membership, ReadFrom, TopicWish};
+use wharf_core::metrics::Registry;
 use wharf_core::outlet::Outlet;
+use wharf_embedded::bus::{BusConfig, EmbeddedBus};
 use wharf_ferry::far::Far;
 use wharf_ferry::ids::Ids;
 use wharf_ferry::near::{self, NearLane, NearNode, Seat};
@@ -21,6 +23,7 @@ use wharf_ferry::spool::Spool;
 use wharf_ferry::waiters::Waiters;
 use wharf_http::house::{Core, ListenerLimits};
 use wharf_http::walk::Walker;
+use wharf_kafka::{Kafka, KafkaConfig, Sasl, Tls};
 
 /// Between two tries to reach a bus.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,7 +57,7 @@ impl Ferry {
     ///
     /// # Errors
     /// A folder, or a bus that does not take its settings.
-    pub fn open(plan: &Plan, cores: usize) -> Result<Arc<Ferry>> {
+    pub fn open(plan: &Plan, cores: usize, metrics: &Registry) -> Result<Arc<Ferry>> {
         let recorder = Arc::new(Recorder::default());
         if plan.ferry.near.is_empty() && plan.ferry.far.is_empty() {
             return Ok(Arc::new(Ferry { near: Vec::new(), far: Vec::new(), spool: None, recorder }));
@@ -64,7 +67,7 @@ impl Ferry {
             Spool::open(&state.join("spool"), plan.ferry.spool_bytes_max).context("the ferry's folder for bodies cannot be made")?;
         let mut buses: HashMap<Arc<str>, Arc<dyn Bus>> = HashMap::new();
         for bus in &plan.buses {
-            let opened = open_bus(bus, &state, &plan.node.name).with_context(|| format!("bus {:?} cannot be opened", bus.name))?;
+            let opened = open_bus(bus, &state, &plan.node.name, metrics).with_context(|| format!("bus {:?} cannot be opened", bus.name))?;
             buses.insert(bus.name.clone(), opened);
         }
         let mut near: Vec<Near> = Vec::new();
@@ -85,10 +88,23 @@ impl Ferry {
     }
 }
 
-fn open_bus(bus: &plan::Bus, _state: &Path, _node: &str) -> Result<Arc<dyn Bus>> {
+fn open_bus(bus: &plan::Bus, state: &Path, node: &str, metrics: &Registry) -> Result<Arc<dyn Bus>> {
     match &bus.kind {
-        plan::BusKind::Embedded { .. } => anyhow::bail!("not yet"),
-        plan::BusKind::Kafka(_) => anyhow::bail!("not yet"),
+        plan::BusKind::Embedded { keep, bytes_max, message_bytes_max } => {
+            let mut config = BusConfig::new(state.join(format!("bus-{}", bus.name)));
+            (config.keep, config.store_bytes_max, config.parcel_bytes_max) = (*keep, *bytes_max, *message_bytes_max);
+            Ok(Arc::new(EmbeddedBus::open(config, metrics)?))
+        }
+        plan::BusKind::Kafka(kafka) => {
+            let mut config = KafkaConfig::new(kafka.brokers.clone());
+            config.client_id = format!("wharf-{node}").into();
+            (config.parcel_bytes_max, config.send_within) = (kafka.message_bytes_max, kafka.send_within);
+            config.queue_bytes_max = kafka.queue_bytes_max;
+            config.tls = kafka.tls.clone().map(|[ca, chain, key]| Tls { ca, chain, key });
+            config.sasl = kafka.sasl.clone().map(|(mechanism, user, password)| Sasl { mechanism, user, password });
+            config.properties = kafka.properties.clone();
+            Ok(Arc::new(Kafka::open(config)?))
+        }
     }
 }
 

@@ -247,7 +247,7 @@ async fn serve(start: Start<'_>) -> Result<()> {
     let (end, ended) = watch::channel(None);
     let (open, opened) = watch::channel(false);
     let node = node_number();
-    let ferry = Ferry::open(&plan, cores)?;
+    let ferry = Ferry::open(&plan, cores, &metrics)?;
     let mut threads = Vec::new();
     let (give_back, giving_back) = watch::channel(());
     let upstream_files = Files::new(files / 2);

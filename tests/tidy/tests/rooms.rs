@@ -20,10 +20,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-ferry", &["wharf-core"]),
     ("wharf-embedded", &["wharf-core"]),
     ("wharf-kafka", &["wharf-core"]),
-    ("wharf-redis", &["wharf-core"]),
     ("wharf-rocketmq", &["wharf-core"]),
-    ("wharf-zookeeper", &["wharf-core"]),
-    ("wharf-gateway", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-wasm", "wharf-centre", "wharf-embedded"]),
+    ("wharf-gateway", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-wasm", "wharf-centre", "wharf-ferry", "wharf-embedded", "wharf-kafka"]),
     // The bench ladder is a second gateway with the shipped rules linked in.
     // The bench ladder assembles the road with native rules, as `gateway` does with components.
     (

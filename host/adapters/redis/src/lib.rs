@@ -1,1 +1,0 @@
-//! Redis behind the door of leases.

@@ -1,1 +1,0 @@
-//! ZooKeeper behind the door of leases.
