@@ -139,6 +139,7 @@ async fn serve(
             target,
             memory: None,
             whole: file::duration(&route.timeouts.whole)?,
+            whole_is_default: false,
             body_bytes_max: 10 << 20,
             keep_host: false,
             steps: None,

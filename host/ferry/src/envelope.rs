@@ -640,7 +640,7 @@ mod tests {
             let mut bytes = written.to_vec();
             for _ in 0..=chance.below(4) {
                 let at = chance.below(bytes.len() as u64) as usize;
-                bytes[at] = chance.next() as u8;
+                bytes[at] = chance.draw() as u8;
             }
             // What can be read is written as it was read.
             match Envelope::read(&bytes.into()) {

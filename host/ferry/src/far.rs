@@ -171,17 +171,24 @@ impl Far {
                     }
                     Event::Lost { partition } => self.lost(partition),
                     Event::Message(message) => {
-                        let mut early = self.early.borrow_mut();
-                        if let Some(early) = early.get_mut(&message.place.partition) {
-                            early.push(message);
-                            continue;
+                        if let Some(message) = self.not_early(message) {
+                            self.take(message).await;
                         }
-                        drop(early);
-                        self.take(message).await;
                     }
                 }
             }
             self.go();
+        }
+    }
+
+    /// A message of a partition whose ledger is read; others wait for that.
+    fn not_early(&self, message: Message) -> Option<Message> {
+        match self.early.borrow_mut().get_mut(&message.place.partition) {
+            Some(early) => {
+                early.push(message);
+                None
+            }
+            None => Some(message),
         }
     }
 

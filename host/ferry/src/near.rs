@@ -37,6 +37,9 @@ pub struct Seat {
     pub reply_lane: Arc<str>,
 }
 
+/// How many have been sent to each partition of a topic.
+pub(crate) type Counts = Arc<[Mutex<u64>]>;
+
 /// What a node has for all its near lanes of one bus. House-wide.
 pub struct NearNode {
     /// The node's name, in hops.
@@ -54,22 +57,26 @@ pub struct NearNode {
     /// A box of words for each core.
     pub posts: Vec<Arc<Post>>,
     /// How many have been sent to each partition of each topic.
-    sequences: Mutex<HashMap<Arc<str>, Arc<[Mutex<u64>]>>>,
+    sequences: Mutex<HashMap<Arc<str>, Counts>>,
     said_foreign: AtomicBool,
 }
 
 /// Words for waiters of one core, from other threads.
 #[derive(Default)]
-pub struct Post {
-    words: Mutex<(Vec<(u64, Word)>, Option<Waker>)>,
+pub struct Post(Mutex<Posted>);
+
+#[derive(Default)]
+struct Posted {
+    words: Vec<(u64, Word)>,
+    reader: Option<Waker>,
 }
 
 impl Post {
     /// Puts a word in and wakes the core.
     pub fn put(&self, id: u64, word: Word) {
-        let mut inner = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.0.push((id, word));
-        let waker = inner.1.take();
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.words.push((id, word));
+        let waker = inner.reader.take();
         drop(inner);
         if let Some(waker) = waker {
             waker.wake();
@@ -79,12 +86,12 @@ impl Post {
     /// What is in it; waits while it is empty.
     async fn take(&self) -> Vec<(u64, Word)> {
         std::future::poll_fn(|task| {
-            let mut inner = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-            if inner.0.is_empty() {
-                inner.1 = Some(task.waker().clone());
+            let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.words.is_empty() {
+                inner.reader = Some(task.waker().clone());
                 return Poll::Pending;
             }
-            Poll::Ready(std::mem::take(&mut inner.0))
+            Poll::Ready(std::mem::take(&mut inner.words))
         })
         .await
     }
@@ -139,7 +146,7 @@ impl NearNode {
     }
 
     /// The counts of a topic's partitions.
-    pub fn sequences(&self, topic: &Arc<str>, partitions: u32) -> Arc<[Mutex<u64>]> {
+    pub(crate) fn sequences(&self, topic: &Arc<str>, partitions: u32) -> Counts {
         let mut all = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(topic.clone()).or_insert_with(|| (0..partitions).map(|_| Mutex::new(0)).collect()).clone()
     }
@@ -241,7 +248,7 @@ pub struct NearLane {
     pub(crate) node: Arc<NearNode>,
     pub(crate) waiters: Rc<Waiters>,
     pub(crate) core: u16,
-    pub(crate) counts: Arc<[Mutex<u64>]>,
+    pub(crate) counts: Counts,
 }
 
 impl NearLane {

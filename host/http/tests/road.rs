@@ -76,6 +76,7 @@ fn gateway(upstream: SocketAddr, setting: Setting) -> SocketAddr {
                 compression: None,
                 watch: None,
                 whole: setting.whole,
+                whole_is_default: false,
                 body_bytes_max: setting.body_bytes_max,
                 meters: Rc::new(Meters::new(&metrics, &"all".into())),
             };

@@ -6,7 +6,6 @@
 pub mod kafka;
 pub mod rocketmq;
 
-
 use crate::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};

@@ -21,7 +21,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-embedded", &["wharf-core"]),
     ("wharf-kafka", &["wharf-core"]),
     ("wharf-rocketmq", &["wharf-core"]),
-    ("wharf-gateway", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-wasm", "wharf-centre", "wharf-ferry", "wharf-embedded", "wharf-kafka"]),
+    (
+        "wharf-gateway",
+        &["wharf-core", "wharf-http", "wharf-upstream", "wharf-wasm", "wharf-centre", "wharf-ferry", "wharf-embedded", "wharf-kafka"],
+    ),
     // The bench ladder is a second gateway with the shipped rules linked in.
     // The bench ladder assembles the road with native rules, as `gateway` does with components.
     (
@@ -39,8 +42,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("wharf-harness", &[]),
     ("wharf-e2e", &["wharf-harness", "wharf-artifacts"]),
     // Fuzz targets look inside the rooms they feed; what they feed of the gateway they compile a second time.
-    ("wharf-fuzz", &["wharf-core", "wharf-http", "wharf-upstream"]),
-    ("wharf-fuzz-planted", &["wharf-core", "wharf-http", "wharf-upstream", "wharf-fuzz"]),
+    ("wharf-fuzz", &["wharf-core", "wharf-http", "wharf-ferry", "wharf-upstream"]),
+    ("wharf-fuzz-planted", &["wharf-core", "wharf-http", "wharf-ferry", "wharf-upstream", "wharf-fuzz"]),
     ("wharf-tidy", &[]),
 ];
 

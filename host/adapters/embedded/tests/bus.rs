@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
-use wharf_core::bus::{
-    Bus, BusErrorKind, Event, Mark, Membership, Message, Parcel, Place, ReadFrom, Reader, Source, Standing, TopicWish,
-};
+use wharf_core::bus::{Bus, BusErrorKind, Event, Mark, Membership, Message, Parcel, Place, ReadFrom, Reader, Source, Standing, TopicWish};
 use wharf_core::metrics::Registry;
 use wharf_embedded::bus::{BusConfig, EmbeddedBus};
 
@@ -101,10 +99,8 @@ fn messages_standings_and_topics_are_there_again_after_a_clean_end() {
         });
         assert_eq!(given, Some(standing));
         let events = until(&*source, |event| matches!(event, Event::Message(message) if message.place.offset == 2)).await;
-        let values: Vec<Bytes> = events
-            .into_iter()
-            .filter_map(|event| if let Event::Message(message) = event { Some(message.value) } else { None })
-            .collect();
+        let values: Vec<Bytes> =
+            events.into_iter().filter_map(|event| if let Event::Message(message) = event { Some(message.value) } else { None }).collect();
         assert_eq!(values, ["m1", "m2"], "from the standing on");
         assert_eq!(send(&bus, "t", 1, "m3").await.offset, 3);
         let extents = bus.books().extents("t", Some("g")).await.unwrap();
@@ -175,7 +171,8 @@ fn times_are_found_in_memory_and_on_the_disk_and_never_go_back() {
         }
         time.store(5, Relaxed);
         send(&bus, "t", 0, "with a clock set back").await;
-        for (asked, offset) in [(0, 0), (1_000_000, 0), (1_000_001, 1), (1_000_500, 50), (1_000_989, 99), (1_000_990, 99), (1_000_991, 101)] {
+        for (asked, offset) in [(0, 0), (1_000_000, 0), (1_000_001, 1), (1_000_500, 50), (1_000_989, 99), (1_000_990, 99), (1_000_991, 101)]
+        {
             assert_eq!(bus.books().offsets_at("t", asked).await, Ok(vec![offset]), "{asked}");
             if offset < 101 {
                 let reader = bus.read("t", 0, ReadFrom::Time(asked)).unwrap();
@@ -364,7 +361,8 @@ fn messages_of_one_sender_keep_their_order_and_places_are_told_as_they_are_kept(
 #[test]
 fn what_is_too_much_is_refused_with_the_limit() {
     let folder = tempfile::tempdir().unwrap();
-    let config = BusConfig { queue_max: 1_000, parcel_bytes_max: 100, topics_max: 2, partitions_max: 4, groups_max: 1, ..config(folder.path()) };
+    let config =
+        BusConfig { queue_max: 1_000, parcel_bytes_max: 100, topics_max: 2, partitions_max: 4, groups_max: 1, ..config(folder.path()) };
     let bus = open(config);
     run(async {
         bus.provide(&wish("t", 1)).await.unwrap();

@@ -58,8 +58,7 @@ impl KafkaBooks {
         let standings = match group {
             None => None,
             Some(_) => {
-                let mut asked = TopicPartitionList::new();
-                (0..partitions).for_each(|partition| drop(asked.add_partition(topic, partition as i32)));
+                let asked = crate::list_of(topic, 0..partitions);
                 Some(client.committed_offsets(asked, ASK_MAX).map_err(|error| told(&error, "asking how a group stands"))?)
             }
         };

@@ -20,6 +20,7 @@ mod wake;
 pub use config::{KafkaConfig, Sasl, Tls};
 
 use books::KafkaBooks;
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -126,6 +127,15 @@ impl Bus for Kafka {
 /// Does something that waits for brokers, where waiting hurts nobody.
 async fn blocking<T: Send + 'static>(what: impl FnOnce() -> Result<T, BusError> + Send + 'static) -> Result<T, BusError> {
     tokio::task::spawn_blocking(what).await.map_err(|_| BusError::new(BusErrorKind::Closed, "the runtime ends"))?
+}
+
+/// These partitions of a topic.
+fn list_of(topic: &str, partitions: impl IntoIterator<Item = u32>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
+    }
+    list
 }
 
 /// Partitions of a topic; `None`: there is none.

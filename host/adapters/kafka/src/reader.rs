@@ -103,9 +103,8 @@ impl KafkaReader {
             }
             let said = poll_fn(|task| {
                 let look = || self.look(max);
-                match look() {
-                    found @ (Err(_) | Ok(Some(_))) => return Poll::Ready(found),
-                    Ok(None) => {}
+                if let found @ (Err(_) | Ok(Some(_))) = look() {
+                    return Poll::Ready(found);
                 }
                 self.wake.set(task);
                 // What came meanwhile has woken nobody.

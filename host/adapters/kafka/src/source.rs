@@ -9,7 +9,7 @@
 use crate::books::commit_of;
 use crate::config::KafkaConfig;
 use crate::wake::{Said, Wake, Words};
-use crate::{ASK_MAX, kind_of, told};
+use crate::{ASK_MAX, kind_of, list_of, told};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -300,9 +300,7 @@ impl Member {
     /// Partitions are ours: from where they stand.
     fn take(&self, consumer: &BaseConsumer<Group>, partitions: &BTreeSet<u32>) {
         let standings = loop {
-            let mut asked = TopicPartitionList::new();
-            partitions.iter().for_each(|partition| drop(asked.add_partition(&self.topic, *partition as i32)));
-            match consumer.committed_offsets(asked, ASK_MAX) {
+            match consumer.committed_offsets(list_of(&self.topic, partitions.iter().copied()), ASK_MAX) {
                 Ok(standings) => break standings,
                 // Not a moment without knowing how they stand; should the group give us up meanwhile, it says so.
                 Err(error) => self.words.trouble(&format!("how the group stands is not known yet: {error}")),
@@ -351,9 +349,7 @@ impl Member {
 
     /// Gives partitions back.
     fn give(&self, consumer: &BaseConsumer<Group>, partitions: &BTreeSet<u32>) {
-        let mut list = TopicPartitionList::new();
-        partitions.iter().for_each(|partition| drop(list.add_partition(&self.topic, *partition as i32)));
-        if let Err(error) = consumer.incremental_unassign(&list) {
+        if let Err(error) = consumer.incremental_unassign(&list_of(&self.topic, partitions.iter().copied())) {
             self.words.trouble(&format!("partitions cannot be given back: {error}"));
         }
     }
@@ -426,8 +422,7 @@ impl Source for KafkaSource {
 
     fn pause(&self, partition: u32, paused: bool) {
         let Ok(consumer) = self.member.consumer() else { return };
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.member.topic, i32::try_from(partition).unwrap_or(i32::MAX));
+        let list = list_of(&self.member.topic, [partition]);
         let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
         if let Err(error) = done {
             self.member.words.trouble(&format!("partition {partition} cannot be paused: {error}"));
