@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
-use wharf_core::bus::{
-    Bus, BusErrorKind, Event, Mark, Membership, Message, Parcel, Place, ReadFrom, Reader, Source, Standing, TopicWish,
-};
+use wharf_core::bus::{Bus, BusErrorKind, Event, Mark, Membership, Message, Parcel, Place, ReadFrom, Reader, Source, Standing, TopicWish};
 use wharf_core::metrics::Registry;
 use wharf_embedded::bus::{BusConfig, EmbeddedBus};
 
@@ -28,7 +26,7 @@ fn open(config: BusConfig) -> EmbeddedBus {
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { timeout(Duration::from_secs(60), future).await.expect("the test's deadline") })
+    runtime.block_on(async { timeout(Duration::from_secs(60), future).await.unwrap() })
 }
 
 fn wish(name: &str, partitions: u32) -> TopicWish {
@@ -59,7 +57,7 @@ async fn read(reader: &dyn Reader, count: usize) -> Vec<Message> {
 async fn until(source: &dyn Source, mut done: impl FnMut(&Event) -> bool) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
-        for event in timeout(LONG, source.next(100)).await.expect("an event").unwrap() {
+        for event in timeout(LONG, source.next(100)).await.unwrap().unwrap() {
             let is_done = done(&event);
             events.push(event);
             if is_done {
@@ -101,10 +99,8 @@ fn messages_standings_and_topics_are_there_again_after_a_clean_end() {
         });
         assert_eq!(given, Some(standing));
         let events = until(&*source, |event| matches!(event, Event::Message(message) if message.place.offset == 2)).await;
-        let values: Vec<Bytes> = events
-            .into_iter()
-            .filter_map(|event| if let Event::Message(message) = event { Some(message.value) } else { None })
-            .collect();
+        let values: Vec<Bytes> =
+            events.into_iter().filter_map(|event| if let Event::Message(message) = event { Some(message.value) } else { None }).collect();
         assert_eq!(values, ["m1", "m2"], "from the standing on");
         assert_eq!(send(&bus, "t", 1, "m3").await.offset, 3);
         let extents = bus.books().extents("t", Some("g")).await.unwrap();
@@ -175,7 +171,8 @@ fn times_are_found_in_memory_and_on_the_disk_and_never_go_back() {
         }
         time.store(5, Relaxed);
         send(&bus, "t", 0, "with a clock set back").await;
-        for (asked, offset) in [(0, 0), (1_000_000, 0), (1_000_001, 1), (1_000_500, 50), (1_000_989, 99), (1_000_990, 99), (1_000_991, 101)] {
+        for (asked, offset) in [(0, 0), (1_000_000, 0), (1_000_001, 1), (1_000_500, 50), (1_000_989, 99), (1_000_990, 99), (1_000_991, 101)]
+        {
             assert_eq!(bus.books().offsets_at("t", asked).await, Ok(vec![offset]), "{asked}");
             if offset < 101 {
                 let reader = bus.read("t", 0, ReadFrom::Time(asked)).unwrap();
@@ -264,6 +261,44 @@ fn a_member_that_does_not_ask_is_dead_and_its_note_is_another_s() {
 }
 
 #[test]
+fn a_note_that_is_raced_by_leaving_is_found_by_the_next_member_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = open(config(folder.path()));
+    let mut outcomes = [0; 2];
+    run(async {
+        bus.provide(&wish("t", 1)).await.unwrap();
+        let given = async |source: &Arc<dyn Source>| {
+            let events = until(&**source, |event| matches!(event, Event::Given { .. })).await;
+            events.into_iter().find_map(|event| if let Event::Given { standing, .. } = event { Some(standing.next) } else { None }).unwrap()
+        };
+        let mut present = member(&bus, "first", LONG, LONG);
+        let mut stands = given(&present).await;
+        for round in 1..=1_000 {
+            let heir = member(&bus, "heir", LONG, LONG);
+            let noting = present.note(vec![(0, Standing::at(round))]);
+            if round % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
+            // Joined before it left, so that it is given the partition at the first moment that it can be.
+            let (_, noted, found) = tokio::join!(present.leave(), noting, given(&heir));
+            match noted {
+                Ok(()) => {
+                    outcomes[0] += 1;
+                    stands = round;
+                }
+                Err(error) => {
+                    outcomes[1] += 1;
+                    assert_eq!(error.kind, BusErrorKind::NotYours);
+                }
+            }
+            assert_eq!(found, stands, "round {round}");
+            present = heir;
+        }
+    });
+    assert_eq!(outcomes[0] + outcomes[1], 1_000);
+}
+
+#[test]
 fn what_is_not_released_in_time_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let bus = open(config(folder.path()));
@@ -341,7 +376,7 @@ fn messages_of_one_sender_keep_their_order_and_places_are_told_as_they_are_kept(
         });
         bus.sink().flush(LONG).await;
         assert_eq!(bus.sink().waiting(), (0, 0));
-        let told = told.lock().unwrap();
+        let told = std::mem::take(&mut *told.lock().unwrap());
         assert_eq!(told.len(), 8_000);
         let mut kept = std::collections::HashMap::new();
         for partition in 0..3 {
@@ -364,7 +399,8 @@ fn messages_of_one_sender_keep_their_order_and_places_are_told_as_they_are_kept(
 #[test]
 fn what_is_too_much_is_refused_with_the_limit() {
     let folder = tempfile::tempdir().unwrap();
-    let config = BusConfig { queue_max: 1_000, parcel_bytes_max: 100, topics_max: 2, partitions_max: 4, groups_max: 1, ..config(folder.path()) };
+    let config =
+        BusConfig { queue_max: 1_000, parcel_bytes_max: 100, topics_max: 2, partitions_max: 4, groups_max: 1, ..config(folder.path()) };
     let bus = open(config);
     run(async {
         bus.provide(&wish("t", 1)).await.unwrap();

@@ -50,8 +50,7 @@ fn child(test: &str, variable: &str, folder: &Path) -> Command {
 }
 
 async fn source(bus: &EmbeddedBus) -> (Arc<dyn Source>, HashMap<u32, Standing>) {
-    let membership =
-        Membership { topic: "t".into(), group: "g".into(), member: "m".into(), dead_after: LONG, release_within: LONG };
+    let membership = Membership { topic: "t".into(), group: "g".into(), member: "m".into(), dead_after: LONG, release_within: LONG };
     let source = bus.join(&membership).unwrap();
     let mut given = HashMap::new();
     while given.len() < PARTITIONS as usize {
@@ -70,8 +69,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_told() {
     let (mut acknowledged, mut notes): (HashMap<(u32, u64), String>, HashMap<u32, u64>) = Default::default();
     let mut ends = [0; PARTITIONS as usize];
     for round in 0..20u64 {
-        let mut child =
-            child("writes_until_it_is_killed", KILLED, folder.path()).env("ROUND", round.to_string()).spawn().unwrap();
+        let mut child = child("writes_until_it_is_killed", KILLED, folder.path()).env("ROUND", round.to_string()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (mut seen, enough) = (0, 40 + round * 617 % 4_000);
         while let Some(Ok(line)) = lines.next() {

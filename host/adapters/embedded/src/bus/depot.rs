@@ -194,11 +194,15 @@ impl Depot {
         let refused = |message: String| Err(BusError::new(BusErrorKind::Refused, message));
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if name.is_empty() || name.len() > TOPIC_NAME_MAX || !name.bytes().all(is_name) {
-            return refused(format!("{name:?} is no name for a topic: 1 to {TOPIC_NAME_MAX} letters, digits, dots, underscores or hyphens"));
+            return refused(format!(
+                "{name:?} is no name for a topic: 1 to {TOPIC_NAME_MAX} letters, digits, dots, underscores or hyphens"
+            ));
         }
         let BusConfig { topics_max, partitions_max, .. } = self.config;
         if *wished == 0 || *wished > partitions_max {
-            return refused(format!("topic {name} has 1 to {partitions_max} partitions, not {wished}; wish for less, or raise partitions_max"));
+            return refused(format!(
+                "topic {name} has 1 to {partitions_max} partitions, not {wished}; wish for less, or raise partitions_max"
+            ));
         }
         if self.topics.load().len() >= topics_max {
             return refused(format!("there are {topics_max} topics, which is the bus's topics_max; raise it to have {name}"));
@@ -210,9 +214,8 @@ impl Depot {
     pub(super) fn written(&self, standings: &[(u32, Standing)]) -> Result<Vec<UserValue>, BusError> {
         let write = |(partition, standing): &(u32, Standing)| {
             let Some(marks) = standing.marks() else {
-                let message = format!(
-                    "the standing with partition {partition} takes more than {STANDING_BYTES_MAX} bytes; have fewer messages open"
-                );
+                let message =
+                    format!("the standing with partition {partition} takes more than {STANDING_BYTES_MAX} bytes; have fewer messages open");
                 return Err(BusError::new(BusErrorKind::TooLarge, message));
             };
             Ok(write_standing(standing.next, &marks))

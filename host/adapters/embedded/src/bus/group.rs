@@ -188,7 +188,8 @@ impl Group {
                 let whose = members.iter().find(|(id, _)| part.by.is_some_and(|(by, _)| by == *id));
                 part.go(whose.map(|(_, member)| member.clone()), bells);
             }
-            let ends = members.iter().filter_map(|(_, member)| member.bell.gone_at(member.dead_after).or(now.checked_add(member.dead_after)));
+            let ends =
+                members.iter().filter_map(|(_, member)| member.bell.gone_at(member.dead_after).or(now.checked_add(member.dead_after)));
             let takes = parts.iter().filter(|part| part.going.is_none()).filter_map(|part| part.taken_at);
             ends.chain(takes).min()
         })

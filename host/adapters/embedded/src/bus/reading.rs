@@ -60,11 +60,7 @@ impl Reading {
     }
 
     /// For each of the partitions the offset of the first message at or after a time.
-    pub(super) fn times(
-        &self,
-        partitions: Arc<[Arc<Partition>]>,
-        time_ms: u64,
-    ) -> oneshot::Receiver<Result<Vec<u64>, BusError>> {
+    pub(super) fn times(&self, partitions: Arc<[Arc<Partition>]>, time_ms: u64) -> oneshot::Receiver<Result<Vec<u64>, BusError>> {
         let (reply, said) = oneshot::channel();
         self.send(Question::Times { partitions, time_ms, reply });
         said
@@ -118,9 +114,7 @@ fn answer(disk: &Disk, question: Question) -> Option<(Question, String)> {
                 return None;
             }
             let answer = match wish {
-                Wish::From(offset) => {
-                    disk.blocks(partition.topic, partition.number, offset, BLOCKS_MAX, BYTES_MAX).map(Answer::Blocks)
-                }
+                Wish::From(offset) => disk.blocks(partition.topic, partition.number, offset, BLOCKS_MAX, BYTES_MAX).map(Answer::Blocks),
                 Wish::Time(time_ms) => at_time(disk, &partition, time_ms).map(Answer::At),
             };
             match answer {
