@@ -26,7 +26,7 @@ fn open(config: BusConfig) -> EmbeddedBus {
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { timeout(Duration::from_secs(60), future).await.expect("the test's deadline") })
+    runtime.block_on(async { timeout(Duration::from_secs(60), future).await.unwrap() })
 }
 
 fn wish(name: &str, partitions: u32) -> TopicWish {
@@ -57,7 +57,7 @@ async fn read(reader: &dyn Reader, count: usize) -> Vec<Message> {
 async fn until(source: &dyn Source, mut done: impl FnMut(&Event) -> bool) -> Vec<Event> {
     let mut events = Vec::new();
     loop {
-        for event in timeout(LONG, source.next(100)).await.expect("an event").unwrap() {
+        for event in timeout(LONG, source.next(100)).await.unwrap().unwrap() {
             let is_done = done(&event);
             events.push(event);
             if is_done {
@@ -261,6 +261,44 @@ fn a_member_that_does_not_ask_is_dead_and_its_note_is_another_s() {
 }
 
 #[test]
+fn a_note_that_is_raced_by_leaving_is_found_by_the_next_member_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = open(config(folder.path()));
+    let mut outcomes = [0; 2];
+    run(async {
+        bus.provide(&wish("t", 1)).await.unwrap();
+        let given = async |source: &Arc<dyn Source>| {
+            let events = until(&**source, |event| matches!(event, Event::Given { .. })).await;
+            events.into_iter().find_map(|event| if let Event::Given { standing, .. } = event { Some(standing.next) } else { None }).unwrap()
+        };
+        let mut present = member(&bus, "first", LONG, LONG);
+        let mut stands = given(&present).await;
+        for round in 1..=1_000 {
+            let heir = member(&bus, "heir", LONG, LONG);
+            let noting = present.note(vec![(0, Standing::at(round))]);
+            if round % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
+            // Joined before it left, so that it is given the partition at the first moment that it can be.
+            let (_, noted, found) = tokio::join!(present.leave(), noting, given(&heir));
+            match noted {
+                Ok(()) => {
+                    outcomes[0] += 1;
+                    stands = round;
+                }
+                Err(error) => {
+                    outcomes[1] += 1;
+                    assert_eq!(error.kind, BusErrorKind::NotYours);
+                }
+            }
+            assert_eq!(found, stands, "round {round}");
+            present = heir;
+        }
+    });
+    assert_eq!(outcomes[0] + outcomes[1], 1_000);
+}
+
+#[test]
 fn what_is_not_released_in_time_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let bus = open(config(folder.path()));
@@ -338,7 +376,7 @@ fn messages_of_one_sender_keep_their_order_and_places_are_told_as_they_are_kept(
         });
         bus.sink().flush(LONG).await;
         assert_eq!(bus.sink().waiting(), (0, 0));
-        let told = told.lock().unwrap();
+        let told = std::mem::take(&mut *told.lock().unwrap());
         assert_eq!(told.len(), 8_000);
         let mut kept = std::collections::HashMap::new();
         for partition in 0..3 {
