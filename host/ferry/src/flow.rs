@@ -155,7 +155,7 @@ pub(crate) async fn carry_over(lane: &NearLane, exchange: &mut Exchange) -> Resu
 }
 
 /// An answer as the caller is to get it.
-async fn come_home(lane: &NearLane, reply: Reply, is_head: bool) -> Result<Answer, Fault> {
+pub(crate) async fn come_home(lane: &NearLane, reply: Reply, is_head: bool) -> Result<Answer, Fault> {
     let statuses = &lane.config.statuses;
     if reply.code != 0 {
         return Err(statuses.fault(Code::of(reply.code), format!("message {}: {}", reply.id, reply.detail)));

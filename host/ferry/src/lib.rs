@@ -5,9 +5,11 @@
 //! - [`lane`], [`window`]: order for each key, what is begun and done; pure
 //! - [`waiters`], `dedupe`: who waits for an answer, which keys are known; pure
 //! - [`envelope`], [`hops`], [`codes`]: how messages are written, what happens to them, what callers are told; pure
+//! - [`answers`]: what came of a message, by its id
 //! - [`spool`]: bodies in pieces
 //! - [`config`]: what this room is given
 
+pub mod answers;
 pub mod chance;
 mod clock;
 pub mod codes;

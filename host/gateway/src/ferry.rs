@@ -9,12 +9,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use wharf_core::bus::{Bus, BusError, Membership, ReadFrom, TopicWish};
 use wharf_core::metrics::Registry;
 use wharf_core::outlet::Outlet;
 use wharf_embedded::bus::{BusConfig, EmbeddedBus};
+use wharf_ferry::answers::Answers;
 use wharf_ferry::far::Far;
 use wharf_ferry::ids::Ids;
 use wharf_ferry::near::{self, NearLane, NearNode, Seat};
@@ -45,6 +46,8 @@ struct Near {
     node: Arc<NearNode>,
     lanes: Vec<plan::NearLane>,
     worker: u16,
+    /// Who looks for answers.
+    looks: Arc<Semaphore>,
 }
 
 struct FarOf {
@@ -81,7 +84,14 @@ impl Ferry {
             let ids = Arc::<Ids>::default();
             let node = NearNode::new(plan.node.name.clone(), bus.sink(), ids, recorder.clone(), spool.clone(), cores);
             let worker = plan.ferry.worker.unwrap_or_default();
-            near.push(Near { bus: bus.clone(), reply_prefix: lane.reply_prefix.clone(), node, lanes: vec![lane.clone()], worker });
+            near.push(Near {
+                bus: bus.clone(),
+                reply_prefix: lane.reply_prefix.clone(),
+                node,
+                lanes: vec![lane.clone()],
+                worker,
+                looks: Answers::looks(),
+            });
         }
         let far = plan.ferry.far.iter().filter_map(|lane| Some(FarOf { bus: buses.get(&lane.bus)?.clone(), lane: lane.clone() })).collect();
         Ok(Arc::new(Ferry { near, far, spool: Some(spool), recorder }))
@@ -114,23 +124,27 @@ pub struct FerryCore {
     number: usize,
     waiters: Vec<Rc<Waiters>>,
     lanes: HashMap<Arc<str>, Rc<dyn Outlet>>,
+    answers: HashMap<Arc<str>, Rc<dyn Outlet>>,
 }
 
 impl FerryCore {
     /// The part of core `number`.
     pub fn new(ferry: &Arc<Ferry>, number: u16) -> FerryCore {
-        let (mut waiters, mut lanes) = (Vec::new(), HashMap::new());
+        let (mut waiters, mut lanes, mut answers) = (Vec::new(), HashMap::new(), HashMap::new());
         for near in &ferry.near {
             let max = near.lanes.iter().map(|lane| lane.config.waiters_max).sum();
             let node = near.node.clone();
             let own = Waiters::new(max, move |reply| node.keep(&reply));
             for lane in &near.lanes {
-                let outlet = NearLane::new(lane.config.clone(), near.node.clone(), own.clone(), number, lane.partitions);
+                let of_lane = || NearLane::new(lane.config.clone(), near.node.clone(), own.clone(), number, lane.partitions);
+                let looking = Answers::new(of_lane(), near.bus.clone(), near.reply_prefix.clone(), near.looks.clone());
+                answers.insert(lane.config.lane.clone(), Rc::new(looking) as Rc<dyn Outlet>);
+                let outlet = of_lane();
                 lanes.insert(lane.config.lane.clone(), Rc::new(outlet) as Rc<dyn Outlet>);
             }
             waiters.push(own);
         }
-        FerryCore { ferry: ferry.clone(), number: number.into(), waiters, lanes }
+        FerryCore { ferry: ferry.clone(), number: number.into(), waiters, lanes, answers }
     }
 
     /// The outlet of a lane.
@@ -139,8 +153,8 @@ impl FerryCore {
     }
 
     /// The outlet that knows what came of a lane's messages.
-    pub fn answers(&self, _name: &str) -> Option<Rc<dyn Outlet>> {
-        None
+    pub fn answers(&self, name: &str) -> Option<Rc<dyn Outlet>> {
+        self.answers.get(name).cloned()
     }
 
     /// Starts this core's tasks: those that read answers, and the members of groups that it has. `ends` becomes true when no

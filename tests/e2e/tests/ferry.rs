@@ -36,6 +36,7 @@ ferry:
   far: {{ orders-in: {{ bus: main }} }}
 services: {{ backend: {{ endpoints: ["{}"] }} }}
 routes:
+  - {{ name: answers, match: {{ listeners: [web], path: {{ prefix: /ferry/messages }} }}, to: {{ ferry_answers: orders }} }}
   - {{ name: near, match: {{ listeners: [web] }}, to: {{ ferry: orders }} }}
   - {{ name: far, match: {{ listeners: [orders-in] }}, to: backend }}
 "#,
@@ -177,9 +178,23 @@ fn what_nobody_waits_for_is_taken_and_done() {
     let before = up.served();
     let reply = ask(&wharf, "POST /later HTTP/1.1\r\nHost: a.example\r\nPrefer: respond-async\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(reply.status, 202);
-    assert!(reply.field("location").unwrap().starts_with("/ferry/messages/"), "{}", reply.text());
+    let location = reply.field("location").unwrap();
+    assert!(location.starts_with("/ferry/messages/"), "{}", reply.text());
     until("it is done", SOON, || (up.served() == before + 1).then_some(()));
     assert_eq!((up.last().target(), up.last().text()), ("/later".into(), "hi".into()));
+    // And what came of it is found by its id, again and again, also once the node was started anew.
+    let answer = |wharf: &Wharf| {
+        until("its answer is there", SOON, || {
+            let reply = Connection::open(wharf.listener("web")).unwrap().get("a.example", &location).unwrap();
+            (reply.status != 202).then_some(reply)
+        })
+    };
+    let first = answer(&wharf);
+    assert!(first.status == 200 && first.text().starts_with("POST /later "), "{}", first.text());
+    let wharf = wharf.kill_and_start().unwrap();
+    assert_eq!(answer(&wharf).text(), first.text());
+    let get = |path: &str| Connection::open(wharf.listener("web")).unwrap().get("a.example", path).unwrap().status;
+    assert_eq!((get("/ferry/messages/x"), get("/ferry/messages/9000000000000000000")), (404, 404));
 }
 
 #[test]
