@@ -1,7 +1,9 @@
 //! What a message over the embedded bus costs: sent, told of, and handed to the one member of a group, which then sends
-//! the next. For 1, 16 and 256 in flight, with and without the sync: CPU of the whole process for each, and the rate.
+//! the next. For 1, 16 and 256 in flight (or as wished), with and without the sync: CPU of the whole process for each, and the rate.
 //!
-//!     cargo run --release -p wharf-embedded --example bus_pingpong [messages [folder]]
+//!     cargo run --release -p wharf-embedded --example bus_pingpong [messages [in flight ...]]
+//!
+//! `TMPDIR` says on which disk.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring program says what it saw and stops where it cannot go on")]
 
@@ -21,11 +23,12 @@ fn cpu() -> Duration {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let messages: u64 = arguments.next().map_or(200_000, |said| said.parse().unwrap());
-    let beside = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let folder = tempfile::tempdir_in(beside).unwrap();
+    let wished: Vec<u64> = arguments.map(|said| said.parse().unwrap()).collect();
+    let in_flights = if wished.is_empty() { vec![1, 16, 256] } else { wished };
+    let folder = tempfile::tempdir().unwrap();
     println!("sync | in flight | us of CPU for each | messages/s | messages in a group | us for a group");
     for synced in [true, false] {
-        for in_flight in [1u64, 16, 256] {
+        for &in_flight in &in_flights {
             let count = if in_flight == 1 { messages / 10 } else { messages };
             let registry = Registry::default();
             let config = BusConfig { synced, ..BusConfig::new(folder.path().join(format!("{synced}-{in_flight}"))) };

@@ -397,6 +397,42 @@ fn messages_of_one_sender_keep_their_order_and_places_are_told_as_they_are_kept(
 }
 
 #[test]
+fn a_member_pauses_goes_elsewhere_and_stops_waiting_without_a_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = open(config(folder.path()));
+    run(async {
+        bus.provide(&wish("t", 2)).await.unwrap();
+        let source = member(&bus, "a", LONG, LONG);
+        until(&*source, |event| matches!(event, Event::Given { partition: 1, .. })).await;
+        // A wait that is given up loses nothing, whenever that is.
+        for at in 0..500u64 {
+            let mut waiting = source.next(1);
+            let is_pending = std::future::poll_fn(|waker| std::task::Poll::Ready(waiting.as_mut().poll(waker).is_pending())).await;
+            assert!(is_pending);
+            send(&bus, "t", 0, "x").await;
+            drop(waiting);
+            let events = timeout(LONG, source.next(1)).await.unwrap().unwrap();
+            assert!(matches!(&events[..], [Event::Message(message)] if message.place.offset == at), "{events:?}");
+        }
+        source.pause(0, true);
+        send(&bus, "t", 0, "paused").await;
+        send(&bus, "t", 1, "not paused").await;
+        let events = timeout(LONG, source.next(10)).await.unwrap().unwrap();
+        assert!(matches!(&events[..], [Event::Message(message)] if message.place.partition == 1), "{events:?}");
+        // Going on wakes who waits already.
+        let (events, ()) = tokio::join!(source.next(10), async { source.pause(0, false) });
+        assert!(matches!(&events.unwrap()[..], [Event::Message(message)] if message.place.offset == 500));
+        let (events, ()) = tokio::join!(source.next(10), async { source.seek(0, 498) });
+        let offsets: Vec<u64> = events
+            .unwrap()
+            .iter()
+            .filter_map(|event| if let Event::Message(message) = event { Some(message.place.offset) } else { None })
+            .collect();
+        assert_eq!(offsets, [498, 499, 500]);
+    });
+}
+
+#[test]
 fn what_is_too_much_is_refused_with_the_limit() {
     let folder = tempfile::tempdir().unwrap();
     let config =

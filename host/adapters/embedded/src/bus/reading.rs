@@ -82,7 +82,7 @@ impl Reading {
 /// The thread's work.
 pub(super) fn run(disk: &Disk, questions: &Receiver<Question>) {
     let mut later: Vec<Question> = Vec::new();
-    let mut again_at = Instant::now();
+    let (mut again_at, mut in_trouble) = (Instant::now(), false);
     loop {
         let question = if later.is_empty() {
             questions.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -95,14 +95,16 @@ pub(super) fn run(disk: &Disk, questions: &Receiver<Question>) {
             Err(RecvTimeoutError::Disconnected) => return,
         };
         for question in due {
-            if let Some((unanswered, trouble)) = answer(disk, question) {
-                if later.is_empty() {
-                    tracing::error!(%trouble, "the bus cannot read old messages; it tries again until it can");
-                    again_at = Instant::now() + AGAIN_AFTER;
-                }
-                later.push(unanswered);
+            let Some((unanswered, trouble)) = answer(disk, question) else { continue };
+            if !std::mem::replace(&mut in_trouble, true) {
+                tracing::error!(%trouble, "the bus cannot read old messages; it tries again until it can");
             }
+            if later.is_empty() {
+                again_at = Instant::now() + AGAIN_AFTER;
+            }
+            later.push(unanswered);
         }
+        in_trouble &= !later.is_empty();
     }
 }
 
