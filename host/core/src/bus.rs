@@ -102,7 +102,7 @@ pub trait Sink: Send + Sync {
     /// it may be kept or not.
     ///
     /// `told` is called once, from a thread of the bus and perhaps before this returns: with the message's place when it
-    /// is kept as safely as the bus keeps anything (Kafka: by all in-sync replicas; embedded: after the sync), or with an
+    /// is kept as safely as the bus keeps anything (a cluster: by all in-sync replicas; one machine: after the sync), or with an
     /// error once the sink has given up ([`BusErrorKind::Unreachable`] after the bus's time to send: then it may still
     /// have been kept). It must not wait.
     ///

@@ -304,7 +304,7 @@ mod tests {
             FaultKind::Plugin("x".into()),
             FaultKind::PluginAnswer("x".into()),
             FaultKind::Ferry(Ferried { code: 5000, text: "system error", status: 500, is_timeout: false }),
-            FaultKind::Ferry(Ferried { code: 2001, text: "Kafka message timeout", status: 504, is_timeout: true }),
+            FaultKind::Ferry(Ferried { code: 2001, text: "timeout", status: 504, is_timeout: true }),
         ];
         let mut words = Vec::new();
         for kind in kinds.into_iter().chain(phases.map(FaultKind::Timeout)) {

@@ -4,8 +4,8 @@
 //! slowest, and all that were done behind it would be done again after a crash. So the offset goes with marks for the
 //! messages from it on, as runs: written together, read by whoever is given the partition next.
 //!
-//! The written form is small enough for the text that Kafka keeps beside a group's offset (4,096 bytes by default, as
-//! base64): [`STANDING_BYTES_MAX`].
+//! The written form is small enough for the text that brokers keep beside a group's offset (4,096 bytes by default, as base64):
+//! [`STANDING_BYTES_MAX`].
 
 /// Longest written form.
 pub const STANDING_BYTES_MAX: usize = 2_900;

@@ -1,4 +1,5 @@
-//! A bus in memory that keeps its promises and nothing else: what it does not promise, it does by chance.
+//! A bus in memory that keeps its promises and nothing else: what it does not promise, it does by chance. It takes time, on a
+//! clock that nobody waits for (`start_paused` in `world.rs`).
 
 use crate::chance::Chance;
 use std::cell::RefCell;

@@ -43,6 +43,8 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * 1024 * 1024;
 
+/// An exchange may take so long if nobody says otherwise.
+const WHOLE_TIME: Duration = Duration::from_secs(60);
 /// Most routes with different priorities: each costs every request a look.
 const PRIORITIES_MAX: usize = 16;
 /// Most lines of one block that are looked at when the file is no YAML: each costs a reading of the block.

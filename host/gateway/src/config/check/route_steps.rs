@@ -27,7 +27,6 @@ const EDITS_TEXT_MAX: usize = wharf_core::edit::EDIT_TEXT_MAX / 2;
 /// What holds for routes that say nothing else.
 pub(super) struct Usual {
     pub(super) whole: Duration,
-    pub(super) whole_is_default: bool,
     pub(super) body_bytes_max: u64,
     pub(super) cors: Option<Arc<Cors>>,
     pub(super) envelope: Option<Arc<Envelope>>,
@@ -40,8 +39,7 @@ impl Checker<'_> {
         let defaults = group(&file.defaults);
         let on = Some(Arc::new(Compression::default()));
         Usual {
-            whole_is_default: of(defaults.and_then(|d| group(&d.timeouts)), |t| &t.whole).is_none(),
-            whole: self.time(of(defaults.and_then(|d| group(&d.timeouts)), |t| &t.whole), 60 * SECOND, MS, DAY, "whole"),
+            whole: self.time(of(defaults.and_then(|d| group(&d.timeouts)), |t| &t.whole), WHOLE_TIME, MS, DAY, "whole"),
             body_bytes_max: self.size(of(defaults, |d| &d.body_bytes_max), 10 * MIB, 0, 1024 * GIB, "body_bytes_max"),
             cors: self.cors(of(defaults, |d| &d.cors), None),
             envelope: self.envelope(of(defaults, |d| &d.envelope), None),

@@ -40,12 +40,14 @@ impl Checker<'_> {
                 _ => None,
             };
             let (chain, host_chains) = chains.of_route(self, route, &matches, service.as_deref());
+            let whole_timeout = self.time(of(group(&route.timeouts), |t| &t.whole), usual.whole, MS, DAY, "whole");
             routes.push((
                 route.name.place,
                 plan::Route {
                     target: target.unwrap_or(plan::Target::Answer(plan::Answer { status: 404, headers: Vec::new(), body: "".into() })),
-                    whole_timeout: self.time(of(group(&route.timeouts), |t| &t.whole), usual.whole, MS, DAY, "whole"),
-                    whole_is_default: usual.whole_is_default && of(group(&route.timeouts), |t| &t.whole).is_none(),
+                    whole_timeout,
+                    // By what it is: a default that is written down is one.
+                    whole_is_default: whole_timeout == WHOLE_TIME,
                     body_bytes_max: self.size(&route.body_bytes_max, usual.body_bytes_max, 0, 1024 * GIB, "body_bytes_max"),
                     retries: given(&route.retries).copied().unwrap_or(true),
                     degrade_statuses: self.degrade_statuses(&route.degrade_statuses),

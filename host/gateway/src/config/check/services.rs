@@ -25,9 +25,11 @@ impl Checker<'_> {
                 connections_max: self.number(&service.connections_max, common.connections_max, 1, 1_000_000, "connections_max"),
                 host: self.service_host(service),
                 host_always: service.host.is_some(),
-                waits_are_defaults: of(waits, |w| &w.head).is_none() && of(waits, |w| &w.body).is_none(),
                 ..common
             };
+            // By what they are: a default that is written down is one.
+            let waits_are_defaults = (limits.head, limits.body) == (CallLimits::default().head, CallLimits::default().body);
+            let limits = CallLimits { waits_are_defaults, ..limits };
             let policy = match &service.balance {
                 None => Policy::RoundRobin,
                 // A word that is not understood: with this one all that may stand beside it has a meaning.
