@@ -107,11 +107,27 @@ fn a_broker_that_is_away_stops_its_own_partitions_only() {
     });
     // Of five, `b0` has the first three.
     server.broker(1).kill();
+    let again = runtime.block_on(async {
+        // Who comes now gets what the other broker has, when it is released.
+        let two = bus.join(&membership(&topic, "group", "two")).unwrap();
+        seen.until(&*one, "one is asked for a part", |seen| !seen.asked.is_empty()).await;
+        two.leave().await;
+        std::mem::take(&mut seen.asked)
+    });
+    runtime.block_on(async {
+        for partition in &again {
+            one.release(*partition);
+            seen.given.remove(partition);
+        }
+        seen.until(&*one, "one has again what the other broker has", |seen| (0..3).all(|partition| seen.given.contains_key(&partition)))
+            .await;
+    });
     runtime.block_on(async {
         for partition in 0..3 {
             assert_eq!(send(&bus.sink(), numbered(&topic, partition, 1)).await, Place { partition, offset: 1 });
         }
         seen.until(&*one, "the others go on", |seen| seen.messages.len() == 8).await;
+        println!("  asked for {again:?} while a broker was away");
     });
     let kept = {
         let (told, kept) = oneshot::channel();
