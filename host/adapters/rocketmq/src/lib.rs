@@ -18,8 +18,8 @@
 //! the attribute `message.type=FIFO`: others are refused with 40014. While a broker is away the proxy spreads over the rest: topics on
 //! several brokers are sent to by remoting ([`SendBy::Remoting`]), with the queue named; it is also the faster way, by about twice.
 //!
-//! **What is kept once, and twice.** There is no idempotent producer. A message whose answer was lost is sent again and may be
-//! there twice (`sink`); each has an id of its own (`UNIQ_KEY`), and the same id both times.
+//! **What is kept once, and twice.** There is no idempotent producer. A message whose answer was lost is looked for by
+//! its id (`UNIQ_KEY`) and sent again if it is not there (`sink`); what a slow broker keeps after that look is there twice.
 //!
 //! **Standings** are a log in a topic beside, `<topic>-standings`, whose order is the fence (`marks`, `ledger`). It must keep its records
 //! (`fileReservedTime`, 72 hours by default) for longer than a group with marks stays away; a living member writes its own anew

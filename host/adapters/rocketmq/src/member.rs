@@ -77,20 +77,17 @@ async fn tick(shared: &Arc<Shared>, looks: &mut Looks) -> Result<(), BusError> {
         return go_silent(shared, &layout).await;
     }
 
-    // All members ask the same broker who they are; every broker hears of them, since each hands out its own queues.
-    let Some((_, first)) = brokers.first() else { return Ok(()) };
-    let members = async || {
-        let all = cluster.members(first, &ledger.group).await?;
-        let topic = format!("#{}", ledger.topic);
-        Ok::<Vec<String>, BusError>(all.into_iter().filter(|member| member.ends_with(&topic)).collect())
-    };
-    let mut present = members().await?;
-    if looks.beat_at.is_none_or(|at: Instant| at.elapsed() >= HEARTBEAT_EVERY) || !present.iter().any(|member| **member == *shared.client) {
+    let mut present = present(shared, &brokers).await?;
+    let is_there = |present: &[String]| present.iter().any(|member| **member == *shared.client);
+    let mut beaten = Ok(());
+    if looks.beat_at.is_none_or(|at: Instant| at.elapsed() >= HEARTBEAT_EVERY) || !is_there(&present) {
+        // Every broker hears of the member, since each hands out its own queues; one that is away does not stop the others.
         for (_, broker) in &brokers {
-            cluster.heartbeat(broker, &shared.client, &ledger.group, &[&ledger.topic, ledger.log()]).await?;
+            let beat = cluster.heartbeat(broker, &shared.client, &ledger.group, &[&ledger.topic, ledger.log()]).await;
+            beaten = beaten.and(beat);
         }
         looks.beat_at = Some(Instant::now());
-        present = members().await?;
+        present = self::present(shared, &brokers).await?;
     }
 
     let none = BTreeSet::new();
@@ -104,7 +101,20 @@ async fn tick(shared: &Arc<Shared>, looks: &mut Looks) -> Result<(), BusError> {
     let is_settled = looks.present_since.is_some_and(|since| since.elapsed() >= cluster.config.tick);
     let locked = lock(shared, &layout, if is_settled { &share } else { &none }).await;
     let remembered = remember(shared).await;
-    given_back.and(locked).and(remembered)
+    given_back.and(beaten).and(locked).and(remembered)
+}
+
+/// Who is in the group for this topic, as the first broker says that answers: all members ask in the same order.
+async fn present(shared: &Shared, brokers: &[(Arc<str>, Box<str>)]) -> Result<Vec<String>, BusError> {
+    let mut last = Ok(Vec::new());
+    for (_, broker) in brokers {
+        last = shared.ledger.cluster.members(broker, &shared.ledger.group).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    let topic = format!("#{}", shared.ledger.topic);
+    Ok(last?.into_iter().filter(|member| member.ends_with(&topic)).collect())
 }
 
 /// Partitions that are not this member's share any more are asked for, once.
@@ -133,26 +143,30 @@ fn tire(shared: &Shared) {
     }
 }
 
-/// Unlocks what was let go, after what was noted last has been remembered.
+/// Unlocks what was let go, after what was noted last has been remembered. What cannot be unlocked yet stays let go.
 async fn give_back(shared: &Shared, layout: &Layout) -> Result<(), BusError> {
-    let mut let_go = std::mem::take(&mut shared.state().let_go);
-    for (partition, remembered) in &mut let_go {
-        if let Some((next, noted)) = remembered.take() {
+    let let_go = std::mem::take(&mut shared.state().let_go);
+    let ledger = &shared.ledger;
+    for (partition, remembered) in &let_go {
+        if let Some((next, noted)) = remembered {
             // Without it the log is read from further back.
-            let _ = shared.ledger.remember(*partition, next, noted).await;
+            let _ = ledger.remember(*partition, *next, *noted).await;
         }
     }
-    let ledger = &shared.ledger;
+    let queue_of = |partition: u32| layout.queues.get(partition as usize);
     let mut result = Ok(());
     for (broker, address) in layout.brokers() {
-        let queues = let_go.iter().filter_map(|(partition, _)| layout.queues.get(*partition as usize));
-        let queues: Vec<_> = queues.filter(|queue| queue.broker == broker).collect();
-        if !queues.is_empty() {
-            result = result.and(ledger.cluster.unlock(&address, &shared.client, &ledger.group, &ledger.topic, &queues).await);
+        let is_here = |partition: u32| queue_of(partition).is_some_and(|queue| queue.broker == broker);
+        let here: Vec<u32> = let_go.iter().map(|(partition, _)| *partition).filter(|partition| is_here(*partition)).collect();
+        let queues: Vec<_> = here.iter().filter_map(|partition| queue_of(*partition)).collect();
+        if queues.is_empty() {
+            continue;
         }
-    }
-    if result.is_err() {
-        shared.state().let_go.extend(let_go);
+        let unlocked = ledger.cluster.unlock(&address, &shared.client, &ledger.group, &ledger.topic, &queues).await;
+        if unlocked.is_err() {
+            shared.state().let_go.extend(here.into_iter().map(|partition| (partition, None)));
+        }
+        result = result.and(unlocked);
     }
     result
 }
@@ -278,10 +292,11 @@ async fn fetch(shared: Arc<Shared>, partition: u32, session: u64, changed: Arc<N
     }
 }
 
-/// Takes in what was fetched from `from` on. `false`: the partition is not the session's any more.
+/// Takes in what was fetched from `from` on. `false`: the partition is not the session's any more, or asked for.
 fn take_in(shared: &Shared, partition: u32, session: u64, from: u64, pulled: Pulled) -> bool {
     let mut state = shared.state();
-    let Some(holding) = state.held.get_mut(&partition).filter(|holding| holding.session == session) else { return false };
+    let is_its = |holding: &&mut Holding| holding.session == session && holding.asked_at.is_none();
+    let Some(holding) = state.held.get_mut(&partition).filter(is_its) else { return false };
     // Otherwise a seek came between.
     if holding.from == from {
         holding.from = pulled.next;

@@ -13,9 +13,9 @@ use wharf_core::bus::{BusFields, Message, Parcel, Place};
 pub(crate) const FIELDS: &str = "wharf";
 /// The property that says that there is no value: a broker takes no message without a body.
 pub(crate) const EMPTY: &str = "wharf-empty";
-/// RocketMQ's names.
+/// RocketMQ's names: of the key, and of the id that the sender gives.
 const KEYS: &str = "KEYS";
-const ID: &str = "UNIQ_KEY";
+pub(crate) const ID: &str = "UNIQ_KEY";
 /// Most that key and fields may take as text: the proxy takes 16 KiB of properties.
 pub(crate) const TEXT_BYTES_MAX: usize = 15 << 10;
 

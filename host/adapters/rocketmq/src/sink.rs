@@ -1,9 +1,10 @@
 //! The sink: a lane for each partition that has something to send, in which one message is on its way at a time.
 //!
 //! RocketMQ has no idempotent producer, and the proxy takes one message in a request if it is to choose the queue. So order costs a
-//! round trip for each message of a partition; partitions go side by side. A message whose answer did not come is sent again with
-//! the same id, until its time is over: it may then be kept twice, and the second one late, behind messages that were sent after
-//! it. Readers that must not do a thing twice look at the message's own identity, not at its offset.
+//! round trip for each message of a partition; partitions go side by side. A message whose answer did not come is looked for in its
+//! queue by its id, and sent again, with the same id, if it is not there. So the answers that a crash of the broker swallows make
+//! nothing twice. What is still on its way while it is looked for may be kept later, behind messages that were sent after it: a slow
+//! broker, not a dead one. Readers that must not do a thing twice look at the message's own identity, not at its offset.
 
 use crate::cluster::{self, Cluster};
 use crate::config::{RocketMqConfig, SendBy};
@@ -15,7 +16,7 @@ use crate::spread;
 use crate::stamp::Stamp;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -25,6 +26,8 @@ use wharf_core::bus::{BusError, BusErrorKind, Parcel, Place, Sink, Told};
 /// Between two tries, doubled up to the second.
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_LAST: Duration = Duration::from_secs(1);
+/// How far before it was taken a message is looked for, where it is not known which was sent before it: clocks differ.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// Sends. Shared by everyone.
 pub(crate) struct RocketSink {
@@ -152,6 +155,7 @@ fn bytes_of(parcel: &Parcel) -> usize {
 impl Road {
     /// Sends what is in a lane, one after the other, until there is nothing.
     async fn work_on(self: Arc<Self>, lane: (Arc<str>, u32)) {
+        let mut before = None;
         loop {
             let next = {
                 let mut all = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,8 +169,9 @@ impl Road {
                 }
             };
             let (topic, partition) = (&lane.0, lane.1);
-            let kept = self.send(topic, partition, &next.written, next.until).await.map(|offset| Place { partition, offset });
-            (next.told)(kept);
+            let kept = self.send(topic, partition, &next.written, next.until, before).await;
+            before = kept.as_ref().ok().copied().or(before);
+            (next.told)(kept.map(|offset| Place { partition, offset }));
             {
                 let mut all = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
                 all.untold.remove(&next.number);
@@ -176,13 +181,21 @@ impl Road {
         }
     }
 
-    /// Until it is kept, or cannot be, or its time is over.
-    async fn send(&self, topic: &str, partition: u32, written: &Written, until: Instant) -> Result<u64, BusError> {
-        let id = self.stamp.message();
-        let mut pause = AGAIN_FIRST;
+    /// Until it is kept, or cannot be, or its time is over. It is behind the offset `before`, if that is known.
+    async fn send(&self, topic: &str, partition: u32, written: &Written, until: Instant, before: Option<u64>) -> Result<u64, BusError> {
+        let (id, taken_ms) = (self.stamp.message(), UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64);
+        let (mut pause, mut is_again) = (AGAIN_FIRST, false);
         loop {
             let _ = timeout_at(until, self.gate.passed()).await;
-            let error = match self.try_once(topic, partition, written, &id).await {
+            let tried = async {
+                if std::mem::replace(&mut is_again, true)
+                    && let Some(offset) = self.find(topic, partition, &id, before, taken_ms).await?
+                {
+                    return Ok(offset);
+                }
+                self.try_once(topic, partition, written, &id).await
+            };
+            let error = match tried.await {
                 Err(error) if error.kind == BusErrorKind::Unreachable => error,
                 done => return done,
             };
@@ -196,6 +209,28 @@ impl Road {
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_LAST);
         }
+    }
+
+    /// Is it there already?
+    async fn find(&self, topic: &str, partition: u32, id: &str, before: Option<u64>, taken_ms: u64) -> Result<Option<u64>, BusError> {
+        let (cluster, group) = (&self.cluster, &self.config.reader_group);
+        let mut at = match before {
+            Some(before) => before + 1,
+            None => cluster.at_time(topic, partition, taken_ms.saturating_sub(CLOCKS_DIFFER_MS)).await?,
+        };
+        let end = cluster.end(topic, partition).await?;
+        while at < end {
+            let pulled = cluster.pull(group, topic, partition, at, Duration::ZERO).await?;
+            if let Some(kept) = pulled.messages.iter().find(|kept| kept.property(parcel::ID) == Some(id)) {
+                return Ok(Some(kept.offset));
+            }
+            if pulled.next <= at {
+                let message = format!("rocketmq hands out nothing of topic {topic}, partition {partition}, from offset {at} to {end}");
+                return Err(BusError::new(BusErrorKind::Unreachable, message));
+            }
+            at = pulled.next;
+        }
+        Ok(None)
     }
 
     async fn try_once(&self, topic: &str, partition: u32, written: &Written, id: &str) -> Result<u64, BusError> {

@@ -124,7 +124,10 @@ impl Drop for RocketSource {
         if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
-        self.shared.state().held.clear();
+        let mut state = self.shared.state();
+        // The task may be at work at this moment: what it gets is not to be held any more.
+        state.is_leaving = true;
+        state.held.clear();
     }
 }
 
