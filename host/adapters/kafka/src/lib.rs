@@ -4,17 +4,20 @@
 //! - `sink`: idempotent, `acks=all`; `source`: a member of a group; `reader`: one partition alone; `books`: for operators
 //! - `wake`: how a task is woken by librdkafka, without a thread that polls
 //!
-//! **How a standing is kept.** The offset of a group's partition is committed with its marks beside it, in the text that Kafka
-//! keeps with every committed offset (base64). The broker refuses a commit of who is no member of the group's present
-//! generation, and a member has no new generation before it has given back what it had: so a commit that was taken is a fence.
+//! - `standings`, `log`: how a group's standings are kept: as records of a topic beside, `<topic>-<group>-standings`
+//!
+//! Offsets are committed as well, for those who look on with tools of Kafka's, about once a second. A group that was moved by
+//! such a tool while it had no member goes on where it was moved to.
 //!
 //! It deliberately holds no messages of its own beyond those that one call hands out.
 
 mod books;
 pub mod config;
+mod log;
 mod reader;
 mod sink;
 mod source;
+mod standings;
 mod wake;
 
 pub use config::{KafkaConfig, Sasl, Tls};
@@ -50,45 +53,55 @@ impl Kafka {
     /// [`BusErrorKind::Refused`]: librdkafka does not take a setting.
     pub fn open(config: KafkaConfig) -> Result<Kafka, BusError> {
         let config = Arc::new(config);
-        Ok(Kafka { sink: Arc::new(KafkaSink::open(&config)?), books: Arc::new(KafkaBooks::new(config.clone())), config })
+        let sink = Arc::new(KafkaSink::open(&config)?);
+        Ok(Kafka { books: Arc::new(KafkaBooks::new(config.clone(), sink.clone())), sink, config })
     }
+}
 
-    async fn provided(&self, wish: &TopicWish) -> Result<u32, BusError> {
-        let books = self.books.clone();
-        let name = wish.name.clone();
-        if let Some(have) = blocking(move || books.partitions(&name)).await? {
+/// Makes a topic if there is none; says how many partitions it has.
+async fn provide(config: &Arc<KafkaConfig>, wish: &TopicWish, settings: &[(&str, &str)]) -> Result<u32, BusError> {
+    let seen = || {
+        let (config, name) = (config.clone(), wish.name.clone());
+        blocking(move || {
+            let asking: BaseConsumer = config.consumer("wharf-readers").create().map_err(|error| told(&error, "asking brokers"))?;
+            partitions_of(&asking, &name)
+        })
+    };
+    if let Some(have) = seen().await? {
+        return enough(wish, have);
+    }
+    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(|error| told(&error, "making topics"))?;
+    let keep = wish.keep.map(|keep| keep.as_millis().to_string());
+    let partitions = i32::try_from(wish.partitions).unwrap_or(i32::MAX);
+    let mut topic = NewTopic::new(&wish.name, partitions, TopicReplication::Fixed(-1));
+    if let Some(keep) = &keep {
+        topic = topic.set("retention.ms", keep);
+    }
+    for (name, value) in settings {
+        topic = topic.set(name, value);
+    }
+    let options = AdminOptions::new().request_timeout(Some(ASK_MAX)).operation_timeout(Some(ASK_MAX));
+    let made = admin.create_topics([&topic], &options).await.map_err(|error| told(&error, "making a topic"))?;
+    let name = &wish.name;
+    match made.into_iter().next() {
+        // Somebody else was quicker.
+        Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+        Some(Err((_, code))) => {
+            let more: String = settings.iter().map(|(name, value)| format!(", {name}={value}")).collect();
+            let message =
+                format!("topic {name:?} cannot be made: {code}; hint: let an operator make it with {partitions} partitions{more}");
+            return Err(BusError::new(kind_of(code), message));
+        }
+        None => return Err(BusError::new(BusErrorKind::Unreachable, "the brokers have not said whether the topic was made")),
+    }
+    // All brokers hear of it a little later.
+    for _ in 0..50 {
+        if let Some(have) = seen().await? {
             return enough(wish, have);
         }
-        let admin: AdminClient<DefaultClientContext> = self.config.client().create().map_err(|error| told(&error, "making topics"))?;
-        let keep = wish.keep.map(|keep| keep.as_millis().to_string());
-        let partitions = i32::try_from(wish.partitions).unwrap_or(i32::MAX);
-        let mut topic = NewTopic::new(&wish.name, partitions, TopicReplication::Fixed(-1));
-        if let Some(keep) = &keep {
-            topic = topic.set("retention.ms", keep);
-        }
-        let options = AdminOptions::new().request_timeout(Some(ASK_MAX)).operation_timeout(Some(ASK_MAX));
-        let made = admin.create_topics([&topic], &options).await.map_err(|error| told(&error, "making a topic"))?;
-        match made.into_iter().next() {
-            // Somebody else was quicker.
-            Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
-            Some(Err((name, code))) => {
-                let message = format!("topic {name:?} cannot be made: {code}; hint: let an operator make it with {partitions} partitions");
-                return Err(BusError::new(kind_of(code), message));
-            }
-            None => return Err(BusError::new(BusErrorKind::Unreachable, "the brokers have not said whether the topic was made")),
-        }
-        let books = self.books.clone();
-        let name = wish.name.clone();
-        // All brokers hear of it a little later.
-        for _ in 0..50 {
-            let (books, name) = (books.clone(), name.clone());
-            if let Some(have) = blocking(move || books.partitions(&name)).await? {
-                return enough(wish, have);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Err(BusError::new(BusErrorKind::Unreachable, format!("topic {name:?} was made and is not seen yet")))
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    Err(BusError::new(BusErrorKind::Unreachable, format!("topic {name:?} was made and is not seen yet")))
 }
 
 fn enough(wish: &TopicWish, have: u32) -> Result<u32, BusError> {
@@ -108,11 +121,11 @@ impl Bus for Kafka {
     }
 
     fn provide<'a>(&'a self, wish: &'a TopicWish) -> BoxFuture<'a, Result<u32, BusError>> {
-        Box::pin(self.provided(wish))
+        Box::pin(provide(&self.config, wish, &[]))
     }
 
     fn join(&self, membership: &Membership) -> Result<Arc<dyn Source>, BusError> {
-        Ok(KafkaSource::join(&self.config, membership)?)
+        Ok(KafkaSource::join(&self.config, &self.sink, membership)?)
     }
 
     fn read(&self, topic: &str, partition: u32, from: ReadFrom) -> Result<Box<dyn Reader>, BusError> {

@@ -1,30 +1,29 @@
 //! A member of a group. Cooperative: only partitions that move are given back, and only when their messages are ended.
 //!
 //! librdkafka tells of a rebalance and waits for its answer (`incremental_assign`, `incremental_unassign`), and meanwhile the
-//! group waits for us: what we go on with goes on. A partition that is given is asked for its standing first; one that others
-//! want is given back when it is released, or when that took too long. While librdkafka waits for the answer to a loss it
-//! takes no part in the group's next generation, and what is lost is not ours from before that answer on: that is why a commit
-//! that the broker has taken was made by who had the partitions.
+//! group waits for us: what we go on with goes on. A partition that is given is claimed first, and its standing read; one that
+//! others want is given back when it is released, or when that took too long.
+//!
+//! A note is a record of the group's log ([`crate::standings`] says why that is a fence).
 
-use crate::books::commit_of;
+use crate::books::{commit, committed_of};
 use crate::config::KafkaConfig;
+use crate::log::{Log, resolve};
+use crate::sink::KafkaSink;
+use crate::standings::{Record, followed};
 use crate::wake::{Said, Wake, Words};
-use crate::{ASK_MAX, kind_of, list_of, told};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use crate::{ASK_MAX, blocking, list_of, partitions_of, told};
 use bytes::Bytes;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -34,36 +33,48 @@ use wharf_core::bus::{BusError, BusErrorKind, Event, Membership, Message, Place,
 
 /// How long a note is waited for.
 const NOTE_MAX: Duration = Duration::from_secs(5);
+/// Between two commits for those who look on.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to take a partition.
+const TAKE_AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks without being woken: librdkafka wants to be asked, and releases run out.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct KafkaSource {
     member: Arc<Member>,
-    /// The way to the thread that writes notes, one after the other: librdkafka tells what became of a commit only to who waits
-    /// for it. It ends with the member.
-    notes: mpsc::Sender<Note>,
-}
-
-/// What is to be written down, and who waits for it.
-struct Note {
-    standings: Vec<(u32, Standing)>,
-    tell: oneshot::Sender<Result<(), BusError>>,
+    /// One note at a time: a member's notes lie one behind the other.
+    noting: tokio::sync::Mutex<()>,
 }
 
 /// What tasks and threads of one member share.
 struct Member {
     consumer: Mutex<Option<Arc<BaseConsumer<Group>>>>,
     topic: Arc<str>,
+    log: Arc<Log>,
     release_within: Duration,
     wake: Arc<Wake>,
     words: Arc<Words>,
     state: Arc<Mutex<State>>,
 }
 
+/// A partition that is ours, in the log.
+#[derive(Clone, Copy)]
+struct Held {
+    /// Where our claim stands.
+    turn: u64,
+    /// Where our last record stands.
+    last: u64,
+}
+
 #[derive(Default)]
 struct State {
     /// Ours.
     owned: BTreeSet<u32>,
+    /// Those of them that may be noted.
+    held: BTreeMap<u32, Held>,
+    /// To be committed for those who look on: the offset, and where the note stands.
+    to_commit: BTreeMap<u32, (u64, u64)>,
+    committed: Option<Instant>,
     /// Ours, and wanted by others.
     asked: BTreeSet<u32>,
     /// What others want, of which some is not released yet, and until when that is waited for.
@@ -73,8 +84,6 @@ struct State {
     events: Vec<Event>,
     /// What librdkafka has said and waits for.
     turns: Vec<Rebalance>,
-    /// What is kept beside the group's offsets was not ours, and that was said.
-    foreign: bool,
 }
 
 enum Rebalance {
@@ -87,6 +96,14 @@ pub(crate) struct Group {
     said: Said,
     state: Arc<Mutex<State>>,
     closing: AtomicBool,
+}
+
+impl State {
+    /// It is not ours any more. Was it?
+    fn disown(&mut self, partition: u32) -> bool {
+        self.held.remove(&partition);
+        self.owned.remove(&partition)
+    }
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -121,7 +138,9 @@ impl ConsumerContext for Group {
                 let lost = consumer.assignment_lost();
                 if lost {
                     // From now on, whatever is asked of us meanwhile.
-                    state.owned.retain(|partition| !partitions.contains(partition));
+                    for partition in &partitions {
+                        state.disown(*partition);
+                    }
                 }
                 state.turns.push(Rebalance::Wanted(partitions, lost));
             }
@@ -130,7 +149,7 @@ impl ConsumerContext for Group {
 }
 
 impl KafkaSource {
-    pub(crate) fn join(config: &KafkaConfig, membership: &Membership) -> Result<Arc<KafkaSource>, BusError> {
+    pub(crate) fn join(config: &Arc<KafkaConfig>, sink: &Arc<KafkaSink>, membership: &Membership) -> Result<Arc<KafkaSource>, BusError> {
         let Membership { topic, group, member, dead_after, release_within } = membership;
         let words = Words::new(group);
         let state = Arc::<Mutex<State>>::default();
@@ -147,20 +166,9 @@ impl KafkaSource {
         consumer.set_nonempty_callback(move || waking.wake());
         consumer.subscribe(&[topic]).map_err(|error| told(&error, "joining a group"))?;
         let consumer = Mutex::new(Some(Arc::new(consumer)));
-        let member = Arc::new(Member { consumer, topic: topic.clone(), release_within: *release_within, wake, words, state });
-        let (notes, asked) = mpsc::channel::<Note>();
-        let writing = member.clone();
-        let thread = std::thread::Builder::new().name("wharf-kafka-note".into());
-        let started = thread.spawn(move || {
-            while let Ok(Note { standings, tell }) = asked.recv() {
-                // Who has given up waiting will say how it stands then.
-                if !tell.is_closed() {
-                    let _ = tell.send(writing.write(&standings));
-                }
-            }
-        });
-        started.map_err(|error| BusError::new(BusErrorKind::Refused, format!("joining a group: no thread can be made: {error}")))?;
-        Ok(Arc::new(KafkaSource { member, notes }))
+        let log = Arc::new(Log::new(config.clone(), sink.clone(), topic, group));
+        let member = Member { consumer, topic: topic.clone(), log, release_within: *release_within, wake, words, state };
+        Ok(Arc::new(KafkaSource { member: Arc::new(member), noting: tokio::sync::Mutex::new(()) }))
     }
 
     async fn told(&self, max: usize) -> Result<Vec<Event>, BusError> {
@@ -181,19 +189,21 @@ impl KafkaSource {
             match tokio::time::timeout(LOOK_EVERY, said).await {
                 Ok(Ok(Some(events))) => return Ok(events),
                 Ok(Err(error)) => return Err(error),
-                Ok(Ok(None)) | Err(_) => member.give_up_waiting(),
+                Ok(Ok(None)) | Err(_) => {
+                    member.give_up_waiting();
+                    member.commit();
+                }
             }
         }
     }
 
     async fn noted(&self, standings: Vec<(u32, Standing)>) -> Result<(), BusError> {
-        let (tell, told_of) = oneshot::channel();
-        let closed = || BusError::new(BusErrorKind::Closed, "this member has left its group");
-        self.notes.send(Note { standings, tell }).map_err(|_| closed())?;
-        match tokio::time::timeout(NOTE_MAX, told_of).await {
-            Ok(said) => said.map_err(|_| closed())?,
-            Err(_) => Err(BusError::new(BusErrorKind::Unreachable, "the brokers have not taken a standing in time")),
-        }
+        let noting = async {
+            let _alone = self.noting.lock().await;
+            self.member.write(standings).await
+        };
+        let late = || BusError::new(BusErrorKind::Unreachable, "the brokers have not taken a standing in time");
+        tokio::time::timeout(NOTE_MAX, noting).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -203,33 +213,88 @@ impl Member {
         consumer.ok_or_else(|| BusError::new(BusErrorKind::Closed, "this member has left its group"))
     }
 
-    /// Writes standings down, and waits for the broker's word.
-    fn write(&self, standings: &[(u32, Standing)]) -> Result<(), BusError> {
-        let list = commit_of(&self.topic, standings)?;
-        let end = Instant::now() + NOTE_MAX;
-        loop {
-            let consumer = self.consumer()?;
-            if let Some((other, _)) = standings.iter().find(|(partition, _)| !locked(&self.state).owned.contains(partition)) {
-                let what = format!("partition {other} of topic {:?} is not this member's", self.topic);
-                return Err(BusError::new(BusErrorKind::NotYours, what));
-            }
-            let Err(error) = consumer.commit(&list, CommitMode::Sync) else { return Ok(()) };
-            match error.rdkafka_error_code() {
-                // The group is between two generations, or its broker between two others: a moment later it is known.
-                Some(
-                    RDKafkaErrorCode::RebalanceInProgress
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress
-                    | RDKafkaErrorCode::CoordinatorNotAvailable
-                    | RDKafkaErrorCode::NotCoordinator
-                    | RDKafkaErrorCode::RequestTimedOut
-                    | RDKafkaErrorCode::WaitingForCoordinator,
-                ) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-                code => {
-                    let kind = code.map_or(BusErrorKind::Unreachable, kind_of);
-                    return Err(BusError::new(kind, format!("a standing in topic {:?} is not taken: {error}", self.topic)));
-                }
+    fn not_ours(&self, partition: u32) -> BusError {
+        BusError::new(BusErrorKind::NotYours, format!("partition {partition} of topic {:?} is not this member's", self.topic))
+    }
+
+    /// Writes standings down, and waits until they are kept and known to be ours.
+    async fn write(&self, standings: Vec<(u32, Standing)>) -> Result<(), BusError> {
+        self.consumer()?;
+        let mut records = Vec::with_capacity(standings.len());
+        for (partition, standing) in standings {
+            let held = locked(&self.state).held.get(&partition).copied().ok_or_else(|| self.not_ours(partition))?;
+            let next = standing.next;
+            records.push((partition, held, next, Record::Note { turn: held.turn, standing }));
+        }
+        let (mut sent, mut trouble) = (Vec::with_capacity(records.len()), None);
+        for (partition, held, next, record) in records {
+            match self.log.append(partition, &record) {
+                Ok(told_of) => sent.push((partition, held, next, told_of)),
+                Err(error) => trouble = Some(error),
             }
         }
+        // What was sent is known to be there, also when something else was not.
+        let mut lost = None;
+        for (partition, held, next, told_of) in sent {
+            let kept = told_of.await.map_err(|_| BusError::new(BusErrorKind::Closed, "the sink has ended"));
+            match kept.and_then(|kept| kept) {
+                Ok(place) => {
+                    if !self.is_fenced(partition, held, place.offset).await? {
+                        lost = Some(partition);
+                        continue;
+                    }
+                    locked(&self.state).to_commit.insert(partition, (next, place.offset));
+                }
+                Err(error) => trouble = Some(error),
+            }
+        }
+        self.commit();
+        match (lost, trouble) {
+            (Some(partition), _) => Err(self.not_ours(partition)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Was the partition ours when the record at this offset became durable?
+    async fn is_fenced(&self, partition: u32, held: Held, offset: u64) -> Result<bool, BusError> {
+        let is_next = offset == held.last + 1;
+        let is_followed = !is_next && followed(held.turn, &self.log.clone().between(partition, held.last + 1, offset).await?);
+        let mut state = locked(&self.state);
+        // Given away, and perhaps given again, meanwhile.
+        let same = state.held.get(&partition).is_some_and(|now| now.turn == held.turn);
+        if is_followed && same {
+            state.held.remove(&partition);
+        } else if let Some(now) = state.held.get_mut(&partition).filter(|_| same) {
+            now.last = offset;
+        }
+        Ok(same && !is_followed)
+    }
+
+    /// Commits what was noted, for those who look on, if the last time is long enough ago. Nobody waits for it.
+    fn commit(&self) {
+        let list = {
+            let mut state = locked(&self.state);
+            if state.to_commit.is_empty() || state.committed.is_some_and(|last| last.elapsed() < COMMIT_EVERY) {
+                return;
+            }
+            state.committed = Some(Instant::now());
+            self.list_to_commit(&mut state)
+        };
+        if let Ok(consumer) = self.consumer() {
+            // It fails while the group is between two generations; the next one says it again.
+            let _ = consumer.commit(&list, CommitMode::Async);
+        }
+    }
+
+    fn list_to_commit(&self, state: &mut State) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, (next, note)) in std::mem::take(&mut state.to_commit) {
+            if state.owned.contains(&partition) {
+                let _ = commit(&mut list, &self.topic, partition, next, note);
+            }
+        }
+        list
     }
 
     /// What there is to be told, without waiting.
@@ -273,7 +338,7 @@ impl Member {
                 Rebalance::Given(partitions) => {
                     let (member, consumer) = (self.clone(), consumer.clone());
                     // Asking how the group stands with them waits for a broker.
-                    tokio::task::spawn_blocking(move || member.take(&consumer, &partitions));
+                    tokio::spawn(async move { member.take(consumer, partitions).await });
                 }
                 Rebalance::Wanted(partitions, lost) => {
                     let mut state = locked(&self.state);
@@ -298,44 +363,35 @@ impl Member {
     }
 
     /// Partitions are ours: from where they stand.
-    fn take(&self, consumer: &BaseConsumer<Group>, partitions: &BTreeSet<u32>) {
-        let standings = loop {
-            match consumer.committed_offsets(list_of(&self.topic, partitions.iter().copied()), ASK_MAX) {
-                Ok(standings) => break standings,
+    async fn take(&self, consumer: Arc<BaseConsumer<Group>>, partitions: BTreeSet<u32>) {
+        let known = loop {
+            match self.claim(&consumer, &partitions).await {
+                Ok(known) => break known,
                 // Not a moment without knowing how they stand; should the group give us up meanwhile, it says so.
                 Err(error) => self.words.trouble(&format!("how the group stands is not known yet: {error}")),
             }
             let gone = self.consumer().is_err() || !locked(&self.state).turns.is_empty();
             if gone {
-                break TopicPartitionList::new();
+                break BTreeMap::new();
             }
+            tokio::time::sleep(TAKE_AGAIN).await;
         };
         let mut assigned = TopicPartitionList::new();
-        let mut known = BTreeMap::new();
-        for partition in partitions {
-            let found = standings.find_partition(&self.topic, *partition as i32);
-            let standing = found.as_ref().and_then(standing_of);
-            let from = match &standing {
-                Some(standing) => Offset::Offset(i64::try_from(standing.next).unwrap_or(i64::MAX)),
-                None => Offset::Beginning,
+        for partition in &partitions {
+            let from = match known.get(partition) {
+                Some((_, Some(standing))) => Offset::Offset(i64::try_from(standing.next).unwrap_or(i64::MAX)),
+                Some((_, None)) => Offset::Beginning,
+                // Not ours after all. librdkafka wants an answer, and what it reads is handed to nobody.
+                None => Offset::End,
             };
-            let foreign = found
-                .is_some_and(|found| !found.metadata().is_empty() && standing.as_ref().is_some_and(|standing| standing.runs.is_empty()));
-            if foreign && !std::mem::replace(&mut locked(&self.state).foreign, true) {
-                tracing::warn!(
-                    topic = &*self.topic,
-                    partition,
-                    "what is kept beside the group's offset is not ours, and is not believed; is another program in this group?"
-                );
-            }
-            let _ = assigned.add_partition_offset(&self.topic, *partition as i32, from);
-            known.insert(*partition, standing);
+            let _ = assigned.add_partition_offset(&self.topic, i32::try_from(*partition).unwrap_or(i32::MAX), from);
         }
         // Known as ours before the first message can come.
         {
             let mut state = locked(&self.state);
-            for (partition, standing) in known {
+            for (partition, (held, standing)) in known {
                 state.owned.insert(partition);
+                state.held.insert(partition, held);
                 state.asked.remove(&partition);
                 state.paused.remove(&partition);
                 state.events.push(Event::Given { partition, standing: standing.unwrap_or_default() });
@@ -345,6 +401,62 @@ impl Member {
             self.words.trouble(&format!("partitions cannot be taken: {error}"));
         }
         self.wake.wake();
+    }
+
+    /// Claims partitions in the log, and reads how the group stands with them.
+    async fn claim(
+        &self,
+        consumer: &Arc<BaseConsumer<Group>>,
+        partitions: &BTreeSet<u32>,
+    ) -> Result<BTreeMap<u32, (Held, Option<Standing>)>, BusError> {
+        let (asked, topic, all) = (consumer.clone(), self.topic.clone(), partitions.clone());
+        let (count, found) = blocking(move || {
+            let count = partitions_of(&asked, &topic)?
+                .ok_or_else(|| BusError::new(BusErrorKind::NoTopic, format!("there is no topic {topic:?}")))?;
+            let committed = asked
+                .committed_offsets(list_of(&topic, all.iter().copied()), ASK_MAX)
+                .map_err(|error| told(&error, "asking how a group stands"))?;
+            let mut found = BTreeMap::new();
+            for partition in all {
+                let number = i32::try_from(partition).unwrap_or(i32::MAX);
+                let (_, end) =
+                    asked.fetch_watermarks(&topic, number, ASK_MAX).map_err(|error| told(&error, "asking what a topic holds"))?;
+                let committed = committed.find_partition(&topic, number).as_ref().and_then(committed_of);
+                found.insert(partition, (committed, u64::try_from(end).unwrap_or_default()));
+            }
+            Ok((count, found))
+        })
+        .await?;
+        self.log.provide(count).await?;
+        let mut known = BTreeMap::new();
+        let mut to_commit = TopicPartitionList::new();
+        for (partition, (committed, end)) in found {
+            let (turn, noted) = self.log.claim(partition).await?;
+            let noted_next = noted.as_ref().map(|noted| noted.standing.next);
+            let standing = resolve(committed, noted, end);
+            let mut held = Held { turn, last: turn };
+            if noted_next.is_some() && standing.as_ref().map(|standing| standing.next) != noted_next {
+                tracing::warn!(
+                    topic = &*self.topic,
+                    partition,
+                    noted = noted_next,
+                    next = standing.as_ref().map(|standing| standing.next),
+                    "the group was moved by somebody else, or its topic was cut or made anew; it goes on from there"
+                );
+                // Else whoever comes next would go there again.
+                let standing = standing.clone().unwrap_or_default();
+                let next = standing.next;
+                held.last = self.log.appended(partition, &Record::Note { turn, standing }).await?;
+                commit(&mut to_commit, &self.topic, partition, next, held.last)?;
+            }
+            known.insert(partition, (held, standing));
+        }
+        if to_commit.count() > 0 {
+            let consumer = consumer.clone();
+            blocking(move || consumer.commit(&to_commit, CommitMode::Sync).map_err(|error| told(&error, "saying where a group goes on")))
+                .await?;
+        }
+        Ok(known)
     }
 
     /// Gives partitions back.
@@ -374,12 +486,13 @@ impl Member {
     fn give_up_waiting(&self) {
         {
             let mut state = locked(&self.state);
-            let State { owned, asked, leaving, events, .. } = &mut *state;
+            let State { owned, held, asked, leaving, events, .. } = &mut *state;
             let Some((partitions, until)) = leaving else { return };
             if Instant::now() < *until {
                 return;
             }
             for partition in partitions.iter() {
+                held.remove(partition);
                 if owned.remove(partition) {
                     asked.remove(partition);
                     events.push(Event::Lost { partition: *partition });
@@ -393,13 +506,18 @@ impl Member {
     /// Ends the membership, on a thread where that may take its time.
     fn end(&self) -> Option<oneshot::Receiver<()>> {
         let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        {
+        let last = {
             let mut state = locked(&self.state);
+            let last = self.list_to_commit(&mut state);
             *state = State::default();
-        }
+            last
+        };
         consumer.client().context().closing.store(true, Relaxed);
         let (tell, told_of) = oneshot::channel();
         let ended = std::thread::Builder::new().name("wharf-kafka-end".into()).spawn(move || {
+            if last.count() > 0 {
+                let _ = consumer.commit(&last, CommitMode::Sync);
+            }
             // A rebalance that waits for its answer is answered by the loss of everything.
             if let Ok(all) = consumer.assignment() {
                 let _ = consumer.incremental_unassign(&all);
@@ -447,7 +565,7 @@ impl Source for KafkaSource {
             if !state.asked.remove(&partition) {
                 return;
             }
-            state.owned.remove(&partition);
+            state.disown(partition);
         }
         self.member.give_what_is_released();
     }
@@ -486,12 +604,4 @@ pub(crate) fn message_of(message: &BorrowedMessage<'_>) -> Option<MessageOf> {
         fields,
         begun: false,
     }))
-}
-
-/// The standing that is kept with a committed offset; `None`: there is none. Text that is not ours is not believed.
-pub(crate) fn standing_of(part: &TopicPartitionListElem<'_>) -> Option<Standing> {
-    let Offset::Offset(next) = part.offset() else { return None };
-    let next = u64::try_from(next).ok()?;
-    let marks = BASE64.decode(part.metadata()).unwrap_or_else(|_| vec![0]);
-    Some(Standing::read(next, &marks).unwrap_or(Standing::at(next)))
 }

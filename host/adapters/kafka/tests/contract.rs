@@ -8,6 +8,8 @@
     reason = "clippy.toml frees tests, but takes only functions marked as tests for tests"
 )]
 
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,18 +35,44 @@ fn kafka_keeps_the_promises_of_a_bus() {
     runtime.block_on(async {
         let bus = bus(&broker);
         keeps_its_promises(&bus).await;
-        another_program_s_text_beside_an_offset_is_not_believed(&bus).await;
+        a_group_that_another_tool_has_moved_goes_on_there(&bus, &broker).await;
     });
     a_broker_killed_under_sends_loses_nothing_that_was_told_kept(&runtime, &mut broker);
     whoever_stood_still_notes_nothing_any_more(&runtime, &broker);
     brokers_that_come_later_are_waited_for(&runtime, &mut broker);
 }
 
-async fn another_program_s_text_beside_an_offset_is_not_believed(bus: &dyn Bus) {
-    let topic = topic(bus, "foreign", 1).await;
-    let group = membership(&topic, "group", "").group;
-    bus.books().move_group(&topic, &group, vec![(0, Standing::at(3))]).await.unwrap();
-    assert_eq!(bus.books().extents(&topic, Some(&group)).await.unwrap()[0].standing, Some(Standing::at(3)));
+/// As `kafka-consumer-groups` and its like do.
+async fn a_group_that_another_tool_has_moved_goes_on_there(bus: &dyn Bus, broker: &Broker) {
+    let topic = topic(bus, "moved", 1).await;
+    for sent in 0..6 {
+        send(&bus.sink(), numbered(&topic, 0, sent)).await;
+    }
+    let membership = membership(&topic, "group", "one");
+    let stands = async |noted: u64, expected: u64| {
+        let member = bus.join(&membership).unwrap();
+        let mut seen = Seen::default();
+        seen.until(&*member, "messages", |seen| !seen.messages.is_empty()).await;
+        assert_eq!((seen.given[&0].next, number(&seen.messages[0])), (expected, expected));
+        member.note(vec![(0, Standing::at(noted))]).await.unwrap();
+        member.leave().await;
+    };
+    stands(5, 0).await;
+    let settings = [("bootstrap.servers", broker.address()), ("group.id", membership.group.to_string())];
+    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let tool: BaseConsumer = settings.into_iter().collect::<ClientConfig>().create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&topic, 0);
+    let shown = tool.committed_offsets(list.clone(), SOON).unwrap();
+    assert_eq!(shown.elements()[0].offset(), Offset::Offset(5), "whoever looks on sees how far the group is");
+    list.elements()[0].set_offset(Offset::Offset(2)).unwrap();
+    tool.commit(&list, CommitMode::Sync).unwrap();
+    // Once, and not again for whoever follows.
+    stands(4, 2).await;
+    stands(5, 4).await;
+    assert_eq!(bus.books().extents(&topic, Some(&membership.group)).await.unwrap()[0].standing, Some(Standing::at(5)));
+    bus.books().move_group(&topic, &membership.group, vec![(0, Standing::at(1))]).await.unwrap();
+    stands(5, 1).await;
 }
 
 fn a_broker_killed_under_sends_loses_nothing_that_was_told_kept(runtime: &tokio::runtime::Runtime, broker: &mut Broker) {
